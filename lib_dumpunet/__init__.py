@@ -1,0 +1,41 @@
+"""Look inside a Stable Diffusion U-Net, block by block.
+
+``trace`` is for notebooks, and is loaded on first use: it needs diffusers, which the core does without.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lib_dumpunet.blocks import SD1, SDXL, BlockOrder
+from lib_dumpunet.errors import DumpUNetError, FormulaError, HostError, PromptSyntaxError, SettingsError
+from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.selection import select_blocks, select_steps
+
+if TYPE_CHECKING:
+    from lib_dumpunet.hosts.diffusers.trace import trace
+
+__version__ = "0.1.0"
+__all__ = [
+    "SD1",
+    "SDXL",
+    "BlockOrder",
+    "DumpUNetError",
+    "FormulaError",
+    "HostError",
+    "PromptSyntaxError",
+    "SettingsError",
+    "Template",
+    "parse_prompt",
+    "select_blocks",
+    "select_steps",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "trace":
+        from lib_dumpunet.hosts.diffusers.trace import trace
+
+        return trace
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

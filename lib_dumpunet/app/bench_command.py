@@ -1,0 +1,31 @@
+"""``dumpunet bench``: measure speed and memory, as ratios within one run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lib_dumpunet.app.output import Terminal
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bench",
+        help="measure speed and memory against what they must be",
+        description="Measure speed and memory against what they must be. Everything is a ratio of two things measured "
+        "side by side, as machines are noisy. All of it takes about 15 minutes and 8 GB of memory.",
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="colour, dump, capture, memory (default: all)")
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Measure and print a table; exit code 1 if a bound is missed."""
+    from lib_dumpunet.app.bench import measure
+
+    rows = measure(args.parts, terminal.say)
+    width = max(len(row.name) for row in rows)
+    lines = [f"{'ok  ' if row.ok else 'MISS'}  {row.name.ljust(width)}  {row}" for row in rows]
+    terminal.result(lines, {"rows": [{"name": r.name, "value": r.value, "bound": r.bound, "ok": r.ok} for r in rows]})
+    return 0 if all(row.ok for row in rows) else 1

@@ -1,0 +1,65 @@
+"""``dumpunet blocks``: the table of a model's blocks."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from lib_dumpunet.app.models import add_model_flags, hush_libraries, load
+from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.hooks.shapes import BlockInfo
+from lib_dumpunet.prompt.selection import select_blocks
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "blocks",
+        help="list a model's blocks with their shapes and attention layers",
+        description="List a model's blocks: what goes in and comes out (channels, height, width) for an image size, "
+        "the kind of layers, and the heads of each cross-attention layer. Read off the model itself.",
+    )
+    parser.add_argument("--layers", default="", help="blocks to list, such as IN00-OUT03(+2) (default: all)")
+    parser.add_argument("--width", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)")
+    parser.add_argument("--height", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)")
+    add_model_flags(parser)
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Print the table."""
+    for field, side in (("--width", args.width), ("--height", args.height)):
+        if side is not None and (side <= 0 or side % 8):
+            raise SettingsError(f"{side} is not a positive multiple of 8", remedy="Use for instance 512.", field=field)
+    hush_libraries()
+    from lib_dumpunet.hosts.diffusers.loading import block_table, unet_shell
+
+    unet = unet_shell(args.model) or load(args, terminal).unet
+    own = unet.config.sample_size * 8
+    rows = block_table(unet, args.width or own, args.height or own)
+    chosen = select_blocks(args.layers, [row.block for row in rows], field="--layers")
+    rows = [row for row in rows if row.block in chosen]
+    terminal.result(lines(rows), {"blocks": [asdict(row) for row in rows]})
+    return 0
+
+
+def lines(rows: list[BlockInfo]) -> list[str]:
+    """Lay the table out in columns."""
+    cells = [("block", "layers", "input", "output", "heads")]
+    cells += [(r.block, r.kind, _shape(r.input), _shape(r.output), _heads(r.heads)) for r in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(5)]
+    align = (str.ljust, str.ljust, str.rjust, str.rjust, str.ljust)
+    return ["  ".join(a(c, w) for a, c, w in zip(align, row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return ",".join(map(str, shape))
+
+
+def _heads(heads: tuple[int, ...]) -> str:
+    """Write ``8`` for one layer, ``10 x 20`` for ten layers of twenty heads."""
+    if len(set(heads)) > 1:
+        return ", ".join(map(str, heads))
+    return "" if not heads else f"{heads[0]}" if len(heads) == 1 else f"{len(heads)} x {heads[0]}"

@@ -1,0 +1,56 @@
+"""The command line: ``dumpunet generate | demo | blocks | prompt | view | bench``.
+
+Each command is a module of this room with ``add(subparsers)`` and ``run(args, terminal) -> exit code``. What needs
+torch or diffusers is imported when a command runs, so that ``--help`` answers at once.
+
+Exit codes: 0 for success, 1 if something went wrong after the image was made, 2 for a mistake of the user's, 130
+after an interrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from lib_dumpunet import __version__
+from lib_dumpunet.app import bench_command, blocks, demo, generate, prompt, view
+from lib_dumpunet.app.output import Terminal, use_utf8
+from lib_dumpunet.errors import DumpUNetError
+
+COMMANDS = (generate, demo, blocks, prompt, view, bench_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    use_utf8()
+    args = make_parser().parse_args(arguments)
+    terminal = Terminal(quiet=args.quiet, as_json=args.json)
+    try:
+        return int(args.run(args, terminal))
+    except DumpUNetError as error:
+        terminal.error(error)
+        return 2
+    except KeyboardInterrupt:
+        terminal.say("Interrupted.")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; without this, Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="dumpunet", description="Look inside a Stable Diffusion U-Net, block by block.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"dumpunet {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = command.add(subparsers)
+        sub.allow_abbrev = False
+        sub.add_argument("-q", "--quiet", action="store_true", help="no messages and no progress, only errors")
+        sub.add_argument("--json", action="store_true", help="one JSON object on stdout, for scripts; implies -q")
+        sub.set_defaults(run=command.run)
+    return parser

@@ -1,0 +1,82 @@
+"""``dumpunet generate``: make images and look into the U-Net while they are made."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.models import add_model_flags, load
+from lib_dumpunet.app.output import ResultFolder, Terminal, open_results
+from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.settings import DumpSettings, FeatureSettings, GenerateSettings, Settings
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "generate",
+        help="make images, with pictures of what the U-Net's blocks do",
+        description="Make images, with pictures (and files) of what each U-Net block puts out.",
+    )
+    parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the results (default: dumpunet-out)")
+    add_model_flags(parser)
+    add_settings(parser, GenerateSettings)
+    add_settings(parser, FeatureSettings, skip=("enabled", "path"))
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Generate as the flags say."""
+    sampling = read_settings(args, GenerateSettings)
+    dump = DumpSettings() if args.dump is None else DumpSettings(enabled=True, format=args.dump)
+    features = read_settings(args, FeatureSettings, dump=dump)
+    pipe = load(args, terminal)
+    return produce(pipe, args.prompt, sampling, Settings(features), args.out, terminal)
+
+
+def produce(
+    pipe: Any, prompts: list[str], sampling: GenerateSettings, settings: Settings, out: Path | None, terminal: Terminal
+) -> int:
+    """Generate into a folder and tell what came out; returns the exit code."""
+    from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
+
+    job = make_job(pipe, prompts, sampling)
+    folder = open_results(out)
+    if settings.features.dump.enabled:
+        dump = replace(settings.features.dump, path=str(folder.dump))
+        settings = replace(settings, features=replace(settings.features, dump=dump))
+    with terminal.progress("Sampling") as progress:
+        outlet = Outlet(
+            image=lambda i, image: folder.save_image(f"{i:03}", image, {"parameters": job.parameters(i)}),
+            picture=lambda p: folder.save_picture(
+                p, {"parameters": f"{job.parameters(p.tag.image)}, {p.caption}"}
+            ),
+            progress=progress,
+        )
+        outcome = generate(pipe, job, settings, outlet)
+    _tell(folder, outcome.problems, {"seeds": list(job.seeds)}, terminal)
+    return 1 if outcome.problems else 0
+
+
+def _tell(folder: ResultFolder, problems: list[DumpUNetError], data: dict[str, Any], terminal: Terminal) -> None:
+    for problem in problems:
+        terminal.error(problem)
+    dumped = folder.dump.is_dir()
+    lines = [f"Results in {folder.path}", f"  images    {', '.join(p.name for p in folder.images)}"]
+    if folder.pictures:
+        lines.append(f"  features  {len(folder.pictures)} pictures in {folder.path / 'features'}")
+    if dumped:
+        lines.append(f"  dump      {folder.dump / 'manifest.json'}")
+    data = {
+        "folder": str(folder.path),
+        "images": [str(p) for p in folder.images],
+        "pictures": [str(p) for p in sorted(folder.pictures)],
+        "dump": str(folder.dump) if dumped else None,
+        "problems": [str(p) for p in problems],
+        **data,
+    }
+    terminal.result(lines, data)

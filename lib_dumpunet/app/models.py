@@ -1,0 +1,59 @@
+"""The flags that choose a model, and loading it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from typing import Any
+
+from lib_dumpunet.app.output import Terminal
+
+DTYPES = ("auto", "fp16", "bf16", "fp32")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --device, --dtype and --config."""
+    group = parser.add_argument_group("The model")
+    group.add_argument(
+        "--model",
+        default="",
+        metavar="MODEL",
+        help="a checkpoint file (.safetensors, .ckpt), a folder in diffusers format, or a hub id; "
+        "without it, the small model that ships with dumpunet",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument(
+        "--dtype", default="auto", choices=DTYPES, help="auto is fp16 on a GPU and fp32 on a CPU (default: auto)"
+    )
+    group.add_argument(
+        "--config",
+        metavar="FOLDER",
+        help="for a checkpoint file without a network: a model in diffusers format to take the configuration from",
+    )
+
+
+def load(args: argparse.Namespace, terminal: Terminal) -> Any:
+    """Load the pipeline that the flags choose.
+
+    Raises:
+        SettingsError, UnsupportedModelError: if there is no such model, or it has no U-Net.
+    """
+    terminal.say(f"Loading {args.model or 'the bundled model'} ...")
+    hush_libraries()
+    from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+
+    return load_pipeline(args.model, device=args.device, dtype=args.dtype, config=args.config)
+
+
+def hush_libraries() -> None:
+    """Keep the libraries' progress bars and advice out of our output; their errors reach us as exceptions."""
+    warnings.simplefilter("ignore")
+    for name in ("transformers", "diffusers", "huggingface_hub", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

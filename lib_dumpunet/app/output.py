@@ -1,0 +1,118 @@
+"""What a command tells, and the files that it leaves: for people, quietly, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.ports import Picture
+from lib_dumpunet.sinks.files import prepare_folder, write_whole
+
+
+class Terminal:
+    """Messages and progress go to stderr, results to stdout; ``quiet`` leaves only errors, ``as_json`` one object."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self._as_json = as_json
+        self._quiet = quiet or as_json
+        # No markup: prompts and paths hold square brackets. No wrapping: a caret must stay under its character.
+        self._errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True, quiet=self._quiet)
+        handler = RichHandler(console=self._errors, show_time=False, show_path=False, markup=False)
+        logger = logging.getLogger("dumpunet")
+        logger.handlers = [handler]
+        logger.setLevel(logging.ERROR if self._quiet else logging.WARNING)
+
+    def say(self, text: str) -> None:
+        """Tell what is going on."""
+        self._console.print(text)
+
+    def error(self, error: DumpUNetError) -> None:
+        """Tell what went wrong."""
+        self._errors.print(f"dumpunet: {error}", style="bold red" if self._errors.is_terminal else "")
+
+    def result(self, lines: list[str], data: dict[str, Any]) -> None:
+        """Give the result, as lines or as JSON; a quiet command gives the lines too, as they are what was asked for."""
+        if self._as_json:
+            print(json.dumps(data, ensure_ascii=False, indent=1))
+        else:
+            print("\n".join(lines))
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Any]:
+        """Show a bar; gives a function of (done, total)."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, disable=self._quiet) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class ResultFolder:
+    """A folder with the images of one run, and the pictures and dumps that belong to them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images: list[Path] = []
+        self.pictures: list[Path] = []
+        self._lock = threading.Lock()
+
+    @property
+    def dump(self) -> Path:
+        """Where dumps go."""
+        return self.path / "dump"
+
+    def save_image(self, name: str, image: Image.Image, info: dict[str, str]) -> None:
+        """Write a generated image."""
+        path = self.path / f"{name}.png"
+        self._write(path, image, info)
+        self.images.append(path)
+
+    def save_picture(self, picture: Picture, info: dict[str, str]) -> None:
+        """Write a picture of what was seen; several threads may do so at once."""
+        path = self.path / "features" / f"{picture.stem}.png"
+        path.parent.mkdir(exist_ok=True)
+        self._write(path, picture.image, info)
+        with self._lock:
+            self.pictures.append(path)
+
+    def _write(self, path: Path, image: Image.Image, info: dict[str, str]) -> None:
+        data = png_bytes(image, info)
+        write_whole(path, [data])
+
+
+def open_results(path: Path | None) -> ResultFolder:
+    """Make a folder for the results of one run.
+
+    Earlier results are never overwritten: where the folder holds some, the run gets a folder ``run-2``, ``run-3`` ...
+    inside it.
+
+    Raises:
+        SettingsError: if it cannot be made or written to.
+    """
+    folder = prepare_folder(path or Path("dumpunet-out"))
+    number = 1
+    inner = folder
+    while any(inner.glob("*.png")) or (inner / "dump").exists() or (inner / "features").exists():
+        number += 1
+        inner = folder / f"run-{number}"
+    return ResultFolder(prepare_folder(inner))
+
+
+def use_utf8() -> None:
+    """Make sure that prompts and carets can be printed, on a Windows console with an old code page too."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")

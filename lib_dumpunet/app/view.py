@@ -1,0 +1,48 @@
+"""``dumpunet view``: draw dumped tensors again, with other colours and without generating."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.settings import FeatureSettings
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "view",
+        help="draw dumped tensors again, in other colours",
+        description="Draw dumped tensors again, in other colours, without generating. An array (C, h, w) becomes a "
+        "grid of its channels; a single channel gives its bare map.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="dump folders, .npy, .safetensors, .bin")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="size of a map, for .bin files that are not square")
+    add_settings(parser, FeatureSettings, skip=("features", "enabled", "dump", "path"))
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Draw each tensor into a file."""
+    from lib_dumpunet.app.viewer import draw_files
+
+    settings = read_settings(args, FeatureSettings)
+    with terminal.progress("Drawing") as progress:
+        written = draw_files(args.files, args.out, settings, _size(args.size), lambda n: progress(n, None))
+    terminal.result([str(path) for path in written], {"pictures": [str(path) for path in written]})
+    return 0
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Read ``96x64`` as (height, width)."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit() and int(width) and int(height)):
+        raise SettingsError(f"{text!r} is not a size", remedy="Write width and height as in 96x64.", field="--size")
+    return int(height), int(width)

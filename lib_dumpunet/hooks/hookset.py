@@ -1,0 +1,52 @@
+"""Hooks that come off whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
+"""Sees the positional and keyword arguments of a module that is about to run."""
+After = Callable[[Tensor], None]
+"""Sees what a module has put out."""
+
+
+class HookSet:
+    """A group of forward hooks; leaving the ``with`` removes each of them, on success, error and interrupt."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> HookSet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Take all hooks off; a second time does nothing."""
+        self._stack.close()
+
+    def before(self, module: nn.Module, see: Before) -> None:
+        """Call ``see`` with the arguments of every forward call of ``module``."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(args, kwargs)
+
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        self._stack.callback(handle.remove)
+
+    def after(self, module: nn.Module, see: After) -> None:
+        """Call ``see`` with the output of every forward call of ``module``, unpacked where it is a tuple."""
+
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            see(output if isinstance(output, Tensor) else output[0])
+
+        handle = module.register_forward_hook(hook)
+        self._stack.callback(handle.remove)

@@ -1,0 +1,86 @@
+"""Time on diffusers: which sampling step, and whose rows, a U-Net call is about.
+
+The scheduler is the authority. It knows its place in its own list of timesteps, while U-Net calls cannot be counted:
+some samplers evaluate the U-Net twice a step, and a pipeline may be called several times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.ports import Moment, Row
+
+
+class SchedulerClock:
+    """The clock of one pipeline; ``see_call`` must see the arguments of each U-Net call before it runs."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._moment = Moment(0, ())
+        self._timesteps: Any = None
+        self._begin = 0
+        self._images = 0
+        self._images_before = 0
+
+    def now(self) -> Moment:
+        """Tell the moment of the U-Net call that is under way."""
+        return self._moment
+
+    @property
+    def total_steps(self) -> int:
+        """Steps that this call of the pipeline really takes; fewer than asked for in img2img."""
+        return step_of(self._pipe.scheduler, len(self._pipe.scheduler.timesteps) - 1 - self._begin)
+
+    def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the latents and the timestep of a U-Net call."""
+        sample = args[0] if args else kwargs["sample"]
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        scheduler = self._pipe.scheduler
+        index = position(scheduler, timestep)
+        if scheduler.timesteps is not self._timesteps:
+            # `set_timesteps` makes a new tensor for each call of the pipeline, even one with the same steps.
+            self._timesteps, self._begin = scheduler.timesteps, index
+            self._images_before += self._images
+        rows = self._rows(len(sample))
+        self._moment = Moment(step_of(scheduler, index - self._begin), rows)
+
+    def _rows(self, batch: int) -> tuple[Row, ...]:
+        """Attribute the batch: a pipeline puts the negative prompt's rows in front of the prompt's."""
+        guided = bool(getattr(self._pipe, "do_classifier_free_guidance", False))
+        self._images = batch // 2 if guided else batch
+        images = range(self._images_before, self._images_before + self._images)
+        cond = tuple(Row(image, "cond") for image in images)
+        return tuple(Row(image, "uncond") for image in images) + cond if guided else cond
+
+
+def position(scheduler: Any, timestep: Any) -> int:
+    """Find the place of the running U-Net call in the scheduler's list of timesteps.
+
+    Raises:
+        HostError: if the scheduler does not know it and the timestep is none of its own.
+    """
+    for name in ("step_index", "counter"):
+        value = getattr(scheduler, name, None)
+        if value is not None:
+            return int(value)
+    # Before its first `step`, or (DDIM) always, a scheduler has no index; timesteps are distinct then.
+    timesteps = torch.as_tensor(scheduler.timesteps)
+    value = torch.as_tensor(timestep).to(timesteps).flatten()[0]
+    found = (timesteps == value).nonzero()
+    if not len(found):
+        raise HostError(f"timestep {value.item():g} is none of {type(scheduler).__name__}'s own")
+    return int(found[0])
+
+
+def step_of(scheduler: Any, index: int) -> int:
+    """Turn a place among the timesteps, from 0, into the sampling step, from 1.
+
+    Second-order schedulers list each timestep but the first twice. PNDM's linear multistep mode evaluates its first
+    step twice, to get started.
+    """
+    if hasattr(scheduler, "counter"):
+        return max(1, index)
+    return index // int(scheduler.order) + 1

@@ -1,0 +1,186 @@
+"""Make images with a diffusers pipeline while looking into its U-Net."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.loading import block_table
+from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
+from lib_dumpunet.ports import Picture
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.session import open_session
+from lib_dumpunet.settings import GenerateSettings, Settings
+from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.unet.sites import Unet, describe
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All images of one request: ``prompts`` and ``seeds`` go by image, of which a batch takes ``per_batch``."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    per_batch: int
+    width: int
+    height: int
+    sampling: GenerateSettings
+
+    @property
+    def batches(self) -> list[range]:
+        """Images of each call of the pipeline."""
+        total = len(self.prompts)
+        return [range(first, first + self.per_batch) for first in range(0, total, self.per_batch)]
+
+    def parameters(self, image: int) -> str:
+        """Describe how an image was made, as the webui writes it into its files."""
+        s = self.sampling
+        lines = [self.prompts[image]]
+        if s.negative:
+            lines.append(f"Negative prompt: {s.negative}")
+        lines.append(
+            f"Steps: {s.steps}, Sampler: {s.sampler or 'model default'}, CFG scale: {s.guidance:g}, "
+            f"Seed: {self.seeds[image]}, Size: {self.width}x{self.height}"
+        )
+        return "\n".join(lines)
+
+
+@dataclass
+class Outcome:
+    """What a request gave: how many images came out, and what went wrong without stopping it."""
+
+    images: int = 0
+    problems: list[DumpUNetError] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """Where results go. ``picture`` is called from several worker threads at once, ``image`` and ``progress`` are not."""
+
+    image: Callable[[int, Image.Image], None]
+    picture: Callable[[Picture], None]
+    progress: Progress
+
+
+class DiffusersHost:
+    """The core's host for one request."""
+
+    def __init__(self, pipe: Any, outlet: Outlet) -> None:
+        self.clock = SchedulerClock(pipe)
+        self._outlet = outlet
+
+    def show(self, picture: Picture) -> None:
+        """Pass a picture on."""
+        self._outlet.picture(picture)
+
+
+def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> Job:
+    """Settle what the settings leave open: size, seed, and which image gets which prompt.
+
+    Raises:
+        SettingsError: if no prompt is given, or one has text per block, which this host does not apply.
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+    if not prompts:
+        raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
+    for name, text in (*(("prompt", p) for p in prompts), ("Negative prompt", sampling.negative)):
+        if parse_prompt(text, describe(pipe.unet).order, field=name).has_brackets:
+            raise SettingsError(
+                "text per block is not applied when generating",
+                remedy="Leave (~: ... :~) out; `dumpunet prompt` shows the text that each block would get.",
+                field=name,
+            )
+    own = int(pipe.unet.config.sample_size) * 8
+    seed = secrets.randbelow(2**32) if sampling.seed < 0 else sampling.seed
+    in_batch = [prompt for prompt in prompts for _ in range(sampling.batch)]
+    total = len(in_batch) * sampling.count
+    return Job(
+        prompts=tuple(in_batch * sampling.count),
+        seeds=tuple(range(seed, seed + total)),
+        per_batch=len(in_batch),
+        width=sampling.width or own,
+        height=sampling.height or own,
+        sampling=sampling,
+    )
+
+
+def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome:
+    """Run the job, showing pictures and images as they come; the pipeline is left as it was found.
+
+    Raises:
+        SettingsError: for a mistake, before sampling.
+        HostError: if sampling itself fails.
+    """
+    unet = describe(pipe.unet)
+    host = DiffusersHost(pipe, outlet)
+    outcome = Outcome()
+    own_scheduler = pipe.scheduler
+    try:
+        with HookSet() as hooks, open_session(
+            unet, settings, host, dump_request(pipe, unet, job), ratio=job.width / job.height
+        ) as session:
+            outcome.problems = session.problems
+            hooks.before(pipe.unet, host.clock.see_call)
+            for index, image in _sample(pipe, job, outlet.progress):
+                outlet.image(index, image)
+                outcome.images += 1
+    finally:
+        pipe.scheduler = own_scheduler
+    return outcome
+
+
+def dump_request(pipe: Any, unet: Unet, job: Job) -> DumpRequest:
+    """Collect what dumps say about themselves."""
+    table = {row.block: asdict(row) for row in block_table(pipe.unet, job.width, job.height)}
+    return DumpRequest(
+        prompts=job.prompts,
+        negative_prompts=(job.sampling.negative,),
+        seeds=job.seeds,
+        sampler=job.sampling.sampler or type(pipe.scheduler).__name__,
+        steps=job.sampling.steps,
+        model=str(pipe.config.get("_name_or_path") or type(pipe).__name__),
+        blocks=table,
+    )
+
+
+def _sample(pipe: Any, job: Job, progress: Progress) -> Iterator[tuple[int, Image.Image]]:
+    """Call the pipeline for each batch, and give out its images with their numbers."""
+    s = job.sampling
+    total = s.steps * len(job.batches)
+    for done, images in enumerate(job.batches):
+        seeds = [job.seeds[i] for i in images]
+        pipe.scheduler = scheduler_for(s.sampler, pipe.scheduler, seeds)
+
+        def step_ended(_: Any, index: int, __: Any, values: dict[str, Any], done: int = done) -> dict[str, Any]:
+            progress(min(done * s.steps + index // pipe.scheduler.order + 1, total), total)
+            return values
+
+        try:
+            result = pipe(
+                prompt=[job.prompts[i] for i in images],
+                negative_prompt=[s.negative] * len(images),
+                num_inference_steps=s.steps,
+                guidance_scale=s.guidance,
+                width=job.width,
+                height=job.height,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                callback_on_step_end=step_ended,
+            )
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            raise HostError(
+                f"the device ran out of memory ({' '.join(str(error).split())[:200]})",
+                remedy="Use a smaller size or batch, or fp16.",
+            ) from None
+        yield from zip(images, result.images, strict=True)

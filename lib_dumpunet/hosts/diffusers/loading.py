@@ -1,0 +1,196 @@
+"""Load a pipeline from wherever people keep their models, or say in a sentence why not."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+
+from lib_dumpunet.errors import DumpUNetError, SettingsError, UnsupportedModelError
+from lib_dumpunet.hooks.shapes import BlockInfo, measure_blocks
+from lib_dumpunet.tiny import MODEL
+from lib_dumpunet.unet.sites import describe
+
+FIELD = "model"
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
+
+
+def load_pipeline(model: str, *, device: str = "auto", dtype: str = "auto", config: str | None = None) -> Any:
+    """Load a text-to-image pipeline.
+
+    Args:
+        model: a hub id, a folder in diffusers format, a single checkpoint file, or empty for the bundled model.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto" (fp16 on an accelerator, fp32 on a CPU), "fp16", "bf16" or "fp32".
+        config: folder in diffusers format or hub id to take a checkpoint file's configuration from.
+    Raises:
+        SettingsError: if there is no such model, or it cannot be read.
+        UnsupportedModelError: if the model has no U-Net.
+    """
+    place = pick_device(device)
+    weights = DTYPES[dtype] or (torch.float32 if place.type == "cpu" else torch.float16)
+    try:
+        pipe = _from_anywhere(model, weights, config)
+    except DumpUNetError:
+        raise
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        raise _unreadable(model, error) from error
+    if getattr(pipe, "unet", None) is None:
+        raise UnsupportedModelError(f"{type(pipe).__name__} has no U-Net", remedy=NO_UNET, field=FIELD)
+    describe(pipe.unet)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(place)
+
+
+def pick_device(device: str) -> torch.device:
+    """Choose the device, "auto" being the fastest at hand.
+
+    Raises:
+        SettingsError: if it is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SettingsError(
+            f"{device!r} is not available here", remedy="Use auto, cpu, cuda or mps.", field="device"
+        ) from None
+
+
+def block_table(unet: UNet2DConditionModel, width: int, height: int) -> list[BlockInfo]:
+    """Measure the blocks for images of ``width`` x ``height`` pixels, on the meta device: nothing is computed."""
+    config = unet.config
+    latents = torch.empty(1, config.in_channels, height // 8, width // 8, device="meta")
+    context = torch.empty(1, 77, _widest(config.cross_attention_dim), device="meta")
+    call: dict[str, Any] = {"encoder_hidden_states": context}
+    if config.addition_embed_type == "text_time":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        call["added_cond_kwargs"] = {
+            "text_embeds": torch.empty(1, pooled, device="meta"),
+            "time_ids": torch.empty(1, 6, device="meta"),
+        }
+    weights = {name: t.to("meta") for name, t in (*unet.named_parameters(), *unet.named_buffers())}
+    dtype = next(iter(weights.values())).dtype
+    weights = {name: t.float() if t.dtype == dtype else t for name, t in weights.items()}
+    arguments = (latents, torch.zeros(1, device="meta"))
+
+    def forward() -> object:
+        return torch.func.functional_call(unet, weights, arguments, call)
+
+    with torch.no_grad():
+        return measure_blocks(describe(unet), forward)
+
+
+def unet_shell(model: str) -> UNet2DConditionModel | None:
+    """Build a folder's U-Net without its weights, or None where only loading can tell what it is like."""
+    folder = MODEL if not model else Path(model)
+    if not (folder / "unet" / "config.json").is_file():
+        return None
+    _refuse_other_families(folder)
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, subfolder="unet"))
+
+
+def _widest(size: int | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else max(size)
+
+
+def _from_anywhere(model: str, dtype: torch.dtype, config: str | None) -> Any:
+    path = Path(model).expanduser() if model else MODEL
+    if path.is_dir():
+        _refuse_other_families(path)
+        return _from_folder(str(path), dtype)
+    if path.is_file():
+        return _from_file(path, dtype, config)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and path.suffix not in CHECKPOINTS:
+        return _from_folder(model, dtype)
+    raise SettingsError(
+        f"there is no file or folder {model}",
+        remedy="Give a checkpoint file, a folder in diffusers format, or a hub id such as owner/name.",
+        field=FIELD,
+    )
+
+
+def _from_folder(model: str, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    # No safety checker: it would blank out images, and its weights are a gigabyte.
+    options = {} if _is_xl(model) else {"safety_checker": None, "requires_safety_checker": False}
+    return DiffusionPipeline.from_pretrained(model, dtype=dtype, **options)
+
+
+def _is_xl(model: str) -> bool:
+    index = Path(model) / "model_index.json"
+    if index.is_file():
+        return "XL" in json.loads(index.read_text("utf-8")).get("_class_name", "")
+    config = StableDiffusionPipeline.load_config(model)
+    _refuse_index(config, model)
+    return "XL" in config.get("_class_name", "")
+
+
+def _refuse_other_families(folder: Path) -> None:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise SettingsError(
+            f"{folder} has no model_index.json, so it is not a model in diffusers format",
+            remedy="Give the folder that holds unet, vae and text_encoder, or a checkpoint file.",
+            field=FIELD,
+        )
+    _refuse_index(json.loads(index.read_text("utf-8")), str(folder))
+
+
+def _refuse_index(index: dict[str, Any], model: str) -> None:
+    if not (index.get("unet") or [None])[0]:
+        family = index.get("_class_name", "its pipeline")
+        raise UnsupportedModelError(f"{model} has no U-Net ({family})", remedy=NO_UNET, field=FIELD)
+
+
+def _from_file(path: Path, dtype: torch.dtype, config: str | None) -> Any:
+    if path.suffix.lower() not in CHECKPOINTS:
+        raise SettingsError(
+            f"{path.name} is not a checkpoint", remedy=f"Use a file that ends in {', '.join(CHECKPOINTS)}.", field=FIELD
+        )
+    names = _tensor_names(path)
+    if not any(name.startswith("model.diffusion_model.input_blocks.") for name in names):
+        raise UnsupportedModelError(f"{path.name} has no U-Net of Stable Diffusion", remedy=NO_UNET, field=FIELD)
+    xl = any(name.startswith("conditioner.embedders.") for name in names)
+    family = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+    options: dict[str, Any] = {} if xl else {"safety_checker": None}
+    if config is not None:
+        options["config"] = config
+    return family.from_single_file(str(path), dtype=dtype, **options)
+
+
+def _tensor_names(path: Path) -> list[str]:
+    if path.suffix.lower() == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return list(weights.get("state_dict", weights))
+
+
+def _unreadable(model: str, error: Exception) -> SettingsError:
+    reason = " ".join(str(error).split())
+    if len(reason) > 300:
+        reason = f"{reason[:300]}..."
+    path = Path(model).expanduser()
+    if path.is_file():
+        remedy = (
+            "Check that the file is complete. A checkpoint file also needs its family's configuration, which is "
+            "fetched from the hub once; without a network give --config with a folder in diffusers format."
+        )
+    elif path.is_dir():
+        remedy = "Check that the folder is complete: model_index.json, unet, vae, text_encoder and tokenizer."
+    else:
+        remedy = "Check the hub id and the network, or give a file or folder on this computer."
+    return SettingsError(f"{model} could not be loaded ({reason})", remedy=remedy, field=FIELD)

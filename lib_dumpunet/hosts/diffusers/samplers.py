@@ -1,0 +1,36 @@
+"""Samplers by the names that people know from the webui, as diffusers' schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import diffusers
+
+from lib_dumpunet.settings import SAMPLERS
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "DDIM": ("DDIMScheduler", {}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "DPM++ SDE": ("DPMSolverSDEScheduler", {}),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "LCM": ("LCMScheduler", {}),
+}
+assert list(SCHEDULERS) == list(SAMPLERS)
+
+
+def scheduler_for(sampler: str, current: Any, seeds: Sequence[int]) -> Any:
+    """Make a sampler with the noise schedule of the model's own; an empty name keeps the model's own sampler.
+
+    ``seeds``, one for each image of a batch, go to samplers whose noise does not come from the pipeline's generators.
+    """
+    if not sampler:
+        return type(current).from_config(current.config)
+    name, options = SCHEDULERS[sampler]
+    if sampler == "DPM++ SDE":
+        options = {**options, "noise_sampler_seed": list(seeds)}
+    return getattr(diffusers, name).from_config(current.config, **options)

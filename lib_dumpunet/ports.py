@@ -1,0 +1,66 @@
+"""What the program around the core supplies: time, a place to put pictures, and a way to be stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from PIL import Image
+
+from lib_dumpunet.captures import Tag
+
+Branch = Literal["cond", "uncond"]
+
+
+class Row(NamedTuple):
+    """Whose a row of the U-Net's batch is: which image, and the prompt or the negative prompt."""
+
+    image: int
+    branch: Branch
+
+
+class Moment(NamedTuple):
+    """One call of the U-Net: the sampler's step, from 1, and the owner of each batch row in order.
+
+    ``step`` 0 stands for a call that belongs to no step of the sampler; nothing is captured from it.
+    """
+
+    step: int
+    rows: tuple[Row, ...]
+
+
+class Clock(Protocol):
+    """Only a host knows which step and whose rows the U-Net is working on."""
+
+    def now(self) -> Moment:
+        """Tell the moment of the U-Net call that is under way."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to show: ``title`` says what it is (``"unet"``, ``"unet-average"``), ``info`` its captions by name."""
+
+    image: Image.Image
+    tag: Tag
+    title: str
+    info: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def caption(self) -> str:
+        """The info as one line, ``Layer Name: OUT11, Feature Steps: 20``."""
+        return ", ".join(f"{name}: {value}" for name, value in self.info.items())
+
+    @property
+    def stem(self) -> str:
+        """File name without ending, the same for every host: ``000-OUT11-020-unet``."""
+        return f"{self.tag.image:03}-{self.tag.block}-{self.tag.step:03}-{self.title}"
+
+
+class Host(Protocol):
+    """The program around the core. ``show`` is called from worker threads, several at once."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def show(self, picture: Picture) -> None:
+        """Take a finished picture."""

@@ -1,0 +1,1 @@
+"""Texts that choose blocks and steps or give prompts per block; strings in, plain values out."""

@@ -1,0 +1,96 @@
+"""Read texts with Lark, and turn its complaints into errors that a person can use.
+
+The one place that knows how Lark reports trouble: that the end of the input borrows the position of the token before
+it, that imported terminals bear the name of their grammar (``selection__BLOCK``), and that terminals are named where
+people want words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from lark import Lark, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+WORDS = {
+    "BLOCK": "a block such as IN00, M00 or OUT11",
+    "NUMBER": "a number",
+    "COMMA": "','",
+    "DASH": "'-'",
+    "STRIDE": "'(+'",
+    "STRIDE_END": "')'",
+    "OTHERWISE": "'_'",
+    "COLON": "':'",
+    "SEMICOLON": "';'",
+    "OPEN": "'(~:'",
+    "CLOSE": "':~)'",
+    "PROMPT": "a prompt",
+    "TEXT": "text",
+}
+
+
+class Mismatch(Exception):
+    """The text leaves its grammar at ``position``, where one of ``expected`` (words for people) should stand."""
+
+    def __init__(self, position: int, expected: tuple[str, ...]) -> None:
+        super().__init__(position, expected)
+        self.position = position
+        self.expected = expected
+
+
+class Grammar(NamedTuple):
+    """A grammar file of this room, and the rule that reading starts from."""
+
+    file: str
+    start: str
+
+    def parse(self, text: str) -> Tree:  # type: ignore[type-arg]  # lark 1.1 has no parameter there
+        """Read ``text`` into a tree.
+
+        Raises:
+            Mismatch: where the text leaves the grammar.
+        """
+        try:
+            return _parser(self.file, self.start).parse(text)
+        except UnexpectedInput as error:
+            raise _mismatch(error, text) from None
+
+
+@lru_cache(maxsize=None)
+def _parser(file: str, start: str) -> Lark:
+    # Built on first use: it takes a few milliseconds, and an import must cost nothing.
+    return Lark.open(file, rel_to=__file__, parser="lalr", lexer="contextual", start=start)
+
+
+def _mismatch(error: UnexpectedInput, text: str) -> Mismatch:
+    if isinstance(error, UnexpectedToken):
+        at_end = error.token.type == "$END"
+        position = len(text) if at_end else error.token.start_pos or 0
+        # `expected` and `accepts()` keep upper-case names only, which imported terminals do not have.
+        return Mismatch(position, _words(error.interactive_parser.choices()))
+    assert isinstance(error, UnexpectedCharacters)
+    return Mismatch(error.pos_in_stream or 0, _words(error.allowed or ()))
+
+
+def _words(terminals: Iterable[str]) -> tuple[str, ...]:
+    names = {own_name(name).lstrip("_") for name in terminals}
+    return tuple(word for name, word in WORDS.items() if name in names)
+
+
+def own_name(name: str) -> str:
+    """Take the grammar's name off an imported rule or terminal: ``selection__BLOCK``."""
+    return name.rpartition("__")[2]
+
+
+def one_of(words: tuple[str, ...]) -> str:
+    """Join words as a choice: ``"',', '-' or ':'"``."""
+    if len(words) < 2:
+        return "".join(words) or "the end"
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def complaint(text: str, position: int) -> str:
+    """Say what is wrong at a position where the text leaves its grammar."""
+    return f"{text[position]!r} cannot stand here" if position < len(text) else "the text ends too early"

@@ -1,0 +1,200 @@
+"""Every option, once: default, label, help, choices and limits.
+
+The command line, the panels and the table in the README are made from these fields, so an option that is added here
+appears everywhere. ``option`` carries what a face needs to show the field; ``__post_init__`` refuses what no face may
+let through, and names the field by its label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from lib_dumpunet.errors import SettingsError
+
+METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom RGB", "hsl": "Custom HSL"}
+TRANSFORMS = {"auto01": "Auto [0,1]", "auto11": "Auto [-1,1]", "linear": "Linear", "sigmoid": "Sigmoid"}
+AVERAGES = {"disable": "disable", "sum": "sum", "1-norm": "1-norm", "2-norm": "2-norm"}
+FORMATS = {"bin": "bin (raw float32)", "npy": "npy", "safetensors": "safetensors"}
+FORMULAS = {"rgb": ("abs(v)", "abs(v)", "abs(v)"), "hsl": ("(2+v)/3", "1.0", "0.5")}
+
+
+SAMPLERS = {
+    name: name
+    for name in ("Euler", "Euler a", "Heun", "DDIM", "DPM++ 2M Karras", "DPM++ SDE", "LMS", "UniPC", "LCM")
+}
+
+
+def option(
+    default: Any,
+    label: str,
+    help: str,  # noqa: A002 - the word that argparse and gradio both use
+    *,
+    choices: Mapping[str, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    placeholder: str = "",
+    flag: str | None = None,
+) -> Any:
+    """Declare a field.
+
+    ``choices`` maps each value to the name that people read, ``limits`` are inclusive. ``flag`` is the option of the
+    command line, the field's own name if None; fields with the same flag share it, their values joined by commas.
+    """
+    metadata = {
+        "label": label,
+        "help": help,
+        "choices": choices,
+        "limits": limits,
+        "placeholder": placeholder,
+        "flag": flag,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def check_fields(settings: Any) -> None:
+    """Refuse a value outside its choices or limits.
+
+    Raises:
+        SettingsError: with the field's label, the value and what is allowed.
+    """
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.metadata.get("choices") is not None:
+            _check_choice(f, value)
+        elif f.metadata.get("limits") is not None:
+            _check_limits(f, value)
+
+
+def _check_choice(f: Field[Any], value: object) -> None:
+    if value not in f.metadata["choices"]:
+        raise SettingsError(
+            f"{value!r} is not one of its choices",
+            remedy=f"Use {', '.join(f.metadata['choices'])}.",
+            field=f.metadata["label"],
+        )
+
+
+def _check_limits(f: Field[Any], value: float) -> None:
+    low, high = f.metadata["limits"]
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+        raise SettingsError(
+            f"{value!r} is outside {low:g} to {high:g}",
+            remedy=f"Use a number from {low:g} to {high:g}.",
+            field=f.metadata["label"],
+        )
+
+
+@dataclass(frozen=True)
+class ColorSettings:
+    """How a feature value becomes a colour: first the transform, then the method."""
+
+    method: str = option(
+        "hsl",
+        "Colorize method",
+        "White/Black is bright where |v| is large, Red/Blue tells the sign, Custom computes each colour channel",
+        choices=METHODS,
+    )
+    transform: str = option(
+        "auto01",
+        "Value transform",
+        "brings values to [0,1] or [-1,1]: by each map's own range, by fixed limits, or by a sigmoid",
+        choices=TRANSFORMS,
+    )
+    clamp_min: float = option(-1.0, "Clamp min.", "lower limit of the linear transform", limits=(-1e4, 1e4), flag="clamp")
+    clamp_max: float = option(1.0, "Clamp max.", "upper limit of the linear transform", limits=(-1e4, 1e4), flag="clamp")
+    gain: float = option(1.0, "gain", "steepness of the sigmoid transform", limits=(0.001, 1e4), flag="sigmoid")
+    offset: float = option(0.0, "offset X", "added to the value before the sigmoid", limits=(-1e4, 1e4), flag="sigmoid")
+    formula: tuple[str, str, str] | None = option(
+        None,
+        "Color space",
+        "three formulas of v, for R;G;B or H;S;L, for example (2+v)/3; 1.0; 0.5",
+        placeholder="(2+v)/3; 1.0; 0.5",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.clamp_min >= self.clamp_max:
+            raise SettingsError(
+                f"{self.clamp_min:g} is not below Clamp max. {self.clamp_max:g}",
+                remedy="Make the first number the smaller one.",
+                field="Clamp min.",
+            )
+
+    @property
+    def channels(self) -> tuple[str, str, str]:
+        """The three formulas of a custom method: the user's, or the method's defaults."""
+        return self.formula or FORMULAS[self.method]
+
+
+@dataclass(frozen=True)
+class DumpSettings:
+    """Which tensor files are written; where they go is the host's affair until it names a folder."""
+
+    enabled: bool = option(False, "Dump feature tensors to files", "write the tensors themselves")
+    format: str = option(
+        "npy", "Format", "write the tensors, as bin (raw float32), npy or safetensors", choices=FORMATS, flag="dump"
+    )
+    path: str = option("", "Output path", "folder for the files; it is created if missing")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What is taken from the U-Net's blocks, and how it is drawn."""
+
+    enabled: bool = option(True, "Extract U-Net features", "draw what each block puts out", flag="features")
+    layers: str = option(
+        "", "Layers", "blocks to look at; empty means all", placeholder="eg. IN00-OUT03(+2),OUT10"
+    )
+    steps: str = option(
+        "", "Image saving steps", "sampling steps to look at; empty means all", placeholder="eg. 1,5-20(+5)",
+        flag="save-steps",
+    )
+    average: str = option(
+        "disable",
+        "Show averaged map",
+        "a further picture over all C channels: sum v / C (sum), sum |v| / C (1-norm), or root of sum v*v, / C (2-norm)",
+        choices=AVERAGES,
+    )
+    color: ColorSettings = field(default_factory=ColorSettings)
+    dump: DumpSettings = field(default_factory=DumpSettings)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How the standalone host samples an image; a webui has fields of its own for these."""
+
+    negative: str = option("", "Negative prompt", "what the image should not show")
+    steps: int = option(20, "Sampling steps", "steps of the sampler", limits=(1, 1000))
+    sampler: str = option("", "Sampling method", "empty means the model's own", choices={"": "model's own", **SAMPLERS})
+    guidance: float = option(7.0, "CFG Scale", "weight of the prompt; 1 leaves the negative pass out", limits=(1, 100))
+    seed: int = option(-1, "Seed", "seed of the first image, -1 for any; the next image has the next seed",
+                       limits=(-1, 2**53))
+    width: int = option(0, "Width", "pixels, a multiple of 8; 0 means the model's own", limits=(0, 16384))
+    height: int = option(0, "Height", "pixels, a multiple of 8; 0 means the model's own", limits=(0, 16384))
+    batch: int = option(1, "Batch size", "images of each prompt at a time", limits=(1, 64))
+    count: int = option(1, "Batch count", "how often to make a batch", limits=(1, 10000))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for label, side in (("Width", self.width), ("Height", self.height)):
+            if side % 8:
+                raise SettingsError(
+                    f"{side} is not a multiple of 8",
+                    remedy=f"Use {side // 8 * 8 or 8} or {side // 8 * 8 + 8}.",
+                    field=label,
+                )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a user can ask of one run."""
+
+    features: FeatureSettings = field(default_factory=FeatureSettings)

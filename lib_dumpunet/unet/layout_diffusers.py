@@ -1,0 +1,57 @@
+"""U-Nets laid out as in diffusers: ``conv_in``, ``down_blocks``, ``mid_block``, ``up_blocks``.
+
+A diffusers block holds several blocks of the original layout: each resnet with its attention is one, and so is each
+downsampler, while an upsampler belongs to the last resnet before it. The numbers come out as in ldm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, count
+
+from torch import nn
+
+from lib_dumpunet.unet.sites import Site, site
+
+
+def matches(module: nn.Module) -> bool:
+    """Recognise the layout by its parts; other models of the library have down blocks without ``resnets``."""
+    if not all(hasattr(module, name) for name in ("conv_in", "down_blocks", "mid_block", "up_blocks")):
+        return False
+    return all(hasattr(b, "resnets") for b in chain(module.down_blocks, module.up_blocks))  # type: ignore[arg-type]
+
+
+def sites(module: nn.Module) -> Iterator[Site]:
+    """List the blocks in forward order; a distilled model may lack the middle one."""
+    number = count()
+    yield site(f"IN{next(number):02}", (module.conv_in,), "")  # type: ignore[arg-type]
+    for block in module.down_blocks:  # type: ignore[union-attr]
+        for children in _resnets(block):
+            yield site(f"IN{next(number):02}", children, "")
+        for downsampler in block.downsamplers or ():  # type: ignore[union-attr]
+            yield site(f"IN{next(number):02}", (downsampler,), "down")
+    if module.mid_block is not None:
+        yield site("M00", tuple(_middle(module.mid_block)), "")  # type: ignore[arg-type]
+    number = count()
+    for block in module.up_blocks:  # type: ignore[union-attr]
+        *others, last = _resnets(block)
+        for children in (*others, (*last, *(block.upsamplers or ()))):  # type: ignore[union-attr]
+            yield site(f"OUT{next(number):02}", children, "up")
+
+
+def _resnets(block: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
+    """Pair each resnet with its attention, if it has one."""
+    resnets = list(block.resnets)  # type: ignore[arg-type]
+    attentions = list(getattr(block, "attentions", None) or [None] * len(resnets))
+    for resnet, attention in zip(resnets, attentions, strict=True):
+        yield (resnet,) if attention is None else (resnet, attention)
+
+
+def _middle(block: nn.Module) -> Iterator[nn.Module]:
+    """List resnet, attention, resnet, ... in the order in which the middle block calls them."""
+    first, *resnets = block.resnets  # type: ignore[misc]
+    yield first
+    for attention, resnet in zip(getattr(block, "attentions", None) or [None] * len(resnets), resnets, strict=True):
+        if attention is not None:
+            yield attention
+        yield resnet

@@ -1,0 +1,102 @@
+"""A U-Net as a list of named sites, whatever library it comes from.
+
+Blocks are seen through their children. Some hosts loop over a block's children and never call the block itself, so a
+hook on the block would be silently dead there, while the children are called as modules everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One block: ``children`` in the order in which they are called, ``kind`` as people write it (``res+attn``)."""
+
+    block: str
+    kind: str
+    children: tuple[nn.Module, ...]
+
+    @property
+    def entry(self) -> nn.Module:
+        """Module whose first input is the block's input."""
+        return self.children[0]
+
+    @property
+    def output(self) -> nn.Module:
+        """Module whose output is the block's output."""
+        return self.children[-1]
+
+    @property
+    def transformers(self) -> tuple[nn.Module, ...]:
+        """Children that take the text, as their second positional argument or as ``encoder_hidden_states``."""
+        return tuple(child for child in self.children if is_transformer(child))
+
+    @property
+    def cross_attentions(self) -> tuple[nn.Module, ...]:
+        """Attention layers that look at the text, in the order of the forward pass."""
+        return tuple(layer.attn2 for t in self.transformers for layer in t.transformer_blocks)  # type: ignore[union-attr,misc]
+
+
+@dataclass(frozen=True, eq=False)
+class Unet:
+    """A live U-Net and its blocks in forward order."""
+
+    module: nn.Module
+    sites: tuple[Site, ...]
+
+    @property
+    def order(self) -> BlockOrder:
+        """Names of the blocks in forward order."""
+        return BlockOrder(tuple(site.block for site in self.sites))
+
+
+def describe(module: nn.Module) -> Unet:
+    """Find the blocks of a U-Net by its structure.
+
+    Raises:
+        UnsupportedModelError: if the model is compiled, or is no U-Net of the ldm or diffusers layout.
+    """
+    from lib_dumpunet.unet import layout_diffusers, layout_ldm
+
+    if hasattr(module, "_orig_mod"):
+        raise UnsupportedModelError(
+            "the U-Net is compiled by torch.compile, which leaves out hooks",
+            remedy="Load the model without compiling it.",
+        )
+    for layout in (layout_ldm, layout_diffusers):
+        if layout.matches(module):
+            return Unet(module, tuple(layout.sites(module)))
+    raise UnsupportedModelError(
+        f"{type(module).__name__} is not a U-Net of Stable Diffusion 1.x, 2.x or XL",
+        remedy="Models such as SD3, Flux or PixArt have no U-Net blocks to look into; choose an SD 1.x, 2.x or SDXL model.",
+    )
+
+
+def is_transformer(module: nn.Module) -> bool:
+    """Tell a spatial transformer from a block's other children."""
+    return hasattr(module, "transformer_blocks")
+
+
+def kinds(children: tuple[nn.Module, ...], resampler: str) -> Iterator[str]:
+    """Name the children of a block; ``resampler`` is what a child that is nothing else does ("down" or "up")."""
+    for child in children:
+        if is_transformer(child) or hasattr(child, "qkv"):
+            yield "attn"
+        elif hasattr(child, "emb_layers") or hasattr(child, "time_emb_proj"):
+            yield "res"
+        elif isinstance(getattr(child, "weight", None), nn.Parameter) and not list(child.children()):
+            yield "conv"
+        else:
+            yield resampler
+
+
+def site(block: str, children: tuple[nn.Module, ...], resampler: str) -> Site:
+    """Make the site of a block from its children."""
+    return Site(block, "+".join(kinds(children, resampler)), children)
