@@ -49,7 +49,9 @@ SDXL = block_order(9, 9)
 
 def spans(names: tuple[str, ...]) -> str:
     """Write block names shortly, neighbours of one family as a range: ``IN00-IN11, M00, OUT00-OUT11``."""
-    numbered = [(name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :]), name) for name in names]
+    numbered = [
+        (name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :]), name) for name in names
+    ]
     parts = []
     for _, group in groupby(enumerate(numbered), key=lambda item: (item[1][0], item[1][1] - item[0])):
         run = [name for _, (_, _, name) in group]

@@ -30,7 +30,7 @@ SAMPLERS = {
 def option(
     default: Any,
     label: str,
-    help: str,  # noqa: A002 - the word that argparse and gradio both use
+    help: str,
     *,
     choices: Mapping[str, str] | None = None,
     limits: tuple[float, float] | None = None,
@@ -102,10 +102,18 @@ class ColorSettings:
         "brings values to [0,1] or [-1,1]: by each map's own range, by fixed limits, or by a sigmoid",
         choices=TRANSFORMS,
     )
-    clamp_min: float = option(-1.0, "Clamp min.", "lower limit of the linear transform", limits=(-1e4, 1e4), flag="clamp")
-    clamp_max: float = option(1.0, "Clamp max.", "upper limit of the linear transform", limits=(-1e4, 1e4), flag="clamp")
-    gain: float = option(1.0, "gain", "steepness of the sigmoid transform", limits=(0.001, 1e4), flag="sigmoid")
-    offset: float = option(0.0, "offset X", "added to the value before the sigmoid", limits=(-1e4, 1e4), flag="sigmoid")
+    clamp_min: float = option(
+        -1.0, "Clamp min.", "lower limit of the linear transform", limits=(-1e4, 1e4), flag="clamp"
+    )
+    clamp_max: float = option(
+        1.0, "Clamp max.", "upper limit of the linear transform", limits=(-1e4, 1e4), flag="clamp"
+    )
+    gain: float = option(
+        1.0, "gain", "steepness of the sigmoid transform", limits=(0.001, 1e4), flag="sigmoid"
+    )
+    offset: float = option(
+        0.0, "offset X", "added to the value before the sigmoid", limits=(-1e4, 1e4), flag="sigmoid"
+    )
     formula: tuple[str, str, str] | None = option(
         None,
         "Color space",
@@ -134,7 +142,11 @@ class DumpSettings:
 
     enabled: bool = option(False, "Dump feature tensors to files", "write the tensors themselves")
     format: str = option(
-        "npy", "Format", "write the tensors, as bin (raw float32), npy or safetensors", choices=FORMATS, flag="dump"
+        "npy",
+        "Format",
+        "write the tensors, as bin (raw float32), npy or safetensors",
+        choices=FORMATS,
+        flag="dump",
     )
     path: str = option("", "Output path", "folder for the files; it is created if missing")
 
@@ -151,13 +163,16 @@ class FeatureSettings:
         "", "Layers", "blocks to look at; empty means all", placeholder="eg. IN00-OUT03(+2),OUT10"
     )
     steps: str = option(
-        "", "Image saving steps", "sampling steps to look at; empty means all", placeholder="eg. 1,5-20(+5)",
+        "",
+        "Image saving steps",
+        "sampling steps to look at; empty means all",
+        placeholder="eg. 1,5-20(+5)",
         flag="save-steps",
     )
     average: str = option(
         "disable",
         "Show averaged map",
-        "a further picture over all C channels: sum v / C (sum), sum |v| / C (1-norm), or root of sum v*v, / C (2-norm)",
+        "one more picture, over all C channels: sum v / C (sum), sum |v| / C (1-norm), or root of sum v*v / C (2-norm)",
         choices=AVERAGES,
     )
     color: ColorSettings = field(default_factory=ColorSettings)
@@ -173,10 +188,18 @@ class GenerateSettings:
 
     negative: str = option("", "Negative prompt", "what the image should not show")
     steps: int = option(20, "Sampling steps", "steps of the sampler", limits=(1, 1000))
-    sampler: str = option("", "Sampling method", "empty means the model's own", choices={"": "model's own", **SAMPLERS})
-    guidance: float = option(7.0, "CFG Scale", "weight of the prompt; 1 leaves the negative pass out", limits=(1, 100))
-    seed: int = option(-1, "Seed", "seed of the first image, -1 for any; the next image has the next seed",
-                       limits=(-1, 2**53))
+    sampler: str = option(
+        "", "Sampling method", "empty means the model's own", choices={"": "model's own", **SAMPLERS}
+    )
+    guidance: float = option(
+        7.0, "CFG Scale", "weight of the prompt; 1 leaves the negative pass out", limits=(1, 100)
+    )
+    seed: int = option(
+        -1,
+        "Seed",
+        "seed of the first image, -1 for any; the next image has the next seed",
+        limits=(-1, 2**53),
+    )
     width: int = option(0, "Width", "pixels, a multiple of 8; 0 means the model's own", limits=(0, 16384))
     height: int = option(0, "Height", "pixels, a multiple of 8; 0 means the model's own", limits=(0, 16384))
     batch: int = option(1, "Batch size", "images of each prompt at a time", limits=(1, 64))

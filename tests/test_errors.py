@@ -13,9 +13,7 @@ def test_message_has_field_problem_and_remedy() -> None:
     assert error.position is None
 
 
-@pytest.mark.parametrize(
-    ("text", "width"), [("abc", 3), ("可愛い", 6), ("ｗ", 2), ("e\u0301", 1), ("", 0)]
-)
+@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("可愛い", 6), ("ｗ", 2), ("e\u0301", 1), ("", 0)])
 def test_widths_are_those_of_a_terminal(text: str, width: int) -> None:
     assert cell_width(text) == width
 

@@ -16,7 +16,9 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description="Measure speed and memory against what they must be. Everything is a ratio of two things measured "
         "side by side, as machines are noisy. All of it takes about 15 minutes and 8 GB of memory.",
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="colour, dump, capture, memory (default: all)")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="colour, dump, capture, memory (default: all)"
+    )
     return parser
 
 
@@ -27,5 +29,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     rows = measure(args.parts, terminal.say)
     width = max(len(row.name) for row in rows)
     lines = [f"{'ok  ' if row.ok else 'MISS'}  {row.name.ljust(width)}  {row}" for row in rows]
-    terminal.result(lines, {"rows": [{"name": r.name, "value": r.value, "bound": r.bound, "ok": r.ok} for r in rows]})
+    terminal.result(
+        lines, {"rows": [{"name": r.name, "value": r.value, "bound": r.bound, "ok": r.ok} for r in rows]}
+    )
     return 0 if all(row.ok for row in rows) else 1

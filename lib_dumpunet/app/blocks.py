@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.app.models import add_model_flags, hush_libraries, load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.hooks.shapes import BlockInfo
 from lib_dumpunet.prompt.selection import select_blocks
+
+if TYPE_CHECKING:
+    from lib_dumpunet.hooks.shapes import BlockInfo
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
@@ -22,8 +24,12 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "the kind of layers, and the heads of each cross-attention layer. Read off the model itself.",
     )
     parser.add_argument("--layers", default="", help="blocks to list, such as IN00-OUT03(+2) (default: all)")
-    parser.add_argument("--width", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)")
-    parser.add_argument("--height", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)")
+    parser.add_argument(
+        "--width", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)"
+    )
+    parser.add_argument(
+        "--height", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)"
+    )
     add_model_flags(parser)
     return parser
 
@@ -32,13 +38,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Print the table."""
     for field, side in (("--width", args.width), ("--height", args.height)):
         if side is not None and (side <= 0 or side % 8):
-            raise SettingsError(f"{side} is not a positive multiple of 8", remedy="Use for instance 512.", field=field)
+            raise SettingsError(
+                f"{side} is not a positive multiple of 8", remedy="Use for instance 512.", field=field
+            )
     hush_libraries()
-    from lib_dumpunet.hosts.diffusers.loading import block_table, unet_shell
+    from lib_dumpunet.hosts.diffusers.loading import block_table, unet_config
 
-    unet = unet_shell(args.model) or load(args, terminal).unet
-    own = unet.config.sample_size * 8
-    rows = block_table(unet, args.width or own, args.height or own)
+    config = unet_config(args.model) or load(args, terminal).unet.config
+    own = config["sample_size"] * 8
+    rows = block_table(config, args.width or own, args.height or own)
     chosen = select_blocks(args.layers, [row.block for row in rows], field="--layers")
     rows = [row for row in rows if row.block in chosen]
     terminal.result(lines(rows), {"blocks": [asdict(row) for row in rows]})

@@ -43,14 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="dumpunet", description="Look inside a Stable Diffusion U-Net, block by block.", allow_abbrev=False
+        prog="dumpunet",
+        description="Look inside a Stable Diffusion U-Net, block by block.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dumpunet {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = command.add(subparsers)
         sub.allow_abbrev = False
-        sub.add_argument("-q", "--quiet", action="store_true", help="no messages and no progress, only errors")
-        sub.add_argument("--json", action="store_true", help="one JSON object on stdout, for scripts; implies -q")
+        sub.add_argument(
+            "-q", "--quiet", action="store_true", help="no messages and no progress, only errors"
+        )
+        sub.add_argument(
+            "--json", action="store_true", help="one JSON object on stdout, for scripts; implies -q"
+        )
         sub.set_defaults(run=command.run)
     return parser

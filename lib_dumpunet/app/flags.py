@@ -16,7 +16,7 @@ SEPARATOR = {True: ";", False: ","}
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, *, skip: Iterable[str] = ()) -> None:
-    """Add a flag for each option of a settings class and of the classes inside it; ``skip`` names flags to leave out."""
+    """Add a flag for each option of a settings class and of the classes in it; ``skip`` names flags to leave out."""
     group = parser.add_argument_group((kind.__doc__ or "").partition("\n")[0].partition(":")[0].rstrip("."))
     for flag, members in _flags(kind):
         if flag not in skip:
@@ -47,14 +47,14 @@ def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
 
 def _flags(kind: type) -> Iterator[tuple[str, list[Field[Any]]]]:
     """List the flags of a class with the fields that share each."""
-    options = [f for f in fields(kind) if "label" in f.metadata]  # type: ignore[arg-type]
+    options = [f for f in fields(kind) if "label" in f.metadata]
     for flag, members in groupby(options, key=lambda f: str(f.metadata["flag"] or f.name)):
         yield flag, list(members)
 
 
 def _inner(kind: type) -> Iterator[tuple[str, type]]:
     hints = get_type_hints(kind)
-    for f in fields(kind):  # type: ignore[arg-type]
+    for f in fields(kind):
         if is_dataclass(hints[f.name]):
             yield f.name, hints[f.name]
 
@@ -90,7 +90,9 @@ def _split(flag: str, members: list[Field[Any]], given: str, kind: type) -> dict
     parts = [part.strip() for part in given.split(SEPARATOR[texts])]
     wanted = 3 if texts else len(members)
     if len(parts) != wanted:
-        example = str(members[0].metadata["placeholder"]) if texts else ",".join(f"{m.default:g}" for m in members)
+        example = (
+            str(members[0].metadata["placeholder"]) if texts else ",".join(f"{m.default:g}" for m in members)
+        )
         raise SettingsError(
             f"{given!r} has {len(parts)} part{'s' * (len(parts) != 1)} instead of {wanted}",
             remedy=f'Write them as in --{flag}="{example}".',
@@ -105,4 +107,6 @@ def _number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise SettingsError(f"{text!r} is not a number", remedy="Write it as 0.5.", field=f"--{flag}") from None
+        raise SettingsError(
+            f"{text!r} is not a number", remedy="Write it as 0.5.", field=f"--{flag}"
+        ) from None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
 from lib_dumpunet.app.models import add_model_flags, load
-from lib_dumpunet.app.output import ResultFolder, Terminal, open_results
+from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.settings import DumpSettings, FeatureSettings, GenerateSettings, Settings
+
+if TYPE_CHECKING:
+    from lib_dumpunet.app.results import ResultFolder
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
@@ -39,9 +42,15 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def produce(
-    pipe: Any, prompts: list[str], sampling: GenerateSettings, settings: Settings, out: Path | None, terminal: Terminal
+    pipe: Any,
+    prompts: list[str],
+    sampling: GenerateSettings,
+    settings: Settings,
+    out: Path | None,
+    terminal: Terminal,
 ) -> int:
     """Generate into a folder and tell what came out; returns the exit code."""
+    from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
 
     job = make_job(pipe, prompts, sampling)
@@ -62,7 +71,9 @@ def produce(
     return 1 if outcome.problems else 0
 
 
-def _tell(folder: ResultFolder, problems: list[DumpUNetError], data: dict[str, Any], terminal: Terminal) -> None:
+def _tell(
+    folder: ResultFolder, problems: list[DumpUNetError], data: dict[str, Any], terminal: Terminal
+) -> None:
     for problem in problems:
         terminal.error(problem)
     dumped = folder.dump.is_dir()

@@ -24,7 +24,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(
-        "--dtype", default="auto", choices=DTYPES, help="auto is fp16 on a GPU and fp32 on a CPU (default: auto)"
+        "--dtype",
+        default="auto",
+        choices=DTYPES,
+        help="auto is fp16 on a GPU and fp32 on a CPU (default: auto)",
     )
     group.add_argument(
         "--config",

@@ -1,25 +1,19 @@
-"""What a command tells, and the files that it leaves: for people, quietly, or as JSON."""
+"""What a command tells: for people, quietly, or as JSON."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lib_dumpunet.errors import DumpUNetError
-from lib_dumpunet.image.draw import png_bytes
-from lib_dumpunet.ports import Picture
-from lib_dumpunet.sinks.files import prepare_folder, write_whole
 
 
 class Terminal:
@@ -58,57 +52,6 @@ class Terminal:
         with Progress(*columns, console=self._console, disable=self._quiet) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class ResultFolder:
-    """A folder with the images of one run, and the pictures and dumps that belong to them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.images: list[Path] = []
-        self.pictures: list[Path] = []
-        self._lock = threading.Lock()
-
-    @property
-    def dump(self) -> Path:
-        """Where dumps go."""
-        return self.path / "dump"
-
-    def save_image(self, name: str, image: Image.Image, info: dict[str, str]) -> None:
-        """Write a generated image."""
-        path = self.path / f"{name}.png"
-        self._write(path, image, info)
-        self.images.append(path)
-
-    def save_picture(self, picture: Picture, info: dict[str, str]) -> None:
-        """Write a picture of what was seen; several threads may do so at once."""
-        path = self.path / "features" / f"{picture.stem}.png"
-        path.parent.mkdir(exist_ok=True)
-        self._write(path, picture.image, info)
-        with self._lock:
-            self.pictures.append(path)
-
-    def _write(self, path: Path, image: Image.Image, info: dict[str, str]) -> None:
-        data = png_bytes(image, info)
-        write_whole(path, [data])
-
-
-def open_results(path: Path | None) -> ResultFolder:
-    """Make a folder for the results of one run.
-
-    Earlier results are never overwritten: where the folder holds some, the run gets a folder ``run-2``, ``run-3`` ...
-    inside it.
-
-    Raises:
-        SettingsError: if it cannot be made or written to.
-    """
-    folder = prepare_folder(path or Path("dumpunet-out"))
-    number = 1
-    inner = folder
-    while any(inner.glob("*.png")) or (inner / "dump").exists() or (inner / "features").exists():
-        number += 1
-        inner = folder / f"run-{number}"
-    return ResultFolder(prepare_folder(inner))
 
 
 def use_utf8() -> None:

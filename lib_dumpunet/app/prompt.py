@@ -36,13 +36,17 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     names = {text: spans(tuple(blocks)) for text, blocks in groups.items()}
     width = max(len(name) for name in names.values())
     lines = [f"{name.ljust(width)}  {text!r}" for text, name in names.items()]
-    terminal.result([*lines, f"{'base prompt'.ljust(width)}  {template.erased!r}"], {"blocks": texts, "base": template.erased})
+    terminal.result(
+        [*lines, f"{'base prompt'.ljust(width)}  {template.erased!r}"],
+        {"blocks": texts, "base": template.erased},
+    )
     return 0
 
 
 def _order(args: argparse.Namespace, terminal: Terminal) -> BlockOrder:
     hush_libraries()
-    from lib_dumpunet.hosts.diffusers.loading import unet_shell
+    from lib_dumpunet.hosts.diffusers.loading import unet_config, unet_shell
     from lib_dumpunet.unet.sites import describe
 
-    return describe(unet_shell(args.model) or load(args, terminal).unet).order
+    config = unet_config(args.model)
+    return describe(load(args, terminal).unet if config is None else unet_shell(config)).order

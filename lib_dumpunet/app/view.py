@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description="Draw dumped tensors again, in other colours, without generating. An array (C, h, w) becomes a "
         "grid of its channels; a single channel gives its bare map.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="dump folders, .npy, .safetensors, .bin")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=Path, help="dump folders, .npy, .safetensors, .bin"
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="size of a map, for .bin files that are not square")
+    parser.add_argument(
+        "--size", metavar="WIDTHxHEIGHT", help="size of a map, for .bin files that are not square"
+    )
     add_settings(parser, FeatureSettings, skip=("features", "enabled", "dump", "path"))
     return parser
 
@@ -42,7 +47,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
     """Read ``96x64`` as (height, width)."""
     if text is None:
         return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit() and int(width) and int(height)):
-        raise SettingsError(f"{text!r} is not a size", remedy="Write width and height as in 96x64.", field="--size")
-    return int(height), int(width)
+    match = re.fullmatch("([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text.lower())
+    if match is None:
+        raise SettingsError(
+            f"{text!r} is not a size", remedy="Write width and height as in 96x64.", field="--size"
+        )
+    return int(match[2]), int(match[1])

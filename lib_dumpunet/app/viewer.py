@@ -17,7 +17,11 @@ from lib_dumpunet.sinks.reader import Loaded, load_dump
 
 
 def draw_files(
-    files: list[Path], out: Path, settings: FeatureSettings, size: tuple[int, int] | None, tick: Callable[[int], None]
+    files: list[Path],
+    out: Path,
+    settings: FeatureSettings,
+    size: tuple[int, int] | None,
+    tick: Callable[[int], None],
 ) -> list[Path]:
     """Draw each tensor, and its average map if one is asked for; returns what was written.
 

@@ -55,9 +55,7 @@ def capture_blocks(unet: Unet, want: Want, clock: Clock, emit: Emit, report: Rep
 class _Tap:
     """A hook on one block's output."""
 
-    def __init__(
-        self, block: str, want: Want, clock: Clock, emit: Emit, stop: Report
-    ) -> None:
+    def __init__(self, block: str, want: Want, clock: Clock, emit: Emit, stop: Report) -> None:
         self.block = block
         self.fired = False
         self._want, self._clock, self._emit, self._stop = want, clock, emit, stop
@@ -71,7 +69,11 @@ class _Tap:
                 self._emit(capture)
         except Exception as error:  # whatever it is, the image must come out
             log.debug("reading block %s failed", self.block, exc_info=True)
-            self._stop(HostError(f"block {self.block} could not be read ({error})", remedy="The image is not affected."))
+            self._stop(
+                HostError(
+                    f"block {self.block} could not be read ({error})", remedy="The image is not affected."
+                )
+            )
 
     def _captures(self, output: Tensor) -> Iterator[Capture]:
         moment = self._clock.now()
@@ -81,7 +83,9 @@ class _Tap:
             self._step = moment.step
             self._seen.clear()
         if len(moment.rows) != len(output):
-            raise HostError(f"the U-Net's batch has {len(output)} rows where {len(moment.rows)} were expected")
+            raise HostError(
+                f"the U-Net's batch has {len(output)} rows where {len(moment.rows)} were expected"
+            )
         rows, tags = [], []
         for index, row in enumerate(moment.rows):
             tag = Tag(row.image, moment.step, self.block)
@@ -128,7 +132,7 @@ def copy_rows(batch: Tensor, rows: Sequence[int]) -> tuple[Tensor, Callable[[], 
         return (part.to("cpu", copy=True) if adjoining or part.device.type != "cpu" else part), _done
     target = torch.empty(part.shape, dtype=part.dtype, device="cpu", pin_memory=True)
     target.copy_(part, non_blocking=True)
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event()
     event.record()
     return target, event.synchronize
 

@@ -26,7 +26,7 @@ class BlockInfo:
 
 
 def measure_blocks(unet: Unet, forward: Callable[[], object]) -> list[BlockInfo]:
-    """Watch ``forward``, which must call the U-Net once; tensors on the meta device serve, as shapes are all it needs."""
+    """Watch ``forward``, which must call the U-Net once; tensors on the meta device serve, as they have shapes."""
     inputs: dict[str, Shape] = {}
     outputs: dict[str, Shape] = {}
     with HookSet() as hooks:
@@ -34,7 +34,9 @@ def measure_blocks(unet: Unet, forward: Callable[[], object]) -> list[BlockInfo]
             _watch(hooks, site, inputs, outputs)
         forward()
     return [
-        BlockInfo(site.block, site.kind, inputs[site.block], outputs[site.block], _heads(site.cross_attentions))
+        BlockInfo(
+            site.block, site.kind, inputs[site.block], outputs[site.block], _heads(site.cross_attentions)
+        )
         for site in unet.sites
     ]
 

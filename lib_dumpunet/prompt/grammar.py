@@ -8,7 +8,7 @@ people want words.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from lark import Lark, Tree
@@ -58,7 +58,7 @@ class Grammar(NamedTuple):
             raise _mismatch(error, text) from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parser(file: str, start: str) -> Lark:
     # Built on first use: it takes a few milliseconds, and an import must cost nothing.
     return Lark.open(file, rel_to=__file__, parser="lalr", lexer="contextual", start=start)

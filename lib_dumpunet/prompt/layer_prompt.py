@@ -75,9 +75,9 @@ def parse_prompt(text: str, order: Iterable[str] = SD1, *, field: str = "") -> T
 def _bracket(tree: Tree, order: BlockOrder, fail: Fail) -> Bracket:  # type: ignore[type-arg]
     texts: dict[str, str] = {}
     otherwise = ""
-    for pair in tree.find_pred(lambda t: t.data == "pair"):
-        spec = pair.children[0]
-        prompt = _prompt(pair.children[1], fail) if len(pair.children) > 1 else ""
+    for pair in (child for child in tree.children if isinstance(child, Tree)):
+        spec, *rest = pair.children
+        prompt = "".join(_prompt(token, fail) for token in rest if isinstance(token, Token))
         if spec.data == "otherwise":
             otherwise = prompt
         else:

@@ -61,7 +61,9 @@ class StepChoice:
             fail = _failure(self.text, self.field)
             raise fail(f"no step is left, as sampling takes {total}", f"Choose steps from 1 to {total}.", 0)
         if any(r[-1] > total for r in self.ranges):
-            log.warning("%s: %r goes past the last step; sampling takes %d steps", self.field, self.text, total)
+            log.warning(
+                "%s: %r goes past the last step; sampling takes %d steps", self.field, self.text, total
+            )
         return chosen
 
 

@@ -2,6 +2,7 @@
 
 It lets the demonstration, the studio and the tests run a real pipeline without a download.
 """
+
 from pathlib import Path
 
 MODEL = Path(__file__).parent / "model"

@@ -28,14 +28,14 @@ def sites(module: nn.Module) -> Iterator[Site]:
     for block in module.down_blocks:  # type: ignore[union-attr]
         for children in _resnets(block):
             yield site(f"IN{next(number):02}", children, "")
-        for downsampler in block.downsamplers or ():  # type: ignore[union-attr]
+        for downsampler in block.downsamplers or ():
             yield site(f"IN{next(number):02}", (downsampler,), "down")
     if module.mid_block is not None:
         yield site("M00", tuple(_middle(module.mid_block)), "")  # type: ignore[arg-type]
     number = count()
     for block in module.up_blocks:  # type: ignore[union-attr]
         *others, last = _resnets(block)
-        for children in (*others, (*last, *(block.upsamplers or ()))):  # type: ignore[union-attr]
+        for children in (*others, (*last, *(block.upsamplers or ()))):
             yield site(f"OUT{next(number):02}", children, "up")
 
 
@@ -51,7 +51,9 @@ def _middle(block: nn.Module) -> Iterator[nn.Module]:
     """List resnet, attention, resnet, ... in the order in which the middle block calls them."""
     first, *resnets = block.resnets  # type: ignore[misc]
     yield first
-    for attention, resnet in zip(getattr(block, "attentions", None) or [None] * len(resnets), resnets, strict=True):
+    for attention, resnet in zip(
+        getattr(block, "attentions", None) or [None] * len(resnets), resnets, strict=True
+    ):
         if attention is not None:
             yield attention
         yield resnet

@@ -41,7 +41,7 @@ class Site:
     @property
     def cross_attentions(self) -> tuple[nn.Module, ...]:
         """Attention layers that look at the text, in the order of the forward pass."""
-        return tuple(layer.attn2 for t in self.transformers for layer in t.transformer_blocks)  # type: ignore[union-attr,misc]
+        return tuple(layer.attn2 for t in self.transformers for layer in t.transformer_blocks)  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def describe(module: nn.Module) -> Unet:
             return Unet(module, tuple(layout.sites(module)))
     raise UnsupportedModelError(
         f"{type(module).__name__} is not a U-Net of Stable Diffusion 1.x, 2.x or XL",
-        remedy="Models such as SD3, Flux or PixArt have no U-Net blocks to look into; choose an SD 1.x, 2.x or SDXL model.",
+        remedy="Models such as SD3, Flux or PixArt have no U-Net blocks; choose one of SD 1.x, 2.x or SDXL.",
     )
 
 

@@ -24,11 +24,15 @@ def unet() -> Unet:
 class Watch:
     """Captures of several calls, with the clock set by hand."""
 
-    def __init__(self, unet: Unet, blocks: tuple[str, ...] = ("M00", "OUT11"), steps: Any = range(1, 100)) -> None:
+    def __init__(
+        self, unet: Unet, blocks: tuple[str, ...] = ("M00", "OUT11"), steps: Any = range(1, 100)
+    ) -> None:
         self.unet, self.clock = unet, FakeClock()
         self.seen: list[Capture] = []
         self.problems: list[Exception] = []
-        self.context = capture_blocks(unet, Want(blocks, steps), self.clock, self.seen.append, self.problems.append)
+        self.context = capture_blocks(
+            unet, Want(blocks, steps), self.clock, self.seen.append, self.problems.append
+        )
 
     def __enter__(self) -> Watch:
         self.context.__enter__()
@@ -191,7 +195,10 @@ def test_a_fault_of_the_reader_never_reaches_the_sampler(unet: Unet) -> None:
         raise IndexError("out of luck")
 
     want = Want(("M00",), {1})
-    with torch.no_grad(), capture_blocks(unet, want, FakeClock(1, [(0, "cond")] * 4), broken, problems.append):
+    with (
+        torch.no_grad(),
+        capture_blocks(unet, want, FakeClock(1, [(0, "cond")] * 4), broken, problems.append),
+    ):
         output = unet.module(LATENTS, TIME, context=CONTEXT)
     assert torch.equal(output, unet.module(LATENTS, TIME, context=CONTEXT))
     assert len(problems) == 1

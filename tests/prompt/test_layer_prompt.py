@@ -95,7 +95,25 @@ def test_blocks_are_those_of_the_model() -> None:
         parse_prompt("(~: IN09: x :~)", SDXL)
 
 
-PIECES = ["(~:", ":~)", ";", ":", ",", "-", "(+2)", "_", "IN00", "M00", "out11", " ", "\n", "あ", "\\", "x", "<lora:a:1>"]
+PIECES = [
+    "(~:",
+    ":~)",
+    ";",
+    ":",
+    ",",
+    "-",
+    "(+2)",
+    "_",
+    "IN00",
+    "M00",
+    "out11",
+    " ",
+    "\n",
+    "あ",
+    "\\",
+    "x",
+    "<lora:a:1>",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(max_size=60))

@@ -58,7 +58,18 @@ STEP_CASES = {
     "1,5-20(+5)": [1, 5, 10, 15, 20],
     "": list(range(1, 21)),
 }
-BAD_STEPS = {"0": 0, "1,0": 2, "-1": 0, "5-": 2, "1.5": 1, "x": 0, "1-5(+0)": 5, "0-5": 0, "21": 0, "30-40": 0}
+BAD_STEPS = {
+    "0": 0,
+    "1,0": 2,
+    "-1": 0,
+    "5-": 2,
+    "1.5": 1,
+    "x": 0,
+    "1-5(+0)": 5,
+    "0-5": 0,
+    "21": 0,
+    "30-40": 0,
+}
 
 
 @pytest.mark.parametrize("text", BLOCK_CASES)
@@ -123,7 +134,10 @@ def test_huge_numbers_are_quick() -> None:
     assert time.perf_counter() - start < 1
 
 
-@given(st.text(alphabet=st.sampled_from("INOUTMinm0123456789,-(+) _;\n\u3000あ"), max_size=40) | st.text(max_size=40))
+@given(
+    st.text(alphabet=st.sampled_from("INOUTMinm0123456789,-(+) _;\n\u3000あ"), max_size=40)
+    | st.text(max_size=40)
+)
 def test_any_text_gives_a_choice_or_an_error_with_a_place(text: str) -> None:
     for read in (lambda: select_blocks(text, SD1), lambda: select_steps(text, 20)):
         try:

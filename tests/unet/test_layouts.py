@@ -116,12 +116,12 @@ def test_table_of_sd15_is_the_documented_one() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
     shapes = ["{} {} {} {}".format(r.block, r.kind, *(",".join(map(str, s)) for s in (r.input, r.output)))
-              for r in block_table(unet, 512, 512)]  # fmt: skip
+              for r in block_table(unet.config, 512, 512)]  # fmt: skip
     assert shapes == SD15_AT_512.split("\n")[1:-1]
 
 
 def test_table_follows_size_and_model() -> None:
-    rows = {r.block: r for r in block_table(sdxl_unet(), 192, 320)}
+    rows = {r.block: r for r in block_table(sdxl_unet().config, 192, 320)}
     assert rows["IN00"].output == (32, 40, 24)
     assert rows["M00"].output == (64, 10, 6)
     assert rows["IN08"].heads == (8, 8, 8)

@@ -19,3 +19,7 @@ class Row:
     def ok(self) -> bool:
         """Whether the value holds its bound."""
         return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def __str__(self) -> str:
+        limit = "at least" if self.at_least else "at most"
+        return f"{self.value:8.2f} {self.unit} ({limit} {self.bound:g})"

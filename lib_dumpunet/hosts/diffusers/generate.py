@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outlet:
-    """Where results go. ``picture`` is called from several worker threads at once, ``image`` and ``progress`` are not."""
+    """Where results go. ``picture`` is called from several worker threads at once, the others are not."""
 
     image: Callable[[int, Image.Image], None]
     picture: Callable[[Picture], None]
@@ -126,9 +126,12 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     outcome = Outcome()
     own_scheduler = pipe.scheduler
     try:
-        with HookSet() as hooks, open_session(
-            unet, settings, host, dump_request(pipe, unet, job), ratio=job.width / job.height
-        ) as session:
+        with (
+            HookSet() as hooks,
+            open_session(
+                unet, settings, host, dump_request(pipe, unet, job), ratio=job.width / job.height
+            ) as session,
+        ):
             outcome.problems = session.problems
             hooks.before(pipe.unet, host.clock.see_call)
             for index, image in _sample(pipe, job, outlet.progress):
@@ -141,7 +144,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
 
 def dump_request(pipe: Any, unet: Unet, job: Job) -> DumpRequest:
     """Collect what dumps say about themselves."""
-    table = {row.block: asdict(row) for row in block_table(pipe.unet, job.width, job.height)}
+    table = {row.block: asdict(row) for row in block_table(pipe.unet.config, job.width, job.height)}
     return DumpRequest(
         prompts=job.prompts,
         negative_prompts=(job.sampling.negative,),
@@ -161,7 +164,9 @@ def _sample(pipe: Any, job: Job, progress: Progress) -> Iterator[tuple[int, Imag
         seeds = [job.seeds[i] for i in images]
         pipe.scheduler = scheduler_for(s.sampler, pipe.scheduler, seeds)
 
-        def step_ended(_: Any, index: int, __: Any, values: dict[str, Any], done: int = done) -> dict[str, Any]:
+        def step_ended(
+            _: Any, index: int, __: Any, values: dict[str, Any], done: int = done
+        ) -> dict[str, Any]:
             progress(min(done * s.steps + index // pipe.scheduler.order + 1, total), total)
             return values
 

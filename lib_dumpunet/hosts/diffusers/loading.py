@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,15 @@ def load_pipeline(model: str, *, device: str = "auto", dtype: str = "auto", conf
         pipe = _from_anywhere(model, weights, config)
     except DumpUNetError:
         raise
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
         raise _unreadable(model, error) from error
     if getattr(pipe, "unet", None) is None:
         raise UnsupportedModelError(f"{type(pipe).__name__} has no U-Net", remedy=NO_UNET, field=FIELD)
@@ -57,7 +66,9 @@ def pick_device(device: str) -> torch.device:
         SettingsError: if it is not there.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         torch.empty(0, device=device)
         return torch.device(device)
@@ -67,38 +78,44 @@ def pick_device(device: str) -> torch.device:
         ) from None
 
 
-def block_table(unet: UNet2DConditionModel, width: int, height: int) -> list[BlockInfo]:
-    """Measure the blocks for images of ``width`` x ``height`` pixels, on the meta device: nothing is computed."""
-    config = unet.config
-    latents = torch.empty(1, config.in_channels, height // 8, width // 8, device="meta")
-    context = torch.empty(1, 77, _widest(config.cross_attention_dim), device="meta")
-    call: dict[str, Any] = {"encoder_hidden_states": context}
-    if config.addition_embed_type == "text_time":
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+def block_table(config: Mapping[str, Any], width: int, height: int) -> list[BlockInfo]:
+    """Measure the blocks for images of ``width`` x ``height`` pixels.
+
+    A U-Net of the same configuration is built and run on the meta device, so that nothing is computed, no weights are
+    needed, and hooks that others have put on the live one are not called.
+    """
+    unet = unet_shell(config)
+    latents = torch.empty(1, config["in_channels"], height // 8, width // 8, device="meta")
+    call: dict[str, Any] = {
+        "encoder_hidden_states": torch.empty(1, 77, _widest(config["cross_attention_dim"]), device="meta")
+    }
+    if config["addition_embed_type"] == "text_time":
+        times = 6 * config["addition_time_embed_dim"]
         call["added_cond_kwargs"] = {
-            "text_embeds": torch.empty(1, pooled, device="meta"),
+            "text_embeds": torch.empty(
+                1, config["projection_class_embeddings_input_dim"] - times, device="meta"
+            ),
             "time_ids": torch.empty(1, 6, device="meta"),
         }
-    weights = {name: t.to("meta") for name, t in (*unet.named_parameters(), *unet.named_buffers())}
-    dtype = next(iter(weights.values())).dtype
-    weights = {name: t.float() if t.dtype == dtype else t for name, t in weights.items()}
-    arguments = (latents, torch.zeros(1, device="meta"))
-
-    def forward() -> object:
-        return torch.func.functional_call(unet, weights, arguments, call)
-
     with torch.no_grad():
-        return measure_blocks(describe(unet), forward)
+        return measure_blocks(describe(unet), lambda: unet(latents, torch.zeros(1, device="meta"), **call))
 
 
-def unet_shell(model: str) -> UNet2DConditionModel | None:
-    """Build a folder's U-Net without its weights, or None where only loading can tell what it is like."""
+def unet_shell(config: Mapping[str, Any]) -> UNet2DConditionModel:
+    """Build a U-Net without weights from its configuration."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(config)
+
+
+def unet_config(model: str) -> Mapping[str, Any] | None:
+    """Read the U-Net's configuration of a folder; None where only loading the model can tell."""
     folder = MODEL if not model else Path(model)
     if not (folder / "unet" / "config.json").is_file():
         return None
     _refuse_other_families(folder)
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, subfolder="unet"))
+    # The defaults of what the file leaves out are those of the class.
+    config: Mapping[str, Any] = UNet2DConditionModel.load_config(folder, subfolder="unet")
+    return unet_shell(config).config
 
 
 def _widest(size: int | tuple[int, ...]) -> int:
@@ -158,11 +175,15 @@ def _refuse_index(index: dict[str, Any], model: str) -> None:
 def _from_file(path: Path, dtype: torch.dtype, config: str | None) -> Any:
     if path.suffix.lower() not in CHECKPOINTS:
         raise SettingsError(
-            f"{path.name} is not a checkpoint", remedy=f"Use a file that ends in {', '.join(CHECKPOINTS)}.", field=FIELD
+            f"{path.name} is not a checkpoint",
+            remedy=f"Use a file that ends in {', '.join(CHECKPOINTS)}.",
+            field=FIELD,
         )
     names = _tensor_names(path)
     if not any(name.startswith("model.diffusion_model.input_blocks.") for name in names):
-        raise UnsupportedModelError(f"{path.name} has no U-Net of Stable Diffusion", remedy=NO_UNET, field=FIELD)
+        raise UnsupportedModelError(
+            f"{path.name} has no U-Net of Stable Diffusion", remedy=NO_UNET, field=FIELD
+        )
     xl = any(name.startswith("conditioner.embedders.") for name in names)
     family = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     options: dict[str, Any] = {} if xl else {"safety_checker": None}

@@ -23,13 +23,12 @@ from lib_dumpunet.session import record
 from lib_dumpunet.settings import ColorSettings
 from lib_dumpunet.unet.sites import describe
 
-
 log = logging.getLogger("dumpunet")
 
 
 @dataclass
 class Trace:
-    """What was seen. Tensors "c h w" are on the CPU in the model's dtype; images count over all calls in the ``with``."""
+    """What was seen: tensors "c h w" on the CPU, in the model's dtype; images count over all calls in the ``with``."""
 
     tensors: dict[Tag, Tensor] = field(default_factory=dict)
     problems: list[DumpUNetError] = field(default_factory=list)
@@ -42,7 +41,9 @@ class Trace:
             raise KeyError(f"nothing was captured for block {block}, step {step}, image {image}; {self}")
         return self.tensors[tag]
 
-    def picture(self, block: str, step: int, image: int = 0, color: ColorSettings | None = None) -> Image.Image:
+    def picture(
+        self, block: str, step: int, image: int = 0, color: ColorSettings | None = None
+    ) -> Image.Image:
         """Draw all channels of a block in one picture."""
         tensor = self[block, step, image]
         return draw_features(tensor, color or ColorSettings(), tensor.shape[2] / tensor.shape[1])
@@ -51,7 +52,9 @@ class Trace:
         """Draw the average map over the channels: ``kind`` is "sum", "1-norm" or "2-norm"."""
         mean = average(self[block, step, image], kind)
         if mean is None:
-            raise HostError(f"{kind!r} makes no average map", remedy="Use sum, 1-norm or 2-norm.", field="kind")
+            raise HostError(
+                f"{kind!r} makes no average map", remedy="Use sum, 1-norm or 2-norm.", field="kind"
+            )
         return draw_features(mean, ColorSettings(method="white-black"), 1.0)
 
     def __str__(self) -> str:
@@ -86,7 +89,8 @@ def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
     """
     if "PAG" in type(pipe).__name__:
         raise HostError(
-            f"{type(pipe).__name__} adds rows of its own to the U-Net's batch", remedy="Use a pipeline without PAG."
+            f"{type(pipe).__name__} adds rows of its own to the U-Net's batch",
+            remedy="Use a pipeline without PAG.",
         )
     unet = describe(pipe.unet)
     clock = SchedulerClock(pipe)
@@ -104,5 +108,7 @@ def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
 
 def _nothing_seen(steps: str, last: int) -> HostError:
     if last:
-        return HostError(f"none of the steps {steps} was sampled", remedy=f"The last step was {last}.", field="steps")
+        return HostError(
+            f"none of the steps {steps} was sampled", remedy=f"The last step was {last}.", field="steps"
+        )
     return HostError("the pipeline did not run", remedy="Call it inside the with statement.")

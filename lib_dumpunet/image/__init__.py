@@ -1,0 +1,1 @@
+"""Feature maps as pictures: transform, colour, average, lay out, encode; tensors in, pictures out."""

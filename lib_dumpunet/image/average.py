@@ -1,0 +1,27 @@
+"""The average map: all channels of a tensor as one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def average(tensor: Tensor, kind: str) -> Tensor | None:
+    """Average a tensor "c h w" over its C channels, in float32, which a sum of 16-bit numbers may need.
+
+    Args:
+        tensor: of any float type.
+        kind: ``sum`` Σv/C, ``1-norm`` Σ|v|/C, ``2-norm`` √(Σv²)/C, or ``disable``.
+
+    Returns:
+        a float32 tensor "1 h w", or None for ``disable``.
+    """
+    if kind == "disable":
+        return None
+    values, count = tensor.detach(), tensor.shape[0]
+    if kind == "sum":
+        total = values.sum(dim=0, keepdim=True, dtype=torch.float32)
+    else:
+        order = {"1-norm": 1, "2-norm": 2}[kind]
+        total = torch.linalg.vector_norm(values.float(), order, dim=0, keepdim=True)
+    return total.div(count)

@@ -1,0 +1,37 @@
+"""From a tensor to a picture, and from a picture to a PNG file's bytes."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from lib_dumpunet.image.colorize import paint
+from lib_dumpunet.image.grid import grid
+from lib_dumpunet.settings import ColorSettings
+
+
+def draw_features(tensor: Tensor, color: ColorSettings, ratio: float) -> Image.Image:
+    """Draw all channels of a tensor "c h w" in one picture, near the shape ``ratio``, width by height.
+
+    Raises:
+        FormulaError: where a custom method's formula is not arithmetic on ``v``.
+    """
+    return grid(paint(tensor, color), ratio)
+
+
+def png_bytes(image: Image.Image, info: dict[str, str]) -> bytes:
+    """Encode a picture as PNG with a text chunk for each entry of ``info``.
+
+    Keywords are plain Latin words, as PNG asks. Values go into a tEXt chunk where Latin-1 can hold them, else
+    into iTXt (UTF-8); half a surrogate pair, which no encoding can hold, becomes a question mark.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for keyword, value in info.items():
+        chunks.add_text(keyword, value.encode("utf-8", "replace").decode("utf-8"))
+    buffer = io.BytesIO()
+    # Colours change from pixel to pixel, so there is little for deflate to find but runs.
+    image.save(buffer, "PNG", pnginfo=chunks, compress_level=1, compress_type=zlib.Z_RLE)
+    return buffer.getvalue()

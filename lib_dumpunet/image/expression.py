@@ -1,0 +1,321 @@
+"""Colour formulas: arithmetic on ``v`` that a user types, read safely and evaluated on whole arrays.
+
+A formula passes three gates, each of which knows only what it lets through:
+
+1. ``_check_text``: length, tokens, brackets. No quote, no dot but a number's, no bracket but ``()``, no word of
+   Python's and no letter outside ASCII passes: names cannot be disguised, and a column is a character.
+2. ``ast.parse``, which reads and runs nothing.
+3. ``_Compiler``: a list of allowed nodes and names, and bounds on size and depth.
+
+What comes out is a list of instructions for a stack machine. Nothing of Python is reachable from it but the
+functions of ``functions.py``, and all values are float32, so no number can grow: ``9**9**9`` is infinity.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import keyword
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial, reduce
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib_dumpunet.errors import FormulaError, Spot
+from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS
+
+Float32 = NDArray[np.float32]
+
+MAX_LENGTH = 1000
+MAX_NODES = 500
+MAX_DEPTH = 100
+MAX_BRACKETS = 50
+
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r\n]+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<operator>\*\*|//|[<>=!]=|[-+*/%<>(),])"
+)
+_CHARACTER_REMEDIES = {
+    ".": "Write functions without a prefix, such as sin(v) for np.sin(v).",
+    "=": "Compare with ==; arguments have no names here.",
+    "^": "Write ** for a power.",
+    "&": "Write logical_and(a, b).",
+    "|": "Write logical_or(a, b).",
+    "!": "Write logical_not(a).",
+    "~": "Write logical_not(a).",
+    ";": "Give one formula for each channel.",
+}
+_WORD_REMEDIES = {
+    "if": "Write where(condition, a, b).",
+    "else": "Write where(condition, a, b).",
+    "and": "Write logical_and(a, b).",
+    "or": "Write logical_or(a, b).",
+    "not": "Write logical_not(a).",
+}
+_EXAMPLE = "Write arithmetic on v, for example (2+v)/3."
+
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.true_divide,
+    ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.remainder,
+    ast.Pow: np.power,
+    ast.UAdd: np.positive,
+    ast.USub: np.negative,
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+}
+# What leaves a value still to come, the start of the formula among it.
+_WANTS_OPERAND = {"", "(", ",", "+", "-", "*", "/", "//", "%", "**", "<", ">", "<=", ">=", "==", "!="}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """Replace the last ``count`` values on the stack by what ``apply`` makes of them; None pushes ``v``."""
+
+    apply: Callable[..., Any] | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A colour formula, ready to be evaluated; made by ``compile_formula``."""
+
+    text: str
+    program: tuple[Instruction, ...] = dataclasses.field(repr=False, compare=False)
+
+    def __call__(self, v: Any) -> Any:
+        """Evaluate on every element of ``v``, in float32 and without warnings; a comparison gives 0 or 1.
+
+        Returns:
+            a float32 array of the shape of ``v``; a scalar where ``v`` is one or the formula lacks it.
+        """
+        v = np.asarray(v, dtype=np.float32)
+        stack: list[Any] = []
+        with np.errstate(all="ignore"):
+            for step in self.program:
+                if step.apply is None:
+                    stack.append(v)
+                    continue
+                start = len(stack) - step.count
+                # NumPy 1 and 2 promote scalars differently, and comparisons are boolean, so force float32.
+                stack[start:] = [np.asarray(step.apply(*stack[start:])).astype(np.float32, copy=False)]
+        return stack.pop()[()]
+
+
+def compile_formula(text: str, field: str = "") -> Formula:
+    """Read a formula of ``v``.
+
+    Args:
+        text: what the user typed.
+        field: where it was typed, for the message.
+
+    Raises:
+        FormulaError: with the place of what is not arithmetic on ``v``.
+    """
+    try:
+        return _compile(text)
+    except FormulaError as error:
+        raise error.in_field(field) from None
+
+
+@lru_cache(maxsize=64)
+def _compile(text: str) -> Formula:
+    _check_text(text)
+    body = text.translate({ord(c): " " for c in "\t\r\n"})
+    start = len(body) - len(body.lstrip(" "))
+    try:
+        tree = ast.parse(body[start:], mode="eval")
+    except SyntaxError as error:
+        position = start + (error.offset or 1) - 1
+        _refuse(text, min(max(position, 0), len(text)), "the formula cannot be read from here on", _EXAMPLE)
+    except (RecursionError, MemoryError, ValueError, OverflowError):
+        _refuse(text, len(text), "the formula is nested too deeply", "Use fewer brackets and signs.")
+    compiler = _Compiler(text, start)
+    compiler.visit(tree.body, 1)
+    return Formula(text, tuple(compiler.program))
+
+
+def _refuse(text: str, position: int, problem: str, remedy: str) -> NoReturn:
+    raise FormulaError(problem, remedy=remedy, spot=Spot(text, position))
+
+
+def _check_text(text: str) -> None:
+    """Let through only text of bounded length whose tokens and brackets are those of arithmetic, in its order."""
+    if len(text) > MAX_LENGTH:
+        problem = f"the formula has {len(text)} characters"
+        _refuse(text[:MAX_LENGTH], MAX_LENGTH, problem, f"Use at most {MAX_LENGTH}.")
+    if not text.strip():
+        _refuse(text, 0, "the formula is empty", _EXAMPLE)
+    open_brackets: list[int] = []
+    before = ""
+    for token in _tokens(text):
+        _check_order(text, before, token)
+        _count_bracket(text, token, open_brackets)
+        before = token.group()
+    if open_brackets:
+        _refuse(text, open_brackets[-1], "this bracket is not closed", "Add a closing bracket.")
+    if before in _WANTS_OPERAND:
+        _refuse(text, len(text), "the formula ends too early", _EXAMPLE)
+
+
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """Split into numbers, names and operators; refuse other characters, and Python's words."""
+    position = 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        if token is None:
+            remedy = _CHARACTER_REMEDIES.get(text[position], _EXAMPLE)
+            _refuse(text, position, f"{text[position]!r} has no meaning in a formula", remedy)
+        if keyword.iskeyword(token.group()):
+            remedy = _WORD_REMEDIES.get(token.group(), _EXAMPLE)
+            _refuse(text, position, f"{token.group()} has no meaning in a formula", remedy)
+        if token.lastgroup != "space":
+            yield token
+        position = token.end()
+
+
+def _check_order(text: str, before: str, token: re.Match[str]) -> None:
+    """Refuse a token that cannot follow ``before``: the tree's own errors point elsewhere in each Python version."""
+    this, position = token.group(), token.start()
+    if before in _WANTS_OPERAND:
+        # sin() and clip(v, 0, 1,) are read; a function then counts what it got.
+        allowed = ("(", ")", "+", "-") if before in ("(", ",") else ("(", "+", "-")
+        if token.lastgroup == "operator" and this not in allowed:
+            _refuse(text, position, f"a value is missing before {this}", _EXAMPLE)
+    elif token.lastgroup in ("number", "name"):
+        _refuse(text, position, f"an operator is missing before {this[:40]}", "Write 2*v for 2v.")
+
+
+def _count_bracket(text: str, token: re.Match[str], open_brackets: list[int]) -> None:
+    if token.group() == "(":
+        open_brackets.append(token.start())
+        if len(open_brackets) > MAX_BRACKETS:
+            remedy = f"Use at most {MAX_BRACKETS} levels."
+            _refuse(text, token.start(), "brackets are nested too deeply", remedy)
+    elif token.group() == ")":
+        if not open_brackets:
+            _refuse(text, token.start(), "this bracket was never opened", "Take it out.")
+        open_brackets.pop()
+
+
+class _Compiler:
+    """Turn the allowed nodes of a syntax tree into instructions, and refuse every other node."""
+
+    def __init__(self, text: str, start: int) -> None:
+        self.text = text
+        self.start = start
+        self.nodes = 0
+        self.program: list[Instruction] = []
+        self.readers: dict[type[ast.AST], Callable[[Any, int], None]] = {
+            ast.Constant: self._constant,
+            ast.Name: self._name,
+            ast.UnaryOp: self._unary,
+            ast.BinOp: self._binary,
+            ast.Compare: self._compare,
+            ast.Call: self._call,
+        }
+
+    def visit(self, node: ast.expr, depth: int) -> None:
+        """Append what leaves the value of ``node`` on the stack."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            self._refuse(node, "the formula is too long or nested too deeply", "Make it shorter.")
+        reader = self.readers.get(type(node))
+        if reader is None:
+            self._refuse(node, "this is not arithmetic", _EXAMPLE)
+        reader(node, depth)
+
+    def _constant(self, node: ast.Constant, depth: int) -> None:
+        # A boolean is an int to isinstance.
+        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
+            self._refuse(node, f"{node.value!r} is not a number", _EXAMPLE)
+        self._push(_float(node.value))
+
+    def _name(self, node: ast.Name, depth: int) -> None:
+        if node.id == "v":
+            self.program.append(Instruction(None, 0))
+        elif node.id in CONSTANTS:
+            self._push(CONSTANTS[node.id])
+        elif node.id in FUNCTIONS:
+            remedy = f"Write {node.id}(...) with what it is applied to."
+            self._refuse(node, f"{node.id} is a function", remedy)
+        else:
+            self._refuse_name(node)
+
+    def _unary(self, node: ast.UnaryOp, depth: int) -> None:
+        self._apply(node, node.op, [node.operand], depth)
+
+    def _binary(self, node: ast.BinOp, depth: int) -> None:
+        self._apply(node, node.op, [node.left, node.right], depth)
+
+    def _compare(self, node: ast.Compare, depth: int) -> None:
+        steps = [self._operator(node, op) for op in node.ops]
+        self._operands([node.left, *node.comparators], depth)
+        self.program.append(Instruction(partial(_chain, steps), len(steps) + 1))
+
+    def _call(self, node: ast.Call, depth: int) -> None:
+        if not isinstance(node.func, ast.Name) or node.keywords:
+            problem = "a call is a function's name and values in brackets"
+            self._refuse(node.func, problem, "Write 2*(v+1) for 2(v+1).")
+        if node.func.id not in FUNCTIONS:
+            self._refuse_name(node.func)
+        function = FUNCTIONS[node.func.id]
+        if not function.least <= len(node.args) <= function.most:
+            problem = f"{node.func.id} takes {function.arguments}, not {len(node.args)}"
+            self._refuse(node.func, problem, "Separate arguments by commas.")
+        self._operands(node.args, depth)
+        self.program.append(Instruction(function.apply, len(node.args)))
+
+    def _apply(self, node: ast.expr, kind: ast.AST, operands: Sequence[ast.expr], depth: int) -> None:
+        function = self._operator(node, kind)
+        self._operands(operands, depth)
+        self.program.append(Instruction(function, len(operands)))
+
+    def _operands(self, operands: Sequence[ast.expr], depth: int) -> None:
+        for operand in operands:
+            self.visit(operand, depth + 1)
+
+    def _operator(self, node: ast.expr, kind: ast.AST) -> Callable[..., Any]:
+        if type(kind) not in _OPERATORS:
+            self._refuse(node, "this is not arithmetic", _EXAMPLE)
+        return _OPERATORS[type(kind)]
+
+    def _push(self, value: float) -> None:
+        with np.errstate(all="ignore"):
+            constant = np.float32(value)
+        self.program.append(Instruction(lambda: constant, 0))
+
+    def _refuse_name(self, node: ast.Name) -> NoReturn:
+        known = ["v", *CONSTANTS, *FUNCTIONS]
+        advice = [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(node.id[:40], known, 1)
+        remedy = f"Write {advice[0]}." if advice else "Use v, pi, e and NumPy's element-wise functions."
+        self._refuse(node, f"{node.id[:40]} is not known", remedy)
+
+    def _refuse(self, node: ast.expr, problem: str, remedy: str) -> NoReturn:
+        _refuse(self.text, self.start + node.col_offset, problem, remedy)
+
+
+def _chain(steps: Sequence[Callable[..., Any]], *values: Any) -> Any:
+    """Compare neighbours, all of which must hold: ``a < b < c``."""
+    held = [step(a, b) for step, a, b in zip(steps, values[:-1], values[1:], strict=True)]
+    return reduce(np.logical_and, held)
+
+
+def _float(value: float) -> float:
+    """Turn a whole number too large for a float into infinity, as a number with a point already is."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")

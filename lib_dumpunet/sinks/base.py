@@ -1,0 +1,144 @@
+"""What a sink is, and the queue that keeps sinks out of the sampling thread's way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Protocol
+
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.errors import DumpUNetError, HostError
+
+_log = logging.getLogger("dumpunet")
+_MAX_BYTES = 256 << 20
+_COPY = -1  # stands among the sinks' numbers for the copy from the device
+
+
+class Sink(Protocol):
+    """Takes captures and makes something of them.
+
+    ``accept`` is called from several threads at once and in any order, so a sink guards its own state; the capture's
+    tensor may be read at once and must not be changed, as other sinks read it too. ``close`` is called once, after
+    the last ``accept``, also when an ``accept`` failed.
+    """
+
+    def accept(self, capture: Capture) -> None:
+        """Take one capture."""
+
+    def close(self) -> None:
+        """Finish what waits, and let go of files."""
+
+
+class Fanout:
+    """Hand every capture to every sink, in worker threads, while sampling goes on.
+
+    A fault of a sink never reaches the sampling thread: the sink gets nothing more in this run, its first error is
+    kept in ``problems``, and the other sinks go on. Leaving the ``with`` block, by an exception too, finishes what was
+    captured, since that is what the user wants to see of an interrupted run; a second interrupt drops the rest.
+
+    ``max_bytes`` bounds the tensors that wait or are being worked on. A larger single one passes when it is alone.
+    """
+
+    def __init__(
+        self, sinks: Sequence[Sink], *, max_bytes: int = _MAX_BYTES, threads: int | None = None
+    ) -> None:
+        self._sinks = tuple(sinks)
+        self._max_bytes = max_bytes
+        self._held = 0
+        self._closed = False
+        self._room = threading.Condition()
+        self._problems: dict[int, DumpUNetError] = {}
+        self._pool = ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1), thread_name_prefix="dumpunet")
+
+    @property
+    def problems(self) -> list[DumpUNetError]:
+        """First error of each sink that failed, in the order of failing."""
+        with self._room:
+            return list(self._problems.values())
+
+    def put(self, capture: Capture) -> None:
+        """Queue a capture; wait only while ``max_bytes`` of earlier ones are unfinished.
+
+        Raises:
+            RuntimeError: the queue is closed.
+        """
+        size = capture.tensor.nbytes
+        with self._room:
+            while not self._closed and self._held and self._held + size > self._max_bytes:
+                self._room.wait(1.0)  # Windows delivers an interrupt only between waits
+            if self._closed:
+                raise RuntimeError("a capture came after the end of its run")
+            self._pool.submit(self._work, capture, size)
+            self._held += size
+
+    def close(self) -> None:
+        """Finish what is queued, then close every sink; safe to call again."""
+        with self._room:
+            closed, self._closed = self._closed, True
+            self._room.notify_all()
+        if closed:
+            return
+        try:
+            self._pool.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        finally:
+            for number, sink in enumerate(self._sinks):
+                self._guard(number, sink.close, "at its end")
+
+    def __enter__(self) -> Fanout:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _work(self, capture: Capture, size: int) -> None:
+        try:
+            place = _place(capture.tag)
+            if self._guard(_COPY, capture.ready, place):
+                for number, sink in enumerate(self._sinks):
+                    if number not in self._problems:
+                        self._guard(number, partial(sink.accept, capture), place)
+        finally:
+            with self._room:
+                self._held -= size
+                self._room.notify_all()
+
+    def _guard(self, number: int, action: Callable[[], None], place: str) -> bool:
+        """Run ``action`` for the sink of that number, or for the copy from the device, and keep its first error."""
+        try:
+            action()
+        except BaseException as error:  # whatever a sink throws, sampling and the other sinks go on
+            who = "Copying from the device" if number == _COPY else type(self._sinks[number]).__name__
+            _log.debug("%s failed %s", who, place, exc_info=True)
+            with self._room:
+                self._problems.setdefault(number, _as_problem(error, who, place))
+            return False
+        return True
+
+
+def _place(tag: Tag) -> str:
+    return f"at block {tag.block}, step {tag.step}, image {tag.image}"
+
+
+def _as_problem(error: BaseException, who: str, place: str) -> DumpUNetError:
+    """Keep an error that is already fit for users; say of any other what failed, and where."""
+    link: BaseException | None = error
+    while link is not None:  # the frames of a traceback would keep the captured tensor in memory
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    if isinstance(error, DumpUNetError):
+        return error
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return HostError(
+        f"{who} failed {place} and was stopped ({reason})",
+        remedy="The generated image is not affected; the debug log has the details.",
+    )

@@ -1,0 +1,279 @@
+"""Write captured tensors to files: ``bin``, ``npy`` or ``safetensors``."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.errors import HostError, SettingsError
+from lib_dumpunet.settings import FORMATS
+from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
+from lib_dumpunet.sinks.manifest import Entry, Manifest
+from lib_dumpunet.sinks.names import bin_name, channel_name, npy_name, safetensors_name
+
+_T = TypeVar("_T")
+_NUMPY = (torch.float16, torch.float32, torch.float64)
+_STALE = 128  # captures; an unfinished group that so many have passed by is not going to be completed
+_CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+
+
+@dataclass(frozen=True)
+class DumpRequest:
+    """What a dump says about the tensors in it.
+
+    ``prompts``, ``negative_prompts`` and ``seeds`` go by image; a single one holds for all images. ``blocks`` is the
+    model's block table, name to whatever describes it in JSON, such as ``{"input": [4, 64, 64], "output": [320, 64,
+    64]}``. ``expected`` are the blocks that come for each image and step, so that a file of all of them can be
+    written as soon as the last one has come.
+    """
+
+    prompts: Sequence[str] = ()
+    negative_prompts: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    sampler: str = ""
+    steps: int = 0
+    model: str = ""
+    blocks: Mapping[str, Any] = field(default_factory=dict)
+    expected: frozenset[str] = frozenset()
+
+    def about_image(self, image: int) -> dict[str, Any]:
+        """Tell prompt, negative prompt and seed of an image; None for what is not known."""
+        return {
+            "prompt": _of(self.prompts, image),
+            "negative_prompt": _of(self.negative_prompts, image),
+            "seed": _of(self.seeds, image),
+        }
+
+    def about_run(self) -> dict[str, Any]:
+        """Tell what holds for all images."""
+        blocks = dict(self.blocks)
+        return {"sampler": self.sampler, "steps": self.steps, "model": self.model, "blocks": blocks}
+
+
+class DumpSink:
+    """Write every capture into a folder, with a ``manifest.json`` that lists the files.
+
+    - ``bin``: raw little-endian float32, one file for each channel, its rows one after another.
+    - ``npy``: one array "c h w" for each image, block and step, in the model's dtype; where NumPy has none such
+      (bfloat16), in float32, which holds every value exactly.
+    - ``safetensors``: one file for each image and step, a tensor for each block in the model's dtype, with prompt,
+      seed, sampler, block table and step as metadata; written when the last expected block has come, else at the end.
+
+    A folder can take any number of runs: none overwrites another's files. ``bin`` names hold the time at which the
+    run started, moved on by a second if another run has it; other names get ``-2``, ``-3`` ... from the second run
+    on, as the manifest's ``run`` counts.
+
+    Raises:
+        SettingsError: the folder cannot be used, or the format is unknown.
+    """
+
+    def __init__(self, folder: Path, file_format: str, request: DumpRequest) -> None:
+        if file_format not in FORMATS:
+            choices = ", ".join(FORMATS)
+            raise SettingsError(f"{file_format!r} is not a format", remedy=f"Use {choices}.", field="Format")
+        self._folder = prepare_folder(folder)
+        self._request = request
+        self._format = file_format
+        self._groups = _Groups(request.expected)
+        self._file_locks: dict[tuple[int, int], threading.Lock] = {}
+        self._count = threading.Lock()
+        self._tensors = self._bytes = 0
+        with self._told():
+            self._manifest = Manifest(self._folder, {"format": file_format, **request.about_run()})
+
+    @property
+    def run(self) -> int:
+        """Number of this run in its folder, from 1."""
+        return self._manifest.run
+
+    def accept(self, capture: Capture) -> None:
+        """Write a capture, or keep it until its file is complete.
+
+        Raises:
+            HostError: it cannot be written.
+        """
+        with self._told():
+            tensor = capture.tensor.detach()
+            if self._format == "bin":
+                self._write_bin(capture.tag, tensor)
+            elif self._format == "npy":
+                self._write_npy(capture.tag, tensor)
+            else:
+                for group in self._groups.add(capture.tag, tensor):
+                    self._write_group(group)
+
+    def close(self) -> None:
+        """Write unfinished groups and the manifest's last state.
+
+        Raises:
+            HostError: they cannot be written.
+        """
+        with self._told():
+            try:
+                for group in self._groups.rest():
+                    self._write_group(group)
+            finally:
+                self._manifest.close()
+
+    def _write_bin(self, tag: Tag, tensor: Tensor) -> None:
+        array = tensor.float().numpy().astype("<f4", order="C", copy=False)
+        pattern = bin_name(tag, self._manifest.started)
+        for channel, rows in enumerate(array):
+            write_whole(self._folder / channel_name(pattern, channel), [rows.data])
+        self._list([self._entry(tag, pattern, tensor, torch.float32)], array.nbytes)
+
+    def _write_npy(self, tag: Tag, tensor: Tensor) -> None:
+        stored = tensor if tensor.dtype in _NUMPY else tensor.float()
+        array = np.ascontiguousarray(stored.numpy())
+        name = npy_name(tag, self.run)
+        write_whole(self._folder / name, [_npy_header(array), array.data])
+        self._list([self._entry(tag, name, tensor, stored.dtype)], array.nbytes)
+
+    def _write_group(self, group: _Group) -> None:
+        """Write the file of one image and step; join what is in it, should a capture come late."""
+        name = safetensors_name(group.image, group.step, self.run)
+        path = self._folder / name
+        with self._file_locks.setdefault((group.image, group.step), threading.Lock()):
+            tensors = _read_all(path) if path.exists() else {}
+            tensors.update({tag.block: _storable(tensor) for tag, tensor in group.tensors.items()})
+            write_whole(path, _safetensors(tensors, self._metadata(group)))
+        size = sum(tensor.nbytes for tensor in group.tensors.values())
+        self._list([self._entry(tag, name, t, _storable(t).dtype) for tag, t in group.tensors.items()], size)
+
+    def _metadata(self, group: _Group) -> dict[str, str]:
+        values = {"image": group.image, "step": group.step, "run": self.run}
+        values |= self._request.about_image(group.image) | self._request.about_run()
+        known = {key: value for key, value in values.items() if value is not None}
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+
+    def _entry(self, tag: Tag, name: str, tensor: Tensor, stored: torch.dtype) -> Entry:
+        return {
+            "file": name,
+            "kind": tag.kind,
+            "image": tag.image,
+            "step": tag.step,
+            "block": tag.block,
+            "shape": list(tensor.shape),
+            "dtype": dtype_name(stored),
+            "source_dtype": dtype_name(tensor.dtype),
+            **self._request.about_image(tag.image),
+        }
+
+    def _list(self, entries: list[Entry], size: int) -> None:
+        with self._count:
+            self._tensors += len(entries)
+            self._bytes += size
+        self._manifest.add(entries)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn a file's error into one sentence that says how far the dump came."""
+        try:
+            yield
+        except OSError as error:
+            problem, remedy = explain(error)
+            done = f"{self._tensors} tensors ({self._bytes / 2**20:.1f} MiB) were written to {self._folder}"
+            raise HostError(f"{problem}; {done} before", remedy=remedy, field=FIELD) from error
+
+
+@dataclass
+class _Group:
+    """What has come for one image and step, and the number of the capture that came last."""
+
+    image: int
+    step: int
+    tensors: dict[Tag, Tensor] = field(default_factory=dict)
+    fed: int = 0
+
+
+class _Groups:
+    """Collect captures until those of one image and step are complete.
+
+    A step that will never be complete, because the model was made to leave blocks out, is given out as it is once
+    128 captures have come since its last one: memory must not grow with the number of steps. A group that may still
+    be completed is fed after as many captures as a batch has images, and a few more that other threads get ahead.
+    """
+
+    def __init__(self, expected: frozenset[str]) -> None:
+        self._expected = expected
+        self._open: dict[tuple[int, int], _Group] = {}
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def add(self, tag: Tag, tensor: Tensor) -> list[_Group]:
+        """Take a capture and return the groups to write now."""
+        with self._lock:
+            self._count += 1
+            key = (tag.image, tag.step)
+            group = self._open.pop(key, None) or _Group(*key)
+            group.tensors[tag] = tensor
+            group.fed = self._count
+            complete = self._expected and self._expected <= {tag.block for tag in group.tensors}
+            if not complete:
+                self._open[key] = group  # at the end, so that the one that waits longest stands first
+            stale = [key for key, other in self._open.items() if self._count - other.fed > _STALE]
+            return ([group] if complete else []) + [self._open.pop(key) for key in stale]
+
+    def rest(self) -> Iterator[_Group]:
+        """Give out what is left, one by one, so that the memory of each is free before the next."""
+        while self._open:
+            yield self._open.pop(next(iter(self._open)))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Name a dtype without its library: ``float16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _of(values: Sequence[_T], image: int) -> _T | None:
+    if len(values) == 1:
+        return values[0]
+    return values[image] if image < len(values) else None
+
+
+def _storable(tensor: Tensor) -> Tensor:
+    return (tensor if tensor.dtype in _CODES else tensor.float()).contiguous()
+
+
+def _read_all(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file into memory; the library only maps it, and Windows replaces no mapped file."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+def _npy_header(array: np.ndarray[Any, Any]) -> bytes:
+    """Make the head of an npy file; ``numpy.save`` would write the data too, but hides why a write failed."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    return head.getvalue()
+
+
+def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """Give the parts of a safetensors file: length of the header, header in JSON, data.
+
+    Not by the library, whose ``save`` takes twice the memory and over twice the time, and whose ``save_file`` hides
+    the reason of a failure and makes files that no other user may read. Tests read the result with it.
+    https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        offsets = [begin, end]
+        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(header, ensure_ascii=False).encode("utf-8", "replace")
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for tensor in tensors.values():
+        yield tensor.view(torch.uint8).numpy().data

@@ -1,0 +1,173 @@
+"""``manifest.json``: what lies in a dump folder, for all runs that wrote into it.
+
+    {"generator": "Dump U-Net", "version": 1,
+     "runs":  [{"run": 1, "started": 1700000000, "format": "npy", "sampler": ..., "blocks": {...}}, ...],
+     "files": [{"file": "000-IN00-001.npy", "run": 1, "kind": "feature", "image": 0, "step": 1, "block": "IN00",
+                "shape": [320, 64, 64], "dtype": "float16", "source_dtype": "float16",
+                "prompt": ..., "negative_prompt": ..., "seed": ...}, ...]}
+
+One entry for each tensor. A ``bin`` entry stands for its channel files, ``file`` then holds ``{channel:04}`` in place
+of the number, 0 to ``shape[0] - 1``. ``dtype`` is that of the file, ``source_dtype`` that of the model.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.sinks.files import FIELD, locked, write_whole
+from lib_dumpunet.sinks.names import CHANNEL, channel_name, parse_name
+
+MANIFEST = "manifest.json"
+GENERATOR = "Dump U-Net"
+Entry = dict[str, Any]
+
+_INTERVAL = 0.5  # seconds between two writings
+_SHARE = 20  # and at least this many times as long as one takes, so that all of them cost 5 % at most
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Read a folder's manifest; None if it has none.
+
+    Raises:
+        SettingsError: a file of this name is there, but it is not a dump's manifest.
+        OSError: the file cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+        runs, entries = content["runs"], content["files"]
+        sound = content["generator"] == GENERATOR
+        sound = sound and all(isinstance(run["run"] + run["started"], int) for run in runs)
+        sound = sound and all(isinstance(entry["file"] + entry["block"], str) for entry in entries)
+        sound = sound and all(
+            isinstance(entry["image"] + entry["step"] + entry["run"], int) for entry in entries
+        )
+        sound = sound and all(isinstance(sum(entry["shape"]), int) for entry in entries)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise SettingsError(
+            f"{path} is not a dump's manifest, and is left alone",
+            remedy="Move the file away, or choose another folder.",
+            field=FIELD,
+        )
+    return dict(content)
+
+
+def file_names(entry: Entry) -> Iterator[str]:
+    """Names of the files that an entry stands for."""
+    if CHANNEL not in entry["file"]:
+        yield entry["file"]
+        return
+    for channel in range(entry["shape"][0]):
+        yield channel_name(entry["file"], channel)
+
+
+class Manifest:
+    """One run's part in a folder's manifest.
+
+    Making it claims a run number and a start time that no other run of the folder has, in the manifest or in file
+    names; both are on disk before it returns, so not even a killed run's number is given twice.
+
+    Every writing replaces the file as a whole, hence it is valid JSON at any moment. Since writing all of it again
+    for each of thousands of files would take quadratic time, that is done twice a second at most and once at the end:
+    a run that is killed leaves a manifest that lacks its last half second. Entries of files that were there before
+    the run and have been deleted since are dropped.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self._folder = folder
+        self._lines: dict[tuple[str, str], str] = {}
+        self._other_lines: list[str] = []
+        self._other_runs: list[dict[str, Any]] = []
+        self._known: tuple[int, ...] | None = None
+        self._next = 0.0
+        self._state = threading.Lock()
+        self._writing = threading.Lock()
+        with locked(folder):
+            self.run, self.started = self._claim()
+            self._about = {"run": self.run, "started": self.started, **about}
+            self._replace([])
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """List files, which must be complete and in their place; an entry for the same tensor replaces the former.
+
+        Raises:
+            OSError: the manifest cannot be written.
+            SettingsError: someone put another file in its place.
+        """
+        new = {(entry["file"], entry["block"]): _line({**entry, "run": self.run}) for entry in entries}
+        with self._state:
+            self._lines.update(new)
+        if time.monotonic() >= self._next and self._writing.acquire(blocking=False):
+            try:
+                self._write()
+            finally:
+                self._writing.release()
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        with self._writing:
+            self._write()
+
+    def _claim(self) -> tuple[int, int]:
+        present = {path.name for path in self._folder.iterdir()}
+        self._read_others(0, present)
+        names = [name for name in map(parse_name, present) if name]
+        runs = {run["run"] for run in self._other_runs} | {name.run for name in names if name.time is None}
+        times = {run["started"] for run in self._other_runs} | {name.time for name in names}
+        started = int(time.time())
+        while started in times:
+            started += 1
+        return max(runs, default=0) + 1, started
+
+    def _write(self) -> None:
+        begin = time.monotonic()
+        with self._state:
+            lines = list(self._lines.values())
+        with locked(self._folder):
+            if self._signature() != self._known:
+                self._read_others(self.run)
+            self._replace(lines)
+        end = time.monotonic()
+        self._next = end + max(_INTERVAL, _SHARE * (end - begin))
+
+    def _read_others(self, own: int, present: set[str] | None = None) -> None:
+        """Take over what other runs have listed; with ``present``, only what is still there."""
+        content = read_manifest(self._folder) or {"runs": [], "files": []}
+        self._other_runs = [run for run in content["runs"] if run["run"] != own]
+        self._other_lines = [
+            _line(entry)
+            for entry in content["files"]
+            if entry["run"] != own and (present is None or all(name in present for name in file_names(entry)))
+        ]
+
+    def _replace(self, lines: list[str]) -> None:
+        """Write the manifest; the caller has the folder's lock."""
+        runs = ",\n".join(map(_line, [*self._other_runs, self._about]))
+        files = ",\n".join([*self._other_lines, *lines])
+        text = (
+            f'{{"generator": "{GENERATOR}", "version": 1,\n"runs": [\n{runs}\n],\n"files": [\n{files}\n]}}\n'
+        )
+        write_whole(self._folder / MANIFEST, [text.encode("utf-8", "replace")])
+        self._known = self._signature()
+
+    def _signature(self) -> tuple[int, ...] | None:
+        """Tell this manifest file from one that another run put in its place."""
+        try:
+            info = (self._folder / MANIFEST).stat()
+        except FileNotFoundError:
+            return None
+        return info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)

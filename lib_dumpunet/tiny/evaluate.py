@@ -1,0 +1,297 @@
+"""Measure the bundled model against its bar: `python -m lib_dumpunet.tiny.evaluate [FOLDER]`.
+
+It draws prompts by lot, makes the pictures and judges them by their pixels alone (`judge`). The attention of
+the words for colour and shape is averaged over heads, steps and the layers of at least 16 x 16 cells, then
+compared inside and outside the pixels of the word's own object. The exit code is 1 where the bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from rich.progress import track
+from torch import Tensor
+
+from . import MODEL
+from .judge import Reading, closest_shape, read_picture, relation_holds
+from .scenes import FIGURE_COLORS, SHAPES, article
+
+BATCH = 10
+CELLS = 32  # side of the attention maps that are compared
+FEWEST_CELLS = 6  # an object smaller than this counts as missing
+BAR = {
+    "one object: colour right": 95.0,
+    "one object: shape right": 70.0,
+    "two objects: both colours present": 80.0,
+    "attention of a colour word, inside / outside": 3.0,
+    "attention of a shape word, inside / outside": 3.0,
+}
+SHEET = (
+    "a red circle",
+    "a green star",
+    "a large yellow heart",
+    "a blue square on a black background",
+    "a purple ring on a yellow background",
+    "a small orange diamond",
+    "a cyan cross on a gray background",
+    "a pink triangle on a blue background",
+    "a red circle and a blue square",
+    "a yellow star left of a purple ring",
+    "a green heart above an orange diamond",
+    "a black cross to the right of a red triangle on a pink background",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are made, and how many."""
+
+    count: int = 100
+    maps: int = 20
+    steps: int = 20
+    guidance: float = 4.0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a picture is asked to show."""
+
+    colors: tuple[str, ...]
+    shapes: tuple[str, ...]
+    background: str
+    relation: str = ""
+
+    @property
+    def text(self) -> str:
+        """The prompt in the captions' words."""
+        objects = [article(f"{color} {shape}") for color, shape in zip(self.colors, self.shapes, strict=True)]
+        return f" {self.relation} ".join(objects) + f" on {article(self.background)} background"
+
+
+def draw_prompts(count: int, objects: int, seed: int) -> list[Prompt]:
+    """Draw prompts by lot, on the two backgrounds that no object has the colour of."""
+    rng = random.Random(seed)
+    prompts = []
+    for _ in range(count):
+        colors, shapes = rng.sample(FIGURE_COLORS, objects), rng.choices(SHAPES, k=objects)
+        relation = rng.choice(["left of", "right of", "above", "below", "and"]) if objects > 1 else ""
+        prompts.append(Prompt(tuple(colors), tuple(shapes), rng.choice(["white", "gray"]), relation))
+    return prompts
+
+
+def generate(
+    pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, settings: Settings
+) -> list[Image.Image]:
+    """Make one picture for each text, from consecutive seeds."""
+    images: list[Image.Image] = []
+    for first in track(range(0, len(texts), BATCH), f"{len(texts)} pictures", transient=True):
+        part = list(texts[first : first + BATCH])
+        images += pipeline(
+            part,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            generator=[torch.Generator().manual_seed(seed + first + i) for i in range(len(part))],
+        ).images
+    return images
+
+
+def judge_alone(prompt: Prompt, reading: Reading) -> dict[str, bool]:
+    """Compare a picture of one object with its prompt."""
+    return {
+        "one object: colour right": reading.main_color == prompt.colors[0],
+        "one object: shape right": closest_shape(reading.foreground) == prompt.shapes[0],
+        "one object: background right": reading.background == prompt.background,
+    }
+
+
+def judge_paired(prompt: Prompt, reading: Reading) -> dict[str, bool]:
+    """Compare a picture of two objects with its prompt; "and" asks for no order."""
+    first, second = (reading.where(color) for color in prompt.colors)
+    both = all(map(reading.has, prompt.colors))
+    shapes = (closest_shape(first), closest_shape(second))
+    result = {
+        "two objects: both colours present": both,
+        "two objects: both shapes right": shapes == prompt.shapes,
+        "two objects: background right": reading.background == prompt.background,
+    }
+    if prompt.relation != "and":
+        result["two objects: relation right"] = both and relation_holds(prompt.relation, first, second)
+    return result
+
+
+def percentages(judgements: Sequence[dict[str, bool]]) -> dict[str, float]:
+    """Count in how many of 100 pictures each point is right, of those that it applies to."""
+    asked = Counter(point for judgement in judgements for point in judgement)
+    right = Counter(point for judgement in judgements for point, holds in judgement.items() if holds)
+    return {point: round(100 * right[point] / asked[point], 1) for point in asked}
+
+
+class MapAverage:
+    """An attention processor that works as usual and adds up the prompt's attention probabilities."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self._sum = torch.zeros(())
+        self._count = 0
+
+    @property
+    def maps(self) -> NDArray[np.float32]:
+        """The mean map of each token, "token h w"."""
+        return (self._sum / self._count).numpy()
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any
+    ) -> Tensor:
+        """Attend; of the batch, unconditional and conditional, keep the latter's maps."""
+        inputs = (hidden_states, encoder_hidden_states, encoder_hidden_states)
+        projected = (layer(x) for layer, x in zip((attn.to_q, attn.to_k, attn.to_v), inputs, strict=True))
+        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in projected)
+        weights = (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
+        side = int(weights.shape[2] ** 0.5)
+        if side >= 16:
+            maps = weights[1:].mean(1).unflatten(1, (side, side)).permute(0, 3, 1, 2)
+            self._sum = self._sum + F.interpolate(maps, (CELLS, CELLS), mode="bilinear")[0]
+            self._count += 1
+        output: Tensor = attn.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
+        return output
+
+
+def attention_ratios(prompt: Prompt, reading: Reading, maps: NDArray[np.float32]) -> dict[str, list[float]]:
+    """Divide each word's attention inside its object by that outside; none if an object is missing."""
+    insides = [_cells(reading, color) for color in prompt.colors]
+    if any(inside.sum() < FEWEST_CELLS for inside in insides):
+        return {}
+    words = prompt.text.split()
+    ratios: dict[str, list[float]] = {"colour": [], "shape": []}
+    for color, inside in zip(prompt.colors, insides, strict=True):
+        place = words.index(color)
+        for kind, word in (("colour", place), ("shape", place + 1)):
+            attended = maps[word + 1]  # token 0 begins the text
+            ratios[kind].append(float(attended[inside].mean() / attended[~inside].mean()))
+    return ratios
+
+
+def _cells(reading: Reading, color: str) -> NDArray[np.bool_]:
+    """The cells "h w" of which more than half has a colour."""
+    mask = reading.where(color).astype(np.float32)
+    step = mask.shape[0] // CELLS
+    mean: NDArray[np.float32] = mask.reshape(CELLS, step, CELLS, step).mean((1, 3))
+    return mean > 0.5
+
+
+def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
+    """Average the ratios over pictures of two objects, one picture at a time."""
+    before = pipeline.unet.attn_processors
+    ratios: dict[str, list[float]] = {"colour": [], "shape": []}
+    missing = 0
+    for i, prompt in enumerate(draw_prompts(settings.maps, 2, seed=9)):
+        average = MapAverage()
+        pipeline.unet.set_attn_processor({n: average if "attn2" in n else p for n, p in before.items()})
+        image = generate(pipeline, [prompt.text], 3000 + i, settings)[0]
+        found = attention_ratios(prompt, read_picture(image), average.maps)
+        missing += not found
+        for kind, values in found.items():
+            ratios[kind] += values
+    pipeline.unet.set_attn_processor(before)
+    result = {
+        f"attention of a {kind} word, inside / outside": round(float(np.mean(values)), 2) if values else 0.0
+        for kind, values in ratios.items()
+    }
+    return result | {"attention: pictures left out, an object missing": float(missing)}
+
+
+def measure(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
+    """Measure everything; counts are of 100."""
+    results: dict[str, float] = {}
+    for objects, judge in ((1, judge_alone), (2, judge_paired)):
+        prompts = draw_prompts(settings.count, objects, seed=5)
+        images = generate(pipeline, [prompt.text for prompt in prompts], 1000 * objects, settings)
+        results |= percentages(
+            [judge(p, read_picture(image)) for p, image in zip(prompts, images, strict=True)]
+        )
+    if settings.maps:
+        results |= measure_attention(pipeline, settings)
+    return results
+
+
+def draw_sheet(pipeline: StableDiffusionPipeline, settings: Settings, seeds: int = 4) -> Image.Image:
+    """Draw sample pictures, each prompt from a few seeds."""
+    cell, columns = 160, 3
+    rows = -(-len(SHEET) // columns)
+    sheet = Image.new("RGB", (columns * (seeds * cell + 12), rows * (cell + 18)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, text in enumerate(SHEET):
+        x, y = i % columns * (seeds * cell + 12), i // columns * (cell + 18)
+        draw.text((x + 2, y + 2), text, fill="black")
+        for j, image in enumerate(generate(pipeline, [text] * seeds, 100, settings)):
+            small = image.resize((cell - 2, cell - 2), Image.Resampling.BOX)
+            sheet.paste(small, (x + j * cell, y + 16))
+    return sheet
+
+
+def missed(results: dict[str, float]) -> list[str]:
+    """Name the points of the bar that were measured and not reached."""
+    return [point for point, least in BAR.items() if results.get(point, least) < least]
+
+
+def table(results: dict[str, float]) -> str:
+    """Lay the results out beside the bar."""
+    lines = [f"{'measure':<50}{'got':>8}{'bar':>8}"]
+    for point, value in results.items():
+        least = f"{BAR[point]:g}" if point in BAR else ""
+        verdict = "" if point not in BAR else "  missed" if value < BAR[point] else "  reached"
+        lines.append(f"{point:<50}{value:>8g}{least:>8}{verdict}")
+    return "\n".join(lines)
+
+
+def load(folder: Path) -> StableDiffusionPipeline:
+    """Load a pipeline folder in float32."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure a folder, print the table, and return 1 where the bar is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=MODEL)
+    parser.add_argument(
+        "--count", type=int, default=Settings.count, help="pictures of one and of two objects"
+    )
+    parser.add_argument(
+        "--maps", type=int, default=Settings.maps, help="pictures whose attention is measured"
+    )
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--guidance", type=float, default=Settings.guidance)
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--sheet", type=Path, help="draw sample pictures here too")
+    given = parser.parse_args(arguments)
+    settings = Settings(given.count, given.maps, given.steps, given.guidance)
+    pipeline = load(given.folder)
+    if given.sheet:
+        draw_sheet(pipeline, settings).save(given.sheet)
+    results = measure(pipeline, settings) if given.count else {}
+    print(table(results))
+    if given.json:
+        given.json.write_text(json.dumps({"settings": asdict(settings), "results": results}, indent=1) + "\n")
+    return int(bool(missed(results)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The trained networks as a folder from which diffusers loads a pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from .diffusion import new_model
+
+
+def export(work: Path, size: int, folder: Path) -> None:
+    """Write the averaged weights of one size's training as an fp16 pipeline; a model card there stays."""
+    saved = torch.load(work / f"unet{size}.pt", map_location="cpu")
+    model = new_model(saved["widths"], work)
+    model.load_state_dict(saved["average"])
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        text_encoder=model["text_encoder"],
+        unet=model["unet"],
+        scheduler=_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(folder)
+    # save_pretrained drops vocab.json and merges.txt, which older tokenizers load from.
+    shutil.copytree(work / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+    # Transformers 5 loads a model in the type that it was saved in; diffusers loads the rest as float32.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )

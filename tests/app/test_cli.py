@@ -1,0 +1,230 @@
+"""The command line as its users type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib_dumpunet.sinks.reader import load_dump
+
+
+def opened(path: Path | str) -> Image.Image:
+    """Load a picture and close its file."""
+    with Image.open(path) as image:
+        image.load()
+    return image
+
+
+QUICK = ("--steps", 2, "--width", 64, "--height", 64, "--seed", 3)
+
+
+def test_demo_leaves_image_pictures_averages_and_dump(run: Any, tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path, "--json")
+    assert result.code == 0
+    assert result.err == ""
+    assert [Path(p).name for p in result.data["images"]] == ["000.png"]
+    assert opened(tmp_path / "000.png").size == (256, 256)
+    pictures = result.data["pictures"]
+    assert len(pictures) == 25 * 3 * 2
+    assert all(opened(p).size[0] > 1 for p in pictures)
+    manifest = json.loads((tmp_path / "dump" / "manifest.json").read_text())
+    assert len(manifest["files"]) == 75
+    assert len(list(load_dump(tmp_path / "dump"))) == 75
+
+
+def test_generate_writes_what_the_flags_ask_for(run: Any, tmp_path: Path) -> None:
+    result = run(
+        "generate", "a red circle", *QUICK, "-o", tmp_path, "--layers", "M00,OUT11", "--save-steps", 2, "--batch", 2,
+        "--average", "1-norm", "--method", "rgb", "--formula", "v; 0; 1-v", "--dump", "safetensors", "--sampler",
+        "Euler a",
+    )  # fmt: skip
+    assert result.code == 0
+    assert "Results in" in result.out
+    names = sorted(p.name for p in (tmp_path / "features").iterdir())
+    assert names == sorted(
+        f"{i:03}-{block}-002-{kind}.png"
+        for i in (0, 1)
+        for block in ("M00", "OUT11")
+        for kind in ("unet", "unet-average")
+    )
+    with Image.open(tmp_path / "features" / "001-OUT11-002-unet.png") as picture:
+        assert picture.info["parameters"].endswith(
+            "Seed: 4, Size: 64x64, Layer Name: OUT11, Feature Steps: 2"
+        )
+        assert not np.asarray(picture)[..., 1].any()
+    assert sorted(p.name for p in (tmp_path / "dump").glob("*.safetensors")) == [
+        "000-002.safetensors",
+        "001-002.safetensors",
+    ]
+
+
+def test_second_run_overwrites_nothing(run: Any, tmp_path: Path) -> None:
+    arguments = ("generate", "a star", *QUICK, "--no-features", "-o", tmp_path, "--json")
+    first, second = run(*arguments), run(*arguments)
+    assert first.data["images"] == [str(tmp_path / "000.png")]
+    assert second.data["images"] == [str(tmp_path / "run-2" / "000.png")]
+    assert opened(first.data["images"][0]).tobytes() == opened(second.data["images"][0]).tobytes()
+
+
+def test_quiet_says_only_the_result(run: Any, tmp_path: Path) -> None:
+    result = run("generate", "a star", *QUICK, "--no-features", "-o", tmp_path, "-q")
+    assert result.err == ""
+    assert str(tmp_path) in result.out
+
+
+def test_japanese_prompt_longer_than_the_tokenizer_takes(run: Any, tmp_path: Path) -> None:
+    prompt = "赤い丸と青い四角、" * 12
+    result = run("generate", prompt, *QUICK, "--layers", "M00", "-o", tmp_path)
+    assert result.code == 0
+    with Image.open(tmp_path / "000.png") as image:
+        assert image.info["parameters"].startswith(prompt)
+
+
+def test_view_draws_the_same_picture_again(run: Any, tmp_path: Path) -> None:
+    colours = ("--method", "red-blue", "--transform", "linear", "--clamp=-2,3")
+    run("generate", "a star", *QUICK, "-o", tmp_path / "a", "--layers", "OUT11", "--dump", "npy", *colours)
+    result = run("view", tmp_path / "a" / "dump", "-o", tmp_path / "b", *colours, "--json")
+    assert result.code == 0
+    for path in map(Path, result.data["pictures"]):
+        original = tmp_path / "a" / "features" / f"{path.stem}-unet.png"
+        assert opened(path).tobytes() == opened(original).tobytes()
+    assert len(result.data["pictures"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "pixels"),
+    [
+        (["--method", "white-black", "--transform", "linear", "--clamp=-2,2"], [[0, 128], [255, 255]]),
+        (["--method", "white-black", "--transform", "auto01"], [[85, 128], [0, 255]]),
+        (["--method", "red-blue", "--transform", "linear", "--clamp=-2,2"],
+         [[(0, 0, 0), (128, 0, 0)], [(0, 0, 255), (255, 0, 0)]]),
+        (["--method", "rgb", "--transform", "linear", "--clamp=-2,2", "--formula", "v;where(v<0,1,0);0.5"],
+         [[(0, 0, 128), (128, 0, 128)], [(0, 255, 128), (255, 0, 128)]]),
+        (["--method", "hsl", "--transform", "sigmoid", "--sigmoid=2,0.0", "--formula", "0;1;0.5"],
+         [[(255, 0, 0)] * 2] * 2),
+    ],
+)  # fmt: skip
+def test_single_channel_gives_its_bare_map(run: Any, tmp_path: Path, flags: list[str], pixels: Any) -> None:
+    values = (
+        np.array([[[0, 1], [-2, 4]]], np.float32)
+        if "auto01" not in flags
+        else np.array([[[0, 1], [-2, 4]]]) * 1.0
+    )
+    np.save(tmp_path / "map.npy", values)
+    assert run("view", tmp_path / "map.npy", "-o", tmp_path, *flags).code == 0
+    assert np.asarray(opened(tmp_path / "map.png")).tolist() == np.array(pixels).tolist()
+
+
+def test_view_reads_bare_arrays_bins_and_half_precision(run: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", np.eye(5, dtype=np.float16))
+    np.arange(6, dtype="<f4").tofile(tmp_path / "000-IN00-001-0000-1.bin")
+    assert run("view", tmp_path / "flat.npy", "-o", tmp_path).code == 0
+    assert opened(tmp_path / "flat.png").size == (5, 5)
+    result = run("view", tmp_path / "000-IN00-001-0000-1.bin", "-o", tmp_path)
+    assert result.code == 2
+    assert "6 values" in result.err
+    assert run("view", tmp_path / "000-IN00-001-0000-1.bin", "-o", tmp_path, "--size", "3x2").code == 0
+    assert opened(tmp_path / "000-IN00-001-0000-1.png").size == (3, 2)
+
+
+def test_blocks_lists_the_models_blocks(run: Any) -> None:
+    result = run("blocks", "--width", 512, "--height", 256, "--layers", "IN00-OUT11(+12)")
+    assert [line.split() for line in result.out.splitlines()] == [
+        ["block", "layers", "input", "output", "heads"],
+        ["IN00", "conv", "4,32,64", *result.out.splitlines()[1].split()[3:]],
+        ["M00", "res+attn+res", *result.out.splitlines()[2].split()[2:]],
+        ["OUT11", "res+attn", *result.out.splitlines()[3].split()[2:]],
+    ]
+    assert len(run("blocks", "--json").data["blocks"]) == 25
+
+
+def test_prompt_shows_the_text_of_each_block(run: Any) -> None:
+    result = run("prompt", "a (~: IN00-OUT11: cute ; M00: excellent :~) girl")
+    assert result.out.splitlines() == [
+        "IN00-IN11, OUT00-OUT11  'a  cute  girl'",
+        "M00                     'a  excellent  girl'",
+        "base prompt             'a  girl'",
+    ]
+    assert run("prompt", "x", "--json").data["blocks"]["OUT11"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "a", "--layers", "IN99"], "Layers: the model has no block IN99"),
+        (["generate", "a", "--save-steps", "0"], "Image saving steps: there is no step 0"),
+        (["generate", "a", "--formula", "v.x;1;1"], "Color space"),
+        (["generate", "a", "--formula", "v;1"], "--formula: 'v;1' has 2 parts instead of 3"),
+        (["generate", "a", "--transform", "linear", "--clamp=3,1"], "Clamp min.: 3 is not below"),
+        (["generate", "a", "--sigmoid=1"], "--sigmoid: '1' has 1 part instead of 2"),
+        (["generate", "a", "--clamp=a,b"], "--clamp: 'a' is not a number"),
+        (["generate", "a", "--width", "100"], "Width: 100 is not a multiple of 8. Use 96 or 104."),
+        (["generate", "a", "--steps", "0"], "Sampling steps: 0 is outside 1 to 1000"),
+        (["generate", "a", "--model", "/no/such/model.safetensors"], "model: there is no file or folder"),
+        (["generate", "a", "--model", "C:\\models\\x.ckpt"], "model: there is no file or folder"),
+        (["generate", "a", "--device", "toaster"], "device: 'toaster' is not available here. Use auto, cpu"),
+        (["generate", "(~: IN00"], "prompt: this bracket is not closed"),
+        (["generate", "a (~: IN00: b :~)"], "prompt: text per block is not applied"),
+        (["generate", "a", "-o", "/dev/null/x"], "Output path: /dev/null/x cannot be used"),
+        (["prompt", "a (~: IN00 :~)"], "prompt: ':' cannot stand here"),
+        (["view", "/no/such/file.npy", "-o", "/tmp"], "/no/such/file.npy does not exist"),
+        (["blocks", "--width", "7"], "--width: 7 is not a positive multiple of 8"),
+        (["blocks", "--model", __file__], "model: test_cli.py is not a checkpoint"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_exit_code_2(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.code == 2
+    assert f"dumpunet: {message}" in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["generate"], ["nonsense"], ["view", "x"], ["generate", "a", "--method", "x"], []]
+)
+def test_wrong_flags_get_usage_and_exit_code_2(run: Any, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert "usage: dumpunet" in result.err
+
+
+@pytest.mark.parametrize("command", ["generate", "demo", "blocks", "prompt", "view", "bench"])
+def test_help_is_complete(run: Any, command: str) -> None:
+    result = run(command, "--help")
+    assert result.code == 0
+    assert "--quiet" in result.out
+    assert command in run("--help").out
+
+
+def test_help_needs_neither_torch_nor_diffusers(root: Path) -> None:
+    code = (
+        "import sys; from lib_dumpunet.app.cli import make_parser; make_parser().format_help(); "
+        "sys.exit(any(name in sys.modules for name in ('diffusers', 'transformers', 'torch')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_reader_that_goes_away_is_no_error(root: Path) -> None:
+    command = f"{sys.executable} -m lib_dumpunet prompt '{'x' * 100}' --json | head -c 1"
+    result = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,25 @@
+"""Pipelines to test the diffusers host with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """Load the bundled model, to be left as it is."""
+    return load_pipeline("", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    """Compute on one thread, so that a result does not depend on how work was split."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

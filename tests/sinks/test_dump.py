@@ -1,0 +1,331 @@
+"""Files of the three formats, and what happens to a folder over several runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.errors import HostError, SettingsError
+from lib_dumpunet.sinks import dump, files
+from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.files import prepare_folder
+from lib_dumpunet.sinks.reader import load_dump
+
+Make = Callable[..., list[Capture]]
+FORMATS = ("bin", "npy", "safetensors")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def write(folder: Path, kind: str, request: DumpRequest, captures: list[Capture]) -> DumpSink:
+    sink = DumpSink(folder, kind, request)
+    with Fanout([sink]) as fanout:
+        for capture in captures:
+            fanout.put(capture)
+    assert fanout.problems == []
+    return sink
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def entries(folder: Path) -> list[dict[str, object]]:
+    return list(json.loads((folder / "manifest.json").read_bytes())["files"])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_dumped_comes_back(
+    tmp_path: Path, kind: str, dtype: torch.dtype, request_: DumpRequest, captures: Make
+) -> None:
+    made = captures(dtype=dtype)
+    write(tmp_path, kind, request_, made)
+    back = {loaded.tag: loaded.tensor for loaded in load_dump(tmp_path)}
+    assert back.keys() == {capture.tag for capture in made}
+    for capture in made:
+        assert back[capture.tag].dtype == dtype
+        assert torch.equal(back[capture.tag], capture.tensor)
+
+
+def test_bin_has_the_original_layout(tmp_path: Path, request_: DumpRequest) -> None:
+    tensor = torch.arange(2 * 2 * 3, dtype=torch.float16).reshape(2, 2, 3) / 8
+    before = int(time.time())
+    sink = write(tmp_path, "bin", request_, [Capture(Tag(1, 20, "OUT11"), tensor)])
+    started = json.loads((tmp_path / "manifest.json").read_bytes())["runs"][0]["started"]
+    assert before <= started <= time.time()
+    assert sink.run == 1
+    names = [f"001-OUT11-020-{channel:04}-{started}.bin" for channel in (0, 1)]
+    assert visible(tmp_path) == [*names, "manifest.json"]
+    for channel, name in enumerate(names):
+        values = [(6 * channel + i) / 8 for i in range(6)]
+        assert (tmp_path / name).read_bytes() == struct.pack("<6f", *values)
+
+
+def test_npy_is_what_numpy_saves(tmp_path: Path, request_: DumpRequest) -> None:
+    tensor = torch.randn(4, 3, 2).transpose(0, 2)  # not contiguous
+    write(tmp_path, "npy", request_, [Capture(Tag(0, 5, "IN07"), tensor)])
+    np.save(tmp_path / "plain", np.ascontiguousarray(tensor.numpy()))
+    assert (tmp_path / "000-IN07-005.npy").read_bytes() == (tmp_path / "plain.npy").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_safetensors_is_read_by_its_library(
+    tmp_path: Path, dtype: torch.dtype, request_: DumpRequest
+) -> None:
+    tensors = {
+        "IN00": torch.randn(4, 3, 2).transpose(0, 2),
+        "M00": torch.randn(1, 2, 3),
+        "OUT11": torch.randn(3, 3, 3),
+    }
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    write(tmp_path, "safetensors", request_, [Capture(Tag(1, 7, name), t) for name, t in tensors.items()])
+    path = tmp_path / "001-007.safetensors"
+    back = load_file(path)
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) and back[name].dtype == dtype for name in tensors)
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    assert about["prompt"] == "a (~: M00: bad :~) girl"
+    assert (about["negative_prompt"], about["seed"], about["sampler"]) == ("blurry", "12", "Euler a")
+    assert (about["step"], about["image"], about["model"]) == ("7", "1", "tiny")
+    assert json.loads(about["blocks"])["M00"] == {"input": [4, 8, 6], "output": [5, 8, 6]}
+
+
+def test_safetensors_is_written_when_its_last_block_comes(
+    tmp_path: Path, request_: DumpRequest, captures: Make
+) -> None:
+    sink = DumpSink(tmp_path, "safetensors", request_)
+    *most, last = captures(images=1, steps=1)
+    for capture in most:
+        sink.accept(capture)
+    assert visible(tmp_path) == ["manifest.json"]
+    sink.accept(last)
+    assert visible(tmp_path) == ["000-001.safetensors", "manifest.json"]
+    sink.accept(Capture(Tag(0, 2, "IN00"), last.tensor))
+    sink.close()
+    assert visible(tmp_path) == ["000-001.safetensors", "000-002.safetensors", "manifest.json"]
+
+
+def test_a_late_block_joins_its_file(tmp_path: Path, request_: DumpRequest, captures: Make) -> None:
+    made = captures(images=1, steps=1)
+    late = Capture(Tag(0, 1, "IN05"), torch.randn(2, 2, 2))
+    write(tmp_path, "safetensors", request_, [*made, late])
+    assert load_file(tmp_path / "000-001.safetensors").keys() == {"IN00", "IN05", "M00", "OUT11"}
+    assert len(list(load_dump(tmp_path))) == 4
+
+
+def test_steps_that_never_get_complete_do_not_fill_the_memory(tmp_path: Path, request_: DumpRequest) -> None:
+    sink = DumpSink(tmp_path, "safetensors", request_)
+    for step in range(1, 401):
+        sink.accept(Capture(Tag(0, step, "M00"), torch.zeros(1, 1, 1)))
+    assert 400 - len(list(tmp_path.glob("*.safetensors"))) <= dump._STALE + 1
+    sink.close()
+    assert len(list(load_dump(tmp_path))) == 400
+
+
+def test_manifest_tells_what_a_file_is(tmp_path: Path, request_: DumpRequest, captures: Make) -> None:
+    write(tmp_path, "npy", request_, captures(images=1, steps=1, dtype=torch.bfloat16))
+    content = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert {key: content[key] for key in ("generator", "version")} == {
+        "generator": "Dump U-Net",
+        "version": 1,
+    }
+    (run,) = content["runs"]
+    assert (run["run"], run["format"], run["sampler"], run["steps"]) == (1, "npy", "Euler a", 20)
+    assert next(entry for entry in content["files"] if entry["block"] == "M00") == {
+        "file": "000-M00-001.npy",
+        "kind": "feature",
+        "image": 0,
+        "step": 1,
+        "block": "M00",
+        "shape": [5, 8, 6],
+        "dtype": "float32",
+        "source_dtype": "bfloat16",
+        "prompt": "a cute girl, 猫",
+        "negative_prompt": "blurry",
+        "seed": 11,
+        "run": 1,
+    }
+
+
+def test_an_image_the_request_does_not_know_has_no_prompt(tmp_path: Path, request_: DumpRequest) -> None:
+    write(tmp_path, "npy", request_, [Capture(Tag(7, 1, "IN00"), torch.zeros(1, 1, 1))])
+    (entry,) = entries(tmp_path)
+    assert (entry["prompt"], entry["negative_prompt"], entry["seed"]) == (None, "blurry", None)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_prompt_may_hold_any_text(tmp_path: Path, kind: str) -> None:
+    request = DumpRequest(prompts=['"\\ \n\0 \ud800 猫 null'], expected=frozenset({"IN00"}))
+    write(tmp_path, kind, request, [Capture(Tag(0, 1, "IN00"), torch.zeros(1, 1, 1))])
+    assert entries(tmp_path)[0]["prompt"] == '"\\ \n\0 ? 猫 null'
+    assert len(list(load_dump(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_second_run_leaves_the_first_alone(
+    tmp_path: Path, kind: str, request_: DumpRequest, captures: Make
+) -> None:
+    runs = [captures(), [Capture(c.tag, c.tensor + 1) for c in captures()]]
+    first = write(tmp_path, kind, request_, runs[0])
+    before = {name: (tmp_path / name).read_bytes() for name in visible(tmp_path) if name != "manifest.json"}
+    second = write(tmp_path, kind, request_, runs[1])
+    assert (first.run, second.run) == (1, 2)
+    assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
+    assert len(visible(tmp_path)) == 2 * len(before) + 1
+    for number, made in enumerate(runs, 1):
+        back = {loaded.tag: loaded.tensor for loaded in load_dump(tmp_path, run=number)}
+        assert all(torch.equal(back[capture.tag], capture.tensor) for capture in made)
+    if kind != "bin":
+        assert all("-2." in name for name in set(visible(tmp_path)) - set(before) - {"manifest.json"})
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_lost_manifest_endangers_no_file(
+    tmp_path: Path, kind: str, request_: DumpRequest, captures: Make
+) -> None:
+    write(tmp_path, kind, request_, captures())
+    (tmp_path / "manifest.json").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write(tmp_path, kind, request_, captures())
+    assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
+
+
+def test_two_runs_at_once_share_a_folder(tmp_path: Path, request_: DumpRequest, captures: Make) -> None:
+    sinks = [DumpSink(tmp_path, "npy", request_), DumpSink(tmp_path, "npy", request_)]
+    made = captures(steps=30)
+    with Fanout(sinks[:1]) as first, Fanout(sinks[1:]) as second:
+        for capture in made:
+            first.put(capture)
+            second.put(capture)
+    assert first.problems + second.problems == []
+    assert {sink.run for sink in sinks} == {1, 2}
+    assert len(entries(tmp_path)) == 2 * len(made)
+    assert len(list(load_dump(tmp_path))) == 2 * len(made)
+
+
+def test_deleted_files_leave_the_manifest_with_the_next_run(
+    tmp_path: Path, request_: DumpRequest, captures: Make
+) -> None:
+    write(tmp_path, "npy", request_, captures(images=1, steps=1))
+    (tmp_path / "000-M00-001.npy").unlink()
+    write(tmp_path, "npy", request_, captures(images=1, steps=1))
+    assert sorted(str(entry["file"]) for entry in entries(tmp_path)) == [
+        "000-IN00-001-2.npy",
+        "000-IN00-001.npy",
+        "000-M00-001-2.npy",
+        "000-OUT11-001-2.npy",
+        "000-OUT11-001.npy",
+    ]
+
+
+def test_another_programs_manifest_is_left_alone(tmp_path: Path, request_: DumpRequest) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "my app"}')
+    with pytest.raises(SettingsError, match="not a dump's manifest") as caught:
+        DumpSink(tmp_path, "npy", request_)
+    assert caught.value.field == "Output path"
+    assert (tmp_path / "manifest.json").read_text() == '{"name": "my app"}'
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path, request_: DumpRequest) -> None:
+    with pytest.raises(SettingsError, match="Use bin, npy, safetensors"):
+        DumpSink(tmp_path, "png", request_)
+
+
+def test_a_folder_is_made_and_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = prepare_folder(' "a/b c" ')
+    assert folder == tmp_path / "a" / "b c"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("", "no folder is given"), ("  ", "no folder is given"), ("file", "not a folder"), ("file/x", "not a folder"),
+     ("nul\0l", "is not a path"), ("x" * 300, "path is too long")],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_is_told_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, problem: str
+) -> None:
+    if sys.platform == "win32" and len(path) > 200:
+        pytest.skip("Windows words this by its own settings")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SettingsError, match=problem) as caught:
+        prepare_folder(path)
+    assert caught.value.field == "Output path"
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")]
+)
+def test_a_folder_that_may_not_be_written_is_told_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    # Permissions do not bind the administrator, who may run these tests, so the refusal is played.
+    def refuse(path: Path, data: bytes) -> int:
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(SettingsError, match=r"not permitted|read-only"):
+        prepare_folder(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks for a process by signal, as POSIX does")
+def test_half_files_of_the_dead_are_removed_and_of_the_living_kept(tmp_path: Path) -> None:
+    dead, living, old, foreign = (
+        tmp_path / name
+        for name in (
+            ".000-IN00-001.npy.999999999.part",
+            f".000-IN00-002.npy.{os.getpid()}.part",
+            f".000-IN00-003.npy.{os.getpid()}.part",
+            ".movie.part",
+        )
+    )
+    for path in (dead, living, old, foreign):
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    prepare_folder(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([living, foreign])
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    files.write_whole(path, [b"old"])
+
+    def chunks():  # type: ignore[no-untyped-def]
+        yield b"new" * 10000
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        files.write_whole(path, chunks())
+    assert path.read_bytes() == b"old"
+    assert visible(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_goes_away_is_one_message(
+    tmp_path: Path, request_: DumpRequest, captures: Make
+) -> None:
+    folder = tmp_path / "out"
+    sink = DumpSink(folder, "npy", request_)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    with pytest.raises(HostError, match="folder is not there any more; 0 tensors"):
+        sink.accept(captures()[0])

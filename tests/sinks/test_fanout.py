@@ -1,0 +1,246 @@
+"""The queue between hooks and sinks."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import time
+import weakref
+
+import pytest
+import torch
+
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.errors import HostError, SettingsError
+from lib_dumpunet.sinks.base import Fanout
+
+
+class Collect:
+    """Keep the tags, and count the calls of close."""
+
+    def __init__(self) -> None:
+        self.tags: list[Tag] = []
+        self.closed = 0
+        self.lock = threading.Lock()
+
+    def accept(self, capture: Capture) -> None:
+        with self.lock:
+            self.tags.append(capture.tag)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Fail(Collect):
+    """Raise at the third capture, or at the end."""
+
+    def __init__(self, error: BaseException, at: int = 3) -> None:
+        super().__init__()
+        self.error, self.at = error, at
+
+    def accept(self, capture: Capture) -> None:
+        super().accept(capture)
+        if len(self.tags) >= self.at:
+            raise self.error
+
+    def close(self) -> None:
+        super().close()
+        if self.at == 0:
+            raise self.error
+
+
+class Gate(Collect):
+    """Let nothing through before it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def accept(self, capture: Capture) -> None:
+        assert self.open.wait(20)
+        super().accept(capture)
+
+
+def capture(number: int = 0, floats: int = 4) -> Capture:
+    return Capture(Tag(number, 1, "IN00"), torch.zeros(floats))
+
+
+def test_every_sink_gets_every_capture_of_thousands() -> None:
+    sinks = [Collect(), Collect()]
+    with Fanout(sinks, threads=4) as fanout:
+        for number in range(4000):
+            fanout.put(capture(number))
+    for sink in sinks:
+        assert sorted(tag.image for tag in sink.tags) == list(range(4000))
+        assert sink.closed == 1
+    assert fanout.problems == []
+
+
+def test_result_does_not_depend_on_the_order_in_which_workers_finish() -> None:
+    class Dawdle(Collect):
+        def accept(self, capture: Capture) -> None:
+            time.sleep(random.random() / 500)
+            super().accept(capture)
+
+    sink = Dawdle()
+    with Fanout([sink], threads=4) as fanout:
+        for number in range(100):
+            fanout.put(capture(number))
+    assert {tag.image for tag in sink.tags} == set(range(100))
+
+
+def test_ready_is_called_once_and_before_the_sinks() -> None:
+    calls: list[str] = []
+
+    class Look(Collect):
+        def accept(self, capture: Capture) -> None:
+            calls.append("accept")
+
+    with Fanout([Look(), Look()]) as fanout:
+        fanout.put(Capture(Tag(0, 1, "IN00"), torch.zeros(1), lambda: calls.append("ready")))
+    assert calls == ["ready", "accept", "accept"]
+
+
+def test_put_waits_when_the_bound_is_reached_and_goes_on_after() -> None:
+    gate, put = Gate(), []
+    fanout = Fanout([gate], max_bytes=100, threads=2)
+
+    def sample() -> None:
+        for number in range(10):
+            fanout.put(capture(number, floats=10))  # 40 bytes each
+            put.append(number)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    time.sleep(0.3)
+    assert put == [0, 1]
+    gate.open.set()
+    thread.join(20)
+    fanout.close()
+    assert sorted(tag.image for tag in gate.tags) == list(range(10))
+
+
+def test_a_capture_over_the_bound_passes_alone() -> None:
+    sink = Collect()
+    with Fanout([sink], max_bytes=10) as fanout:
+        fanout.put(capture(0, floats=1000))
+        fanout.put(capture(1, floats=1000))
+    assert len(sink.tags) == 2
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_failing_sink_is_switched_off_and_the_others_go_on(at: int) -> None:
+    bad, good = Fail(ValueError("no paint"), at), Collect()
+    with Fanout([bad, good], max_bytes=64, threads=1) as fanout:
+        for number in range(500):
+            fanout.put(capture(number))
+    assert len(good.tags) == 500
+    assert len(bad.tags) == at
+    assert (bad.closed, good.closed) == (1, 1)
+    (problem,) = fanout.problems
+    assert isinstance(problem, HostError)
+    assert "Fail failed at block IN00, step 1, image" in str(problem)
+    assert "ValueError: no paint" in str(problem)
+    assert "\n" not in str(problem)
+
+
+def test_an_error_fit_for_users_stays_as_it_is() -> None:
+    error = SettingsError("is a file", field="Output path")
+    with Fanout([Fail(error), Fail(KeyError("x"))]) as fanout:
+        for number in range(10):
+            fanout.put(capture(number))
+    assert len(fanout.problems) == 2
+    assert any(problem is error for problem in fanout.problems)
+
+
+def test_a_sink_that_fails_at_its_end_is_told_and_the_next_is_closed() -> None:
+    good = Collect()
+    with Fanout([Fail(OSError("gone"), at=0), good]) as fanout:
+        pass
+    assert good.closed == 1
+    assert "at its end" in str(fanout.problems[0])
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), MemoryError()])
+def test_even_what_ends_a_thread_stops_no_worker(error: BaseException) -> None:
+    good = Collect()
+    with Fanout([Fail(error, at=1), good], max_bytes=32, threads=2) as fanout:
+        for number in range(100):
+            fanout.put(capture(number))
+    assert len(good.tags) == 100
+    assert type(error).__name__ in str(fanout.problems[0])
+
+
+def test_a_copy_that_fails_is_told_and_later_captures_arrive() -> None:
+    def fail() -> None:
+        raise RuntimeError("device lost")
+
+    sink = Collect()
+    with Fanout([sink]) as fanout:
+        fanout.put(Capture(Tag(0, 1, "IN00"), torch.zeros(1), fail))
+        fanout.put(capture(1))
+    assert [tag.image for tag in sink.tags] == [1]
+    assert "Copying from the device failed" in str(fanout.problems[0])
+
+
+def test_an_interrupt_finishes_what_was_captured() -> None:
+    sink = Collect()
+
+    def sample() -> None:
+        with Fanout([sink]) as fanout:
+            for number in range(50):
+                fanout.put(capture(number))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample()
+    assert len(sink.tags) == 50
+    assert sink.closed == 1
+
+
+def test_put_after_close_is_refused_and_close_can_be_repeated() -> None:
+    sink = Collect()
+    fanout = Fanout([sink])
+    fanout.close()
+    fanout.close()
+    with pytest.raises(RuntimeError, match="after the end"):
+        fanout.put(capture())
+    assert sink.closed == 1
+
+
+def test_two_at_once_do_not_see_each_other() -> None:
+    one, two = Collect(), Collect()
+    with Fanout([one, Fail(ValueError(), 1)]) as first, Fanout([two]) as second:
+        for number in range(100):
+            first.put(capture(number))
+            second.put(capture(number + 1000))
+    assert {tag.image for tag in one.tags} == set(range(100))
+    assert {tag.image for tag in two.tags} == set(range(1000, 1100))
+    assert (len(first.problems), len(second.problems)) == (1, 0)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("x"), HostError("x")])
+def test_memory_is_released_once_processed(error: Exception | None) -> None:
+    sinks = [Collect()] if error is None else [Collect(), Fail(error, at=1)]
+    tensors: list[weakref.ref[torch.Tensor]] = []
+    fanout = Fanout(sinks, threads=2)
+    for number in range(20):
+        item = capture(number)
+        tensors.append(weakref.ref(item.tensor))
+        fanout.put(item)
+    del item
+    deadline = time.monotonic() + 10
+    while any(tensor() is not None for tensor in tensors) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert all(tensor() is None for tensor in tensors)
+    fanout.close()
+
+
+def test_threads_end_with_it() -> None:
+    before = threading.active_count()
+    with Fanout([Collect()]) as fanout:
+        fanout.put(capture())
+        assert threading.active_count() > before
+    assert threading.active_count() == before

@@ -1,0 +1,123 @@
+"""A disk that fills up: one message, no half file, and everyone else goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib_dumpunet.captures import Capture
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.sinks import files
+from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.reader import load_dump
+
+Make = Callable[..., list[Capture]]
+LIMIT = 100_000  # bytes
+
+
+class Count:
+    def __init__(self) -> None:
+        self.seen: list[Capture] = []
+
+    def accept(self, capture: Capture) -> None:
+        self.seen.append(capture)
+
+    def close(self) -> None:
+        return None
+
+
+class FullFile(io.FileIO):
+    """A file on a disk that takes ``LIMIT`` bytes in all."""
+
+    left = LIMIT
+
+    def writelines(self, chunks: Any) -> None:
+        for chunk in chunks:
+            size = memoryview(chunk).nbytes
+            super().write(bytes(chunk)[: FullFile.left])
+            if size > FullFile.left:
+                raise OSError(28, "No space left on device")
+            FullFile.left -= size
+
+
+@pytest.fixture(params=["played", "tmpfs"])
+def full_disk(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A folder on a disk of about ``LIMIT`` bytes: a real one where mounting is allowed, and a played one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if request.param == "played":
+        FullFile.left = LIMIT
+        monkeypatch.setattr(
+            files, "open", lambda path, mode: FullFile(path, mode.replace("b", "")), raising=False
+        )
+        yield folder
+        return
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if sys.platform != "linux" or not mount or not umount:
+        pytest.skip("no tmpfs here; the played disk stands for it")
+    options = ["-t", "tmpfs", "-o", f"size={LIMIT // 4096 * 4096}", "tmpfs", str(folder)]
+    if subprocess.run([mount, *options], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted; the played disk stands for it")
+    try:
+        yield folder
+    finally:
+        subprocess.run([umount, str(folder)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["bin", "npy", "safetensors"])
+def test_one_message_no_half_file_and_the_others_go_on(
+    full_disk: Path, kind: str, request_: DumpRequest, captures: Make
+) -> None:
+    made, count = captures(steps=30, shape=(4, 16, 16)), Count()  # 720 KiB
+    with Fanout([DumpSink(full_disk, kind, request_), count]) as fanout:
+        for capture in made:
+            fanout.put(capture)
+    (problem,) = fanout.problems
+    assert isinstance(problem, HostError)
+    assert str(problem).startswith("Output path: the disk is full; ")
+    assert "tensors (" in str(problem)
+    assert "\n" not in str(problem)
+    assert len(count.seen) == len(made)
+    check(full_disk, made)
+
+
+def check(folder: Path, made: list[Capture]) -> None:
+    """Everything in the folder is whole, and what the manifest lists is there and right."""
+    assert not list(folder.glob("*.part")) + list(folder.glob(".*.part"))
+    assert all(len(path.read_bytes()) == 1024 for path in folder.glob("*.bin"))
+    tensors = {capture.tag: capture.tensor for capture in made}
+    if json.loads((folder / "manifest.json").read_bytes())["files"]:
+        assert all(torch.equal(item.tensor, tensors[item.tag]) for item in load_dump(folder) if item.tag)
+    whole = [path for path in folder.iterdir() if path.suffix in (".npy", ".safetensors")]
+    for path in whole:
+        assert all(torch.equal(item.tensor, tensors[item.tag]) for item in load_dump(path) if item.tag)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+def test_a_file_over_a_limit_is_one_message(tmp_path: Path, request_: DumpRequest, captures: Make) -> None:
+    import resource
+
+    sink = DumpSink(tmp_path, "npy", request_)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with Fanout([sink]) as fanout:
+            for capture in captures(steps=1, images=1, shape=(80, 16, 16)):
+                fanout.put(capture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (problem,) = fanout.problems
+    assert "a file got larger than is allowed there" in str(problem)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".manifest.lock", "manifest.json"]
