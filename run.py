@@ -58,7 +58,6 @@ START_MODULE = (
 
 COMMANDS = {
     "demo": "draw the features of the small bundled model: a first look, needs no network",
-    "studio": "open the page in the browser",
     "bench": "measure what capturing costs",
     "test": "run the tests; what follows is passed to pytest",
     "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),

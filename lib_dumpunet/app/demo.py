@@ -16,7 +16,7 @@ SAMPLING = GenerateSettings(steps=20, guidance=4.0, seed=1)
 FEATURES = FeatureSettings(
     steps="1,10,20",
     average="2-norm",
-    color=ColorSettings(transform="sigmoid"),
+    color=ColorSettings(),
     dump=DumpSettings(enabled=True),
 )
 

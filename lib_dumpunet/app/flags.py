@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from itertools import groupby
 from typing import Any, TypeVar, get_type_hints
 
@@ -15,14 +15,64 @@ SEPARATOR = {True: ";", False: ","}
 """Formulas hold commas, so they are told apart by semicolons; numbers by commas."""
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type, *, skip: Iterable[str] = ()) -> None:
-    """Add a flag for each option of a settings class and of the classes in it; ``skip`` names flags to leave out."""
-    group = parser.add_argument_group((kind.__doc__ or "").partition("\n")[0].partition(":")[0].rstrip("."))
-    for flag, members in _flags(kind):
+@dataclass(frozen=True)
+class Option:
+    """A flag of the command line, and the fields of a settings class that it fills."""
+
+    flag: str
+    kind: type
+    members: tuple[Field[Any], ...]
+
+    @property
+    def label(self) -> str:
+        """Names of the fields in a panel."""
+        return ", ".join(m.metadata["label"] for m in self.members)
+
+    @property
+    def help(self) -> str:
+        """What the flag is for."""
+        return "; ".join(m.metadata["help"] for m in self.members)
+
+    @property
+    def choices(self) -> list[str]:
+        """Values that it can have; none if it is free."""
+        return [choice for choice in self.members[0].metadata["choices"] or () if choice]
+
+    @property
+    def default(self) -> str:
+        """The default as one would write it; nothing for what is off unless the flag is given."""
+        if getattr(self.kind, "enabled", True) is False:
+            return ""
+        values = [m.default for m in self.members]
+        return ",".join(f"{v:g}" if isinstance(v, float) else "" if v is None else str(v) for v in values)
+
+    @property
+    def hint(self) -> Any:
+        """Type of the first field."""
+        return get_type_hints(self.kind)[self.members[0].name]
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the flag takes several values in one text."""
+        return len(self.members) > 1 or self.hint not in (str, int, float, bool)
+
+
+def options(kind: type, *, skip: Iterable[str] = ()) -> Iterator[Option]:
+    """List the options of a settings class and of the classes in it; ``skip`` names flags to leave out."""
+    own = [f for f in fields(kind) if "label" in f.metadata]
+    for flag, members in groupby(own, key=lambda f: str(f.metadata["flag"] or f.name)):
         if flag not in skip:
-            _add(group, flag, members, get_type_hints(kind))
+            yield Option(flag, kind, tuple(members))
     for _, inner in _inner(kind):
-        add_settings(parser, inner, skip=skip)
+        yield from options(inner, skip=skip)
+
+
+def add_settings(parser: argparse.ArgumentParser, kind: type, *, skip: Iterable[str] = ()) -> None:
+    """Add a flag for each option, grouped by settings class."""
+    for group_kind, members in groupby(options(kind, skip=skip), key=lambda o: o.kind):
+        group = parser.add_argument_group((group_kind.__doc__ or "").partition("\n")[0].rstrip("."))
+        for option in members:
+            group.add_argument(f"--{option.flag}", **_arguments(option))
 
 
 def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
@@ -32,24 +82,14 @@ def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
         SettingsError: for a value that the settings refuse.
     """
     values = dict(fixed)
-    for flag, members in _flags(kind):
-        given = getattr(args, flag.replace("-", "_"), None)
-        if given is None or any(m.name in fixed for m in members):
+    for option in options(kind):
+        given = getattr(args, option.flag.replace("-", "_"), None)
+        if option.kind is not kind or given is None or any(m.name in fixed for m in option.members):
             continue
-        if len(members) == 1 and not _is_list(members[0], kind):
-            values[members[0].name] = given
-        else:
-            values.update(_split(flag, members, given, kind))
+        values.update(_split(option, given) if option.is_list else {option.members[0].name: given})
     for name, inner in _inner(kind):
         values.setdefault(name, read_settings(args, inner))
     return kind(**values)
-
-
-def _flags(kind: type) -> Iterator[tuple[str, list[Field[Any]]]]:
-    """List the flags of a class with the fields that share each."""
-    options = [f for f in fields(kind) if "label" in f.metadata]
-    for flag, members in groupby(options, key=lambda f: str(f.metadata["flag"] or f.name)):
-        yield flag, list(members)
 
 
 def _inner(kind: type) -> Iterator[tuple[str, type]]:
@@ -59,48 +99,38 @@ def _inner(kind: type) -> Iterator[tuple[str, type]]:
             yield f.name, hints[f.name]
 
 
-def _is_list(member: Field[Any], kind: type) -> bool:
-    return get_type_hints(kind)[member.name] not in (str, int, float, bool)
-
-
-def _add(group: argparse._ArgumentGroup, flag: str, members: list[Field[Any]], hints: dict[str, Any]) -> None:
-    first = members[0]
-    hint = hints[first.name]
-    text = "; ".join(m.metadata["help"] for m in members)
-    default = ",".join(f"{m.default:g}" if isinstance(m.default, float) else str(m.default) for m in members)
-    if default not in ("", "None"):
-        text += f" (default: {default})"
-    options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": None}
-    if hint is bool:
-        options["action"] = argparse.BooleanOptionalAction
-    elif first.metadata["choices"] is not None:
-        options["choices"] = [c for c in first.metadata["choices"] if c]
-    elif len(members) > 1:
-        options["metavar"] = ",".join(m.name.rpartition("_")[2].upper() for m in members)
-    elif hint in (int, float):
-        options |= {"type": hint, "metavar": "N"}
+def _arguments(option: Option) -> dict[str, Any]:
+    """Give what argparse must know; values that are not given stay None, so that the settings' defaults apply."""
+    text = f"{option.help} (default: {option.default})" if option.default else option.help
+    arguments: dict[str, Any] = {"help": text.replace("%", "%%"), "default": None}
+    if option.hint is bool:
+        arguments["action"] = argparse.BooleanOptionalAction
+    elif option.choices:
+        arguments["choices"] = option.choices
+    elif len(option.members) > 1:
+        arguments["metavar"] = ",".join(m.name.rpartition("_")[2].upper() for m in option.members)
+    elif option.hint in (int, float):
+        arguments |= {"type": option.hint, "metavar": "N"}
     else:
-        options["metavar"] = '"R;G;B"' if hint is not str else flag.upper()
-    group.add_argument(f"--{flag}", **options)
+        arguments["metavar"] = '"R;G;B"' if option.is_list else option.flag.upper()
+    return arguments
 
 
-def _split(flag: str, members: list[Field[Any]], given: str, kind: type) -> dict[str, Any]:
+def _split(option: Option, given: str) -> dict[str, Any]:
     """Take a flag's text apart: numbers for several fields, or the formulas of a single one."""
-    texts = len(members) == 1
+    texts = len(option.members) == 1
     parts = [part.strip() for part in given.split(SEPARATOR[texts])]
-    wanted = 3 if texts else len(members)
+    wanted = 3 if texts else len(option.members)
     if len(parts) != wanted:
-        example = (
-            str(members[0].metadata["placeholder"]) if texts else ",".join(f"{m.default:g}" for m in members)
-        )
+        example = option.members[0].metadata["placeholder"] if texts else option.default
         raise SettingsError(
             f"{given!r} has {len(parts)} part{'s' * (len(parts) != 1)} instead of {wanted}",
-            remedy=f'Write them as in --{flag}="{example}".',
-            field=f"--{flag}",
+            remedy=f'Write them as in --{option.flag}="{example}".',
+            field=f"--{option.flag}",
         )
     if texts:
-        return {members[0].name: tuple(parts)}
-    return {m.name: _number(part, flag) for m, part in zip(members, parts, strict=True)}
+        return {option.members[0].name: tuple(parts)}
+    return {m.name: _number(part, option.flag) for m, part in zip(option.members, parts, strict=True)}
 
 
 def _number(text: str, flag: str) -> float:

@@ -14,7 +14,10 @@ from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.settings import DumpSettings, FeatureSettings, GenerateSettings, Settings
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from lib_dumpunet.app.results import ResultFolder
+    from lib_dumpunet.ports import Picture
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
@@ -50,8 +53,10 @@ def produce(
     terminal: Terminal,
 ) -> int:
     """Generate into a folder and tell what came out; returns the exit code."""
+    from lib_dumpunet.app.overview import Overview
     from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
+    from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
     folder = open_results(out)
@@ -59,14 +64,20 @@ def produce(
         dump = replace(settings.features.dump, path=str(folder.dump))
         settings = replace(settings, features=replace(settings.features, dump=dump))
     with terminal.progress("Sampling") as progress:
-        outlet = Outlet(
-            image=lambda i, image: folder.save_image(f"{i:03}", image, {"parameters": job.parameters(i)}),
-            picture=lambda p: folder.save_picture(
-                p, {"parameters": f"{job.parameters(p.tag.image)}, {p.caption}"}
-            ),
-            progress=progress,
-        )
-        outcome = generate(pipe, job, settings, outlet)
+        overview = Overview(describe(pipe.unet).order)
+
+        def show(picture: Picture) -> None:
+            overview.add(picture)
+            parameters = f"{job.parameters(picture.tag.image)}, {picture.caption}"
+            folder.save_picture(picture, {"parameters": parameters})
+
+        def keep(number: int, image: Image.Image) -> None:
+            folder.save_image(f"{number:03}", image, {"parameters": job.parameters(number)})
+
+        outcome = generate(pipe, job, settings, Outlet(keep, show, progress))
+    sheet = overview.draw()
+    if sheet is not None:
+        folder.save_overview(sheet, {"parameters": job.parameters(0)})
     _tell(folder, outcome.problems, {"seeds": list(job.seeds)}, terminal)
     return 1 if outcome.problems else 0
 
@@ -80,12 +91,15 @@ def _tell(
     lines = [f"Results in {folder.path}", f"  images    {', '.join(p.name for p in folder.images)}"]
     if folder.pictures:
         lines.append(f"  features  {len(folder.pictures)} pictures in {folder.path / 'features'}")
+    if folder.overview is not None:
+        lines.append(f"  overview  {folder.overview}")
     if dumped:
         lines.append(f"  dump      {folder.dump / 'manifest.json'}")
     data = {
         "folder": str(folder.path),
         "images": [str(p) for p in folder.images],
         "pictures": [str(p) for p in sorted(folder.pictures)],
+        "overview": None if folder.overview is None else str(folder.overview),
         "dump": str(folder.dump) if dumped else None,
         "problems": [str(p) for p in problems],
         **data,

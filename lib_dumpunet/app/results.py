@@ -19,6 +19,7 @@ class ResultFolder:
         self.path = path
         self.images: list[Path] = []
         self.pictures: list[Path] = []
+        self.overview: Path | None = None
         self._lock = threading.Lock()
 
     @property
@@ -39,6 +40,11 @@ class ResultFolder:
         self._write(path, picture.image, info)
         with self._lock:
             self.pictures.append(path)
+
+    def save_overview(self, sheet: Image.Image, info: dict[str, str]) -> None:
+        """Write the picture of all average maps."""
+        self.overview = self.path / "overview.png"
+        self._write(self.overview, sheet, info)
 
     def _write(self, path: Path, image: Image.Image, info: dict[str, str]) -> None:
         data = png_bytes(image, info)

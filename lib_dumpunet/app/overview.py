@@ -1,0 +1,55 @@
+"""One picture of all average maps: a column for each block, a row for each step."""
+
+from __future__ import annotations
+
+import threading
+
+from PIL import Image, ImageDraw, ImageFont
+
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.ports import Picture
+
+CELL = 64  # pixels; maps of all resolutions are brought to this width
+GAP = 4
+HEAD = 18
+SIDE = 56
+
+
+class Overview:
+    """Collects average maps of one image as they come, from several threads, and lays them out."""
+
+    def __init__(self, order: BlockOrder) -> None:
+        self._order = order
+        self._maps: dict[tuple[str, int], Image.Image] = {}
+        self._lock = threading.Lock()
+
+    def add(self, picture: Picture) -> None:
+        """Take a picture if it is an average map of the first image."""
+        if picture.title == "unet-average" and picture.tag.image == 0:
+            with self._lock:
+                self._maps[picture.tag.block, picture.tag.step] = picture.image
+
+    def draw(self) -> Image.Image | None:
+        """Lay the maps out, blocks in forward order; None if none came."""
+        blocks = [b for b in self._order if any(block == b for block, _ in self._maps)]
+        steps = sorted({step for _, step in self._maps})
+        if not blocks:
+            return None
+        first = next(iter(self._maps.values()))
+        height = max(1, round(CELL * first.height / first.width))
+        across, down = CELL + GAP, height + GAP
+        sheet = Image.new("RGB", (SIDE + across * len(blocks), HEAD + down * len(steps)), "white")
+        pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+        for column, block in enumerate(blocks):
+            middle = SIDE + column * across + CELL // 2
+            pen.text((middle, HEAD // 2), block, fill="black", font=font, anchor="mm")
+        for row, step in enumerate(steps):
+            pen.text(
+                (4, HEAD + row * down + height // 2), f"step {step}", fill="black", font=font, anchor="lm"
+            )
+            for column, block in enumerate(blocks):
+                if (block, step) in self._maps:
+                    # Nearest neighbours, so that the resolution of each block shows.
+                    cell = self._maps[block, step].resize((CELL, height), Image.Resampling.NEAREST)
+                    sheet.paste(cell, (SIDE + column * across, HEAD + row * down))
+        return sheet

@@ -1,0 +1,38 @@
+"""The README says what the program does."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from lib_dumpunet.app.flags import options
+from lib_dumpunet.settings import ColorSettings, FeatureSettings, GenerateSettings
+
+
+def rows() -> list[str]:
+    """Write the table of options from the settings."""
+    lines = ["| option | label in the panel | what it is | default |", "| --- | --- | --- | --- |"]
+    for kind in (GenerateSettings, FeatureSettings):
+        for option in options(kind, skip=("enabled", "path")):
+            text = option.help.replace("|", "\\|")
+            choices = f" ({', '.join(option.choices)})" if option.choices else ""
+            lines.append(f"| `--{option.flag}` | {option.label} | {text}{choices} | {option.default} |")
+    return lines
+
+
+def test_table_of_options_is_that_of_the_settings(root: Path) -> None:
+    readme = (root / "README.md").read_text("utf-8")
+    table = readme.partition("<!-- options")[2].partition("-->\n")[2].partition("\n<!-- end")[0]
+    assert table.splitlines() == rows(), "the table should be:\n" + "\n".join(rows())
+
+
+def test_every_colour_option_can_be_set_on_the_command_line() -> None:
+    flags = {option.flag for option in options(FeatureSettings)}
+    assert {str(f.metadata["flag"] or f.name) for f in fields(ColorSettings)} <= flags
+
+
+def test_pictures_of_the_readme_exist(root: Path) -> None:
+    readme = (root / "README.md").read_text("utf-8")
+    names = [part.partition('"')[0] for part in readme.split('src="')[1:]]
+    assert names
+    assert all((root / name).is_file() for name in names)

@@ -1,0 +1,204 @@
+"""Models are loaded from wherever people keep them, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from lib_dumpunet.errors import SettingsError, UnsupportedModelError
+from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
+from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
+from lib_dumpunet.tiny import MODEL
+from lib_dumpunet.unet.sites import describe
+from tests.unets import CONTEXT, diffusers_unet, ldm_unet, sdxl_unet
+
+LDM_VAE = {
+    "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+    "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
+
+
+def small_vae() -> AutoencoderKL:
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(32,) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+
+
+def small_text_encoder(kind: type, tokenizer: CLIPTokenizer, width: int = CONTEXT) -> Any:
+    torch.manual_seed(0)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return kind(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            projection_dim=CONTEXT,
+            pad_token_id=tokenizer.eos_token_id,
+            **ids,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a small SD 1.x pipeline with random weights in diffusers format."""
+    from diffusers import StableDiffusionPipeline
+
+    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    path = tmp_path_factory.mktemp("sd1")
+    StableDiffusionPipeline(
+        vae=small_vae(),
+        text_encoder=small_text_encoder(CLIPTextModel, tokenizer),
+        tokenizer=tokenizer,
+        unet=diffusers_unet("sd1"),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    """Make the weights of a checkpoint as webui users have it: ldm's names, one file."""
+    from ldm.modules.diffusionmodules.model import Decoder, Encoder
+
+    torch.manual_seed(0)
+    parts = {
+        "model.diffusion_model.": ldm_unet("sd1"),
+        "first_stage_model.encoder.": Encoder(**LDM_VAE),
+        "first_stage_model.decoder.": Decoder(**LDM_VAE),
+        "first_stage_model.quant_conv.": torch.nn.Conv2d(8, 8, 1),
+        "first_stage_model.post_quant_conv.": torch.nn.Conv2d(4, 4, 1),
+        "cond_stage_model.transformer.text_model.": CLIPTextModel.from_pretrained(folder / "text_encoder"),
+    }
+    return {
+        prefix + name.removeprefix("text_model."): tensor.contiguous().clone()
+        for prefix, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
+def test_checkpoint_file_with_a_local_configuration(
+    folder: Path, checkpoint: dict[str, torch.Tensor], tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"model{ending}"
+    if ending == ".ckpt":
+        torch.save({"state_dict": checkpoint, "global_step": 1}, path)
+    else:
+        save_file(checkpoint, path)
+    pipe = load_pipeline(str(path), device="cpu", config=str(folder))
+    weight = pipe.unet.conv_in.weight
+    assert torch.equal(weight, checkpoint["model.diffusion_model.input_blocks.0.0.weight"])
+    assert len(describe(pipe.unet).sites) == 25
+    assert len(run_once(pipe)) == 25
+
+
+def run_once(pipe: Any, **sampling: Any) -> list[Any]:
+    """Make one small image and return the pictures of its blocks."""
+    pictures: list[Any] = []
+    settings = GenerateSettings(steps=2, width=64, height=96, seed=1, **sampling)
+    outlet = Outlet(lambda *_: None, pictures.append, lambda *_: None)
+    features = Settings(FeatureSettings(steps="2"))
+    outcome = generate(pipe, make_job(pipe, ["a red circle"], settings), features, outlet)
+    assert outcome.problems == []
+    return pictures
+
+
+def test_folder_in_diffusers_format(folder: Path) -> None:
+    pipe = load_pipeline(str(folder), device="cpu", dtype="bf16")
+    assert pipe.unet.dtype == torch.bfloat16
+    assert len(run_once(pipe)) == 25
+
+
+def test_sdxl_from_a_folder(tmp_path: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    StableDiffusionXLPipeline(
+        vae=small_vae(),
+        text_encoder=small_text_encoder(CLIPTextModel, tokenizer, 8),
+        text_encoder_2=small_text_encoder(CLIPTextModelWithProjection, tokenizer, 8),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=sdxl_unet(),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear"),
+        add_watermarker=False,
+    ).save_pretrained(tmp_path)
+    pipe = load_pipeline(str(tmp_path), device="cpu")
+    for guidance in (1, 7):
+        pictures = run_once(pipe, guidance=guidance, batch=2)
+        assert len(pictures) == 2 * 19
+
+
+def test_checkpoint_without_a_network_names_the_remedy(
+    checkpoint: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_file(checkpoint, tmp_path / "model.safetensors")
+    with pytest.raises(SettingsError, match=r"without a network give --config") as error:
+        load_pipeline(str(tmp_path / "model.safetensors"), device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_models_without_a_unet_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]})
+    )
+    with pytest.raises(UnsupportedModelError, match=r"model: .* has no U-Net \(FluxPipeline\)"):
+        load_pipeline(str(tmp_path), device="cpu")
+    names = [
+        "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight",
+        "double_blocks.0.img_attn.qkv.weight",
+    ]
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / "sd3.safetensors")
+    with pytest.raises(UnsupportedModelError, match=r"sd3\.safetensors has no U-Net"):
+        load_pipeline(str(tmp_path / "sd3.safetensors"), device="cpu")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x80\x05cos\nsystem\n(S'true'\ntR."])
+def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) -> None:
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"could not be loaded"):
+        load_pipeline(str(path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("", None),
+        ("no/such-model", "Check the hub id and the network"),
+        ("./nothing.safetensors", "there is no file or folder"),
+        ("models/x.safetensors", "there is no file or folder"),
+    ],
+)
+def test_hub_ids_and_paths_are_told_apart(model: str, message: str | None) -> None:
+    if message is None:
+        assert load_pipeline(model, device="cpu").unet.config.sample_size
+        return
+    with pytest.raises(SettingsError, match=message):
+        load_pipeline(model, device="cpu")
+
+
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no model_index\.json"):
+        load_pipeline(str(tmp_path), device="cpu")
+    (tmp_path / "model_index.json").write_text("{broken")
+    with pytest.raises(SettingsError, match="could not be loaded"):
+        load_pipeline(str(tmp_path), device="cpu")
