@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from .focus import cells_of, focus_loss, places_of, watch
 from .networks import new_text_encoder, new_unet
 from .optimizer import Optimizer
 from .options import Options, rate_at, step_generator, to_tensor
@@ -35,6 +36,8 @@ def cache_latents(worker: Worker, options: Options) -> None:
     rng = random.Random(options.seed * 77_000 + options.size * 10 + worker.rank)
     latents: list[Tensor] = []
     ids: list[list[int]] = []
+    cells: list[Tensor] = []
+    places: list[list[int]] = []
     count = options.pictures // worker.count
     while len(ids) < count:
         scenes = [sample_scene(rng, options.kind) for _ in range(16)]
@@ -42,9 +45,16 @@ def cache_latents(worker: Worker, options: Options) -> None:
         with torch.inference_mode():
             latents.append(vae.encode(pictures).latent_dist.mean.half())
         ids += [encode_caption(scene.caption, vocabulary) for scene in scenes]
+        cells += [cells_of(scene, options.size // 8) for scene in scenes]
+        places += [places_of(scene) for scene in scenes]
         if worker.leads and len(ids) % 1600 == 0:
             log.info("cache %d: %d of %d pictures", options.size, len(ids), count)
-    contents = {"latents": torch.cat(latents), "ids": torch.tensor(ids, dtype=torch.int16)}
+    contents = {
+        "latents": torch.cat(latents),
+        "ids": torch.tensor(ids, dtype=torch.int16),
+        "cells": torch.stack(cells),
+        "places": torch.tensor(places),
+    }
     torch.save(contents, options.work / f"cache{options.size}-{worker.rank}.pt")
 
 
@@ -56,10 +66,12 @@ class Batch:
     times: Tensor  # "b", 0 to 999
     ids: Tensor  # "b token"
     velocity: Tensor  # "b c h w"
+    cells: Tensor  # "b figure h w": where the figures are
+    places: Tensor  # "b word": the tokens that name them, as in `focus`
 
     def to(self, device: str) -> Batch:
         """Move to a device."""
-        return Batch(*(x.to(device) for x in (self.noisy, self.times, self.ids, self.velocity)))
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class Pictures:
@@ -74,6 +86,8 @@ class Pictures:
             )
         parts = [torch.load(file) for file in files]
         self.latents = torch.cat([part["latents"] for part in parts])
+        self.cells = torch.cat([part["cells"] for part in parts])
+        self.places = torch.cat([part["places"] for part in parts])
         self.ids = torch.cat([part["ids"] for part in parts])[:, : options.tokens].long()
         blank = encode_caption("", read_vocabulary(options.work / "tokenizer"))
         self.blank = torch.tensor(blank[: options.tokens])
@@ -86,12 +100,14 @@ class Pictures:
         clean = self.latents[chosen].float().contiguous(memory_format=torch.channels_last)
         dropped = torch.rand(size, 1, generator=chance) < CAPTION_DROPPED
         ids = torch.where(dropped, self.blank, self.ids[chosen])
+        places = torch.where(dropped, 0, self.places[chosen])
         times = ((torch.arange(size) + torch.rand(size, generator=chance)) * (1000 / size)).long()
         noise = torch.randn(clean.shape, generator=chance)
         noise += OFFSET_NOISE * torch.randn(clean[:, :, :1, :1].shape, generator=chance)
         alpha = self.alphas_bar[times].view(-1, 1, 1, 1)
         signal, blur = alpha.sqrt(), (1 - alpha).sqrt()
-        return Batch(signal * clean + blur * noise, times, ids, signal * noise - blur * clean)
+        noisy, velocity = signal * clean + blur * noise, signal * noise - blur * clean
+        return Batch(noisy, times, ids, velocity, self.cells[chosen], places)
 
 
 class Run:
@@ -107,6 +123,7 @@ class Run:
             self._load_model(options.work / f"unet{options.size if options.resume else options.begin}.pt")
         self.average = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.optimizer = Optimizer(self.model.parameters(), worker)
+        self._watch = watch(self.model["unet"]) if options.focus else None
         if options.resume:
             self._load_progress()
 
@@ -128,13 +145,20 @@ class Run:
         context = self.model["text_encoder"](batch.ids).last_hidden_state
         velocity = self.model["unet"](batch.noisy, batch.times, context).sample
         loss = (velocity - batch.velocity).square().mean()
-        loss.backward()
+        (loss + self._focus_loss(batch)).backward()
         self.optimizer.step(rate_at(self.step, self.options))
         self.step += 1
         self.seen += len(batch.ids) * self.worker.count
         if self.worker.leads:
             self._follow(min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step)))
         return loss.item()
+
+    def _focus_loss(self, batch: Batch) -> Tensor | float:
+        if self._watch is None:
+            return 0.0
+        loss = self.options.focus * focus_loss(self._watch.seen, batch.cells, batch.places)
+        self._watch.seen.clear()
+        return loss
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
@@ -165,13 +189,14 @@ def new_model(widths: tuple[int, ...], work: Path) -> nn.ModuleDict:
 
 
 def train_unet(worker: Worker, options: Options) -> None:
-    """Train U-Net and text encoder to take noise out of latents, for so many steps."""
+    """Train U-Net and text encoder to take noise out of latents, to the end of the stage or of this part."""
     pictures, run = Pictures(options), Run(worker, options)
     start, first, losses = time.monotonic(), run.step, []
-    while run.step < options.steps:
+    last = options.until or options.steps
+    while run.step < last:
         batch = pictures.batch(options.batch, step_generator(run.step, options, worker))
         losses.append(run.learn(batch.to(options.device)))
-        if run.step % SAVE_EVERY == 0 or run.step == options.steps:
+        if run.step % SAVE_EVERY == 0 or run.step == last:
             run.save()
         if worker.leads and run.step % options.every == 0:
             pace = (run.step - first) * options.batch * worker.count / (time.monotonic() - start)

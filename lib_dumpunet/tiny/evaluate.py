@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     pipeline = load(given.folder)
     if given.sheet:
         draw_sheet(pipeline, settings).save(given.sheet)
-    results = measure(pipeline, settings) if given.count else {}
+    results = measure(pipeline, settings)
     print(table(results))
     if given.json:
         given.json.write_text(json.dumps({"settings": asdict(settings), "results": results}, indent=1) + "\n")

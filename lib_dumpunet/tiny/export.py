@@ -34,6 +34,8 @@ def export(work: Path, size: int, folder: Path) -> None:
     # Transformers 5 loads a model in the type that it was saved in; diffusers loads the rest as float32.
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(0o644)  # it is written for its owner's eyes only
 
 
 def _scheduler() -> DDIMScheduler:

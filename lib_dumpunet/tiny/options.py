@@ -24,6 +24,7 @@ class Options:
     work: Path
     seed: int = 1
     steps: int = 1000
+    until: int = 0
     batch: int = 32
     rate: float = 0.01
     size: int = 128
@@ -31,6 +32,7 @@ class Options:
     kind: Kind = PLAIN
     tokens: int = 77
     begin: int = 0
+    focus: float = 0.0
     widths: tuple[int, ...] = (16, 48, 96, 96)
     hold: bool = False
     resume: bool = False

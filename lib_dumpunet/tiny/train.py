@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("tiny-model"), help="export: the pipeline's folder")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1000, help="vae, unet: length of the whole stage")
+    parser.add_argument("--until", type=int, default=0, help="unet: stop at this step, to go on another way")
     parser.add_argument("--batch", type=int, default=32, help="vae, unet: pictures a step, for each worker")
     parser.add_argument("--rate", type=float, default=0.01, help="vae, unet: highest learning rate")
     parser.add_argument("--size", type=int, default=128, help="cache, unet, export: side of the pictures")
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", type=float, default=Kind.scale, help="cache: size of the figures")
     parser.add_argument("--alone", type=float, default=Kind.alone, help="cache: part with one figure only")
     parser.add_argument("--tokens", type=int, default=77, help="unet: leading tokens of a caption that count")
+    parser.add_argument("--focus", type=float, default=0.0, help="unet: weight of the loss on attention")
     parser.add_argument(
         "--begin", type=int, default=0, help="unet: begin with the weights of this other size"
     )

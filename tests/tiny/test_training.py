@@ -31,7 +31,13 @@ def options(tmp_path: Path) -> Options:
     captions = [scenes.sample_scene(random.Random(seed)).caption for seed in range(8)]
     latents = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0)).half()
     ids = torch.tensor([encode_caption(caption, vocabulary) for caption in captions], dtype=torch.int16)
-    torch.save({"latents": latents, "ids": ids}, tmp_path / "cache64-0.pt")
+    contents = {
+        "latents": latents,
+        "ids": ids,
+        "cells": torch.rand(8, 2, 8, 8) > 0.5,
+        "places": torch.randint(0, 6, (8, 4)),
+    }
+    torch.save(contents, tmp_path / "cache64-0.pt")
     return Options(tmp_path, steps=2, batch=2, size=64, tokens=24, widths=(16, 16, 16, 16))
 
 
@@ -50,7 +56,7 @@ def test_a_seed_makes_the_same_weights_and_another_seed_does_not(options: Option
 
 def test_a_resumed_run_goes_on_as_an_unbroken_one(options: Options) -> None:
     whole = trained(options)
-    trained(replace(options, steps=1))
+    trained(replace(options, until=1))
     resumed = trained(replace(options, resume=True))
     for part in ("model", "average"):
         assert all(torch.equal(whole[part][key], resumed[part][key]) for key in whole[part])

@@ -19,10 +19,10 @@ sys.exit(code)
 """
 
 
-def measure_memory(few: int = 10, many: int = 50, size: int = 512) -> list[Row]:
+def measure_memory(few: int = 10, many: int = 50, size: int = 384) -> list[Row]:
     """Compare peak memory of whole runs that differ in steps: all blocks, each step drawn and dumped, two images.
 
-    What is captured in the additional steps is a good fifth of the peak, so that keeping it would show.
+    What is captured in the additional steps is about a fifth of the peak, so that keeping it would show.
     """
     peaks = [_peak(steps, size) for steps in (few, many)]
     growth = 100 * (peaks[1] / peaks[0] - 1)
