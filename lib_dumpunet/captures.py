@@ -15,8 +15,6 @@ from torch import Tensor
 
 Kind = Literal["feature"]
 
-AXES: dict[Kind, tuple[str, ...]] = {"feature": ("channel", "height", "width")}
-
 
 @dataclass(frozen=True, order=True)
 class Tag:
@@ -38,7 +36,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """One tensor of one image, on the CPU, in the model's dtype, with axes ``AXES[tag.kind]``.
+    """One tensor of one image, on the CPU, in the model's dtype, with the axes of its kind.
 
     A copy from an accelerator may still be under way: ``ready`` waits for it and must be called before ``tensor``
     is read. The queue between hooks and sinks does so, hence a sink may read at once.

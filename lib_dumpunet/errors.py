@@ -30,11 +30,6 @@ class Spot:
     def __post_init__(self) -> None:
         assert 0 <= self.position <= len(self.text)
 
-    @property
-    def line_number(self) -> int:
-        """Line of the position, counted from 1."""
-        return self.text.count("\n", 0, self.position) + 1
-
     def render(self) -> str:
         """Quote the line and put a caret under the character, by the width it has in a terminal."""
         start = self.text.rfind("\n", 0, self.position) + 1

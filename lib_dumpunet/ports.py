@@ -1,4 +1,4 @@
-"""What the program around the core supplies: time, a place to put pictures, and a way to be stopped."""
+"""What the program around the core supplies: time, and a place to put pictures."""
 
 from __future__ import annotations
 

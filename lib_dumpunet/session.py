@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.capture import Want, capture_blocks
@@ -82,5 +81,5 @@ def make_plan(
     sinks: list[Sink] = [PictureSink(features, ratio, host.show)]
     if features.dump.enabled:
         expected = replace(request, expected=frozenset(blocks))
-        sinks.append(DumpSink(Path(features.dump.path), features.dump.format, expected))
+        sinks.append(DumpSink(features.dump.path, features.dump.format, expected))
     return Plan(Want(blocks, steps), tuple(sinks))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lib_dumpunet.hooks.shapes import BlockInfo
 
 
+LARGEST = 16384  # pixels
+
+
 def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
@@ -37,9 +40,11 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Print the table."""
     for field, side in (("--width", args.width), ("--height", args.height)):
-        if side is not None and (side <= 0 or side % 8):
+        if side is not None and (not 8 <= side <= LARGEST or side % 8):
             raise SettingsError(
-                f"{side} is not a positive multiple of 8", remedy="Use for instance 512.", field=field
+                f"{side} is not a multiple of 8 from 8 to {LARGEST}",
+                remedy="Use for instance 512.",
+                field=field,
             )
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import block_table, unet_config

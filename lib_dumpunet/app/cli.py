@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 
 from lib_dumpunet import __version__
 from lib_dumpunet.app import bench_command, blocks, demo, generate, prompt, view
 from lib_dumpunet.app.output import Terminal, use_utf8
-from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.errors import DumpUNetError, HostError
 
 COMMANDS = (generate, demo, blocks, prompt, view, bench_command)
 
@@ -27,17 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     terminal = Terminal(quiet=args.quiet, as_json=args.json)
     try:
-        return int(args.run(args, terminal))
+        code = int(args.run(args, terminal))
+        sys.stdout.flush()
+        return code
     except DumpUNetError as error:
         terminal.error(error)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has gone; without this, Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        what = f"{error.filename}: " if error.filename else ""
+        terminal.error(HostError(f"{what}{error.strerror or error}", remedy="Check the path and the disk."))
         return 2
     except KeyboardInterrupt:
         terminal.say("Interrupted.")
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; without this, Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
 
 
 def make_parser() -> argparse.ArgumentParser:

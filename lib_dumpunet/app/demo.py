@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from lib_dumpunet.app.generate import produce
@@ -29,7 +28,9 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description=f'Make "{PROMPT}" with the bundled model: the image, feature pictures and average maps of every '
         "block at three steps, and the tensors with a manifest. Works offline.",
     )
-    parser.add_argument("--out", "-o", type=Path, help="folder for the results (default: dumpunet-out)")
+    parser.add_argument(
+        "--out", "-o", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
+    )
     parser.set_defaults(model="", device="auto", dtype="auto", config=None)
     return parser
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
 from lib_dumpunet.app.models import add_model_flags, load
 from lib_dumpunet.app.output import Terminal
-from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.prompt.selection import select_steps
 from lib_dumpunet.settings import DumpSettings, FeatureSettings, GenerateSettings, Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description="Make images, with pictures (and files) of what each U-Net block puts out.",
     )
     parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
-    parser.add_argument("-o", "--out", type=Path, help="folder for the results (default: dumpunet-out)")
+    parser.add_argument(
+        "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
+    )
     add_model_flags(parser)
     add_settings(parser, GenerateSettings)
     add_settings(parser, FeatureSettings, skip=("enabled", "path"))
@@ -40,8 +42,21 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     sampling = read_settings(args, GenerateSettings)
     dump = DumpSettings() if args.dump is None else DumpSettings(enabled=True, format=args.dump)
     features = read_settings(args, FeatureSettings, dump=dump)
+    check_early(features, sampling.steps)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, Settings(features), args.out, terminal)
+
+
+def check_early(features: FeatureSettings, steps: int) -> None:
+    """Find the mistakes that need no model before the time is spent to load it.
+
+    Raises:
+        SettingsError: for steps or a formula that cannot be read.
+    """
+    from lib_dumpunet.image.colorize import compile_channels
+
+    select_steps(features.steps, steps)
+    compile_channels(features.color)
 
 
 def produce(
@@ -49,7 +64,7 @@ def produce(
     prompts: list[str],
     sampling: GenerateSettings,
     settings: Settings,
-    out: Path | None,
+    out: str | None,
     terminal: Terminal,
 ) -> int:
     """Generate into a folder and tell what came out; returns the exit code."""
@@ -77,7 +92,10 @@ def produce(
         outcome = generate(pipe, job, settings, Outlet(keep, show, progress))
     sheet = overview.draw()
     if sheet is not None:
-        folder.save_overview(sheet, {"parameters": job.parameters(0)})
+        try:
+            folder.save_overview(sheet, {"parameters": job.parameters(0)})
+        except HostError as error:
+            outcome.problems.append(error)
     _tell(folder, outcome.problems, {"seeds": list(job.seeds)}, terminal)
     return 1 if outcome.problems else 0
 

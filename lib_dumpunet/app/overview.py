@@ -13,6 +13,7 @@ CELL = 64  # pixels; maps of all resolutions are brought to this width
 GAP = 4
 HEAD = 18
 SIDE = 56
+MOST_ROWS = 50  # of more steps, only every second, third, ... is shown
 
 
 class Overview:
@@ -27,16 +28,16 @@ class Overview:
         """Take a picture if it is an average map of the first image."""
         if picture.title == "unet-average" and picture.tag.image == 0:
             with self._lock:
-                self._maps[picture.tag.block, picture.tag.step] = picture.image
+                self._maps[picture.tag.block, picture.tag.step] = _cell(picture.image)
 
     def draw(self) -> Image.Image | None:
         """Lay the maps out, blocks in forward order; None if none came."""
         blocks = [b for b in self._order if any(block == b for block, _ in self._maps)]
         steps = sorted({step for _, step in self._maps})
+        steps = steps[:: -(-len(steps) // MOST_ROWS) or 1]
         if not blocks:
             return None
-        first = next(iter(self._maps.values()))
-        height = max(1, round(CELL * first.height / first.width))
+        height = next(iter(self._maps.values())).height
         across, down = CELL + GAP, height + GAP
         sheet = Image.new("RGB", (SIDE + across * len(blocks), HEAD + down * len(steps)), "white")
         pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
@@ -49,7 +50,11 @@ class Overview:
             )
             for column, block in enumerate(blocks):
                 if (block, step) in self._maps:
-                    # Nearest neighbours, so that the resolution of each block shows.
-                    cell = self._maps[block, step].resize((CELL, height), Image.Resampling.NEAREST)
-                    sheet.paste(cell, (SIDE + column * across, HEAD + row * down))
+                    sheet.paste(self._maps[block, step], (SIDE + column * across, HEAD + row * down))
         return sheet
+
+
+def _cell(image: Image.Image) -> Image.Image:
+    """Bring a map to the cell's width, by nearest neighbours, so that the resolution of each block shows."""
+    height = max(1, round(CELL * image.height / image.width))
+    return image.resize((CELL, height), Image.Resampling.NEAREST)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
 from pathlib import Path
 
 from PIL import Image
 
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.ports import Picture
-from lib_dumpunet.sinks.files import prepare_folder, write_whole
+from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
+
+MARK = ".dumpunet-run"
+"""An empty file that says that a run's results are in this folder."""
 
 
 class ResultFolder:
@@ -48,10 +53,14 @@ class ResultFolder:
 
     def _write(self, path: Path, image: Image.Image, info: dict[str, str]) -> None:
         data = png_bytes(image, info)
-        write_whole(path, [data])
+        try:
+            write_whole(path, [data])
+        except OSError as error:
+            problem, remedy = explain(error)
+            raise HostError(f"{path} could not be written, {problem}", remedy=remedy, field=FIELD) from error
 
 
-def open_results(path: Path | None) -> ResultFolder:
+def open_results(path: str | None) -> ResultFolder:
     """Make a folder for the results of one run.
 
     Earlier results are never overwritten: where the folder holds some, the run gets a folder ``run-2``, ``run-3`` ...
@@ -60,10 +69,18 @@ def open_results(path: Path | None) -> ResultFolder:
     Raises:
         SettingsError: if it cannot be made or written to.
     """
-    folder = prepare_folder(path or Path("dumpunet-out"))
-    number = 1
-    inner = folder
-    while any(inner.glob("*.png")) or (inner / "dump").exists() or (inner / "features").exists():
-        number += 1
-        inner = folder / f"run-{number}"
-    return ResultFolder(prepare_folder(inner))
+    folder = prepare_folder("dumpunet-out" if path is None else path)
+    candidates = (folder if n == 1 else folder / f"run-{n}" for n in count(1))
+    return ResultFolder(next(candidate for candidate in candidates if _claim(candidate)))
+
+
+def _claim(folder: Path) -> bool:
+    """Take a folder for one run, unless another has it, which may have begun this very moment."""
+    prepare_folder(folder)
+    if any(folder.glob("*.png")):
+        return False
+    try:
+        (folder / MARK).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -24,7 +24,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="dump folders, .npy, .safetensors, .bin"
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("-o", "--out", metavar="FOLDER", required=True, help="folder for the pictures")
     parser.add_argument(
         "--size", metavar="WIDTHxHEIGHT", help="size of a map, for .bin files that are not square"
     )

@@ -18,7 +18,7 @@ from lib_dumpunet.sinks.reader import Loaded, load_dump
 
 def draw_files(
     files: list[Path],
-    out: Path,
+    out: str,
     settings: FeatureSettings,
     size: tuple[int, int] | None,
     tick: Callable[[int], None],
@@ -41,6 +41,11 @@ def draw_files(
                 write_whole(folder / f"{name}.png", [data])
                 written.append(folder / f"{name}.png")
         tick(len(written))
+    if not written:
+        raise SettingsError(
+            "none of the dumped tensors is of the chosen blocks and steps",
+            remedy="Leave out --layers or --save-steps.",
+        )
     return written
 
 
@@ -49,10 +54,12 @@ def _chosen(
 ) -> Iterator[tuple[Loaded, str]]:
     """List the tensors that ``layers`` and ``steps`` leave, each with a name for its picture."""
     steps = parse_steps(settings.steps, field="--save-steps")
-    blocks = select_blocks(settings.layers, SD1, field="--layers")
+    blocks = select_blocks(settings.layers, SD1, field="--layers") if settings.layers.strip() else None
     used: set[str] = set()
     for loaded in load_dump(files, shape=size):
-        if loaded.tag is not None and (loaded.tag.step not in steps or loaded.tag.block not in blocks):
+        if loaded.tag is not None and (
+            loaded.tag.step not in steps or (blocks is not None and loaded.tag.block not in blocks)
+        ):
             continue
         if loaded.tensor.ndim not in (2, 3) or 0 in loaded.tensor.shape:
             raise SettingsError(

@@ -77,7 +77,7 @@ class _Tap:
 
     def _captures(self, output: Tensor) -> Iterator[Capture]:
         moment = self._clock.now()
-        if moment.step not in self._want.steps:
+        if moment.step < 1 or moment.step not in self._want.steps:
             return
         if moment.step != self._step:
             self._step = moment.step
@@ -133,7 +133,7 @@ def copy_rows(batch: Tensor, rows: Sequence[int]) -> tuple[Tensor, Callable[[], 
     target = torch.empty(part.shape, dtype=part.dtype, device="cpu", pin_memory=True)
     target.copy_(part, non_blocking=True)
     event = torch.cuda.Event()
-    event.record()
+    event.record(torch.cuda.current_stream(part.device))
     return target, event.synchronize
 
 

@@ -79,7 +79,7 @@ class DumpSink:
         SettingsError: the folder cannot be used, or the format is unknown.
     """
 
-    def __init__(self, folder: Path, file_format: str, request: DumpRequest) -> None:
+    def __init__(self, folder: str | Path, file_format: str, request: DumpRequest) -> None:
         if file_format not in FORMATS:
             choices = ", ".join(FORMATS)
             raise SettingsError(f"{file_format!r} is not a format", remedy=f"Use {choices}.", field="Format")
@@ -276,4 +276,4 @@ def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for tensor in tensors.values():
-        yield tensor.view(torch.uint8).numpy().data
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -176,7 +176,7 @@ def test_prompt_shows_the_text_of_each_block(run: Any) -> None:
         (["generate", "a", "-o", "/dev/null/x"], "Output path: /dev/null/x cannot be used"),
         (["prompt", "a (~: IN00 :~)"], "prompt: ':' cannot stand here"),
         (["view", "/no/such/file.npy", "-o", "/tmp"], "/no/such/file.npy does not exist"),
-        (["blocks", "--width", "7"], "--width: 7 is not a positive multiple of 8"),
+        (["blocks", "--width", "7"], "--width: 7 is not a multiple of 8"),
         (["blocks", "--model", __file__], "model: test_cli.py is not a checkpoint"),
     ],
 )
@@ -228,3 +228,48 @@ def _few_threads() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_map_of_one_pixel_is_dumped_in_every_format(run: Any, tmp_path: Path) -> None:
+    for name in ("bin", "npy", "safetensors"):
+        result = run(
+            "generate", "a star", "--steps", 1, "--width", 8, "--height", 8, "--dump", name, "-o", tmp_path / name
+        )  # fmt: skip
+        assert result.code == 0
+        assert len(list(load_dump(tmp_path / name / "dump"))) == 25
+
+
+def test_empty_output_folder_is_refused(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("generate", "a star", *QUICK, "-o", "")
+    assert result.code == 2
+    assert "Output path: no folder is given" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_sampler_that_refuses_is_told_in_a_sentence(run: Any, tmp_path: Path) -> None:
+    result = run("generate", "a star", "--sampler", "LCM", "--steps", 60, "--no-features", "-o", tmp_path)
+    assert result.code == 1
+    assert "sampling failed (ValueError" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_view_with_nothing_chosen_is_told(run: Any, tmp_path: Path) -> None:
+    run("generate", "a star", *QUICK, "-o", tmp_path, "--layers", "M00", "--dump", "npy")
+    result = run("view", tmp_path / "dump", "-o", tmp_path / "view", "--layers", "IN00")
+    assert result.code == 2
+    assert "none of the dumped tensors" in result.err
+
+
+def test_many_steps_keep_the_overview_small() -> None:
+    from lib_dumpunet.app.overview import MOST_ROWS, Overview
+    from lib_dumpunet.blocks import SD1
+    from lib_dumpunet.captures import Tag
+    from lib_dumpunet.ports import Picture
+
+    overview = Overview(SD1)
+    for step in range(1, 1001):
+        overview.add(Picture(Image.new("RGB", (128, 64)), Tag(0, step, "M00"), "unet-average"))
+    sheet = overview.draw()
+    assert sheet is not None
+    assert sheet.height < 40 * (MOST_ROWS + 1)

@@ -84,3 +84,21 @@ def test_pipeline_without_a_unet_is_refused() -> None:
 
     with pytest.raises(DumpUNetError, match="Linear"), trace(Flux()):
         pass
+
+
+def test_pipeline_that_lacks_a_unet_is_refused() -> None:
+    with (
+        pytest.raises(DumpUNetError, match="StableDiffusion3Pipeline has no U-Net"),
+        trace(type("StableDiffusion3Pipeline", (), {})()),
+    ):
+        pass
+
+
+def test_foreign_calls_of_the_unet_are_neither_disturbed_nor_taken(tiny: Any) -> None:
+    config = tiny.unet.config
+    latents, context = torch.zeros(2, 4, 8, 8), torch.zeros(2, 77, config.cross_attention_dim)
+    sibling = type(tiny)(**tiny.components, requires_safety_checker=False)
+    with torch.no_grad(), trace(sibling, layers="M00") as seen:
+        tiny.unet(latents, 123.5, encoder_hidden_states=context)
+    assert not seen.tensors
+    assert len(seen.problems) == 1

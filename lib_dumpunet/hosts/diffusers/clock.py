@@ -24,18 +24,24 @@ class SchedulerClock:
         self._begin = 0
         self._images = 0
         self._images_before = 0
+        self.trouble: HostError | None = None
 
     def now(self) -> Moment:
         """Tell the moment of the U-Net call that is under way."""
         return self._moment
 
-    @property
-    def total_steps(self) -> int:
-        """Steps that this call of the pipeline really takes; fewer than asked for in img2img."""
-        return step_of(self._pipe.scheduler, len(self._pipe.scheduler.timesteps) - 1 - self._begin)
-
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the latents and the timestep of a U-Net call."""
+        """Note the latents and the timestep of a U-Net call.
+
+        A call that cannot be placed belongs to no step, and the reason is kept in ``trouble``: someone else may use
+        the same U-Net, and must not be disturbed.
+        """
+        try:
+            self._moment = self._place(args, kwargs)
+        except HostError as error:
+            self._moment, self.trouble = Moment(0, ()), self.trouble or error
+
+    def _place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Moment:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         scheduler = self._pipe.scheduler
@@ -44,12 +50,19 @@ class SchedulerClock:
             # `set_timesteps` makes a new tensor for each call of the pipeline, even one with the same steps.
             self._timesteps, self._begin = scheduler.timesteps, index
             self._images_before += self._images
-        rows = self._rows(len(sample))
-        self._moment = Moment(step_of(scheduler, index - self._begin), rows)
+        return Moment(step_of(scheduler, index - self._begin), self._rows(len(sample)))
 
     def _rows(self, batch: int) -> tuple[Row, ...]:
         """Attribute the batch: a pipeline puts the negative prompt's rows in front of the prompt's."""
-        guided = bool(getattr(self._pipe, "do_classifier_free_guidance", False))
+        try:
+            guided = bool(self._pipe.do_classifier_free_guidance)
+        except AttributeError:
+            raise HostError(
+                f"the U-Net was called by something else than this {type(self._pipe).__name__}",
+                remedy="Trace the pipeline that makes the images.",
+            ) from None
+        if guided and batch % 2:
+            raise HostError(f"a batch of {batch} rows does not divide into prompt and negative prompt")
         self._images = batch // 2 if guided else batch
         images = range(self._images_before, self._images_before + self._images)
         cond = tuple(Row(image, "cond") for image in images)
@@ -67,6 +80,8 @@ def position(scheduler: Any, timestep: Any) -> int:
         if value is not None:
             return int(value)
     # Before its first `step`, or (DDIM) always, a scheduler has no index; timesteps are distinct then.
+    if scheduler.timesteps is None:
+        raise HostError("the U-Net was called outside of a pipeline's sampling")
     timesteps = torch.as_tensor(scheduler.timesteps)
     value = torch.as_tensor(timestep).to(timesteps).flatten()[0]
     found = (timesteps == value).nonzero()

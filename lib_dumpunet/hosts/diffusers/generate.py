@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,9 @@ from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.session import open_session
 from lib_dumpunet.settings import GenerateSettings, Settings
 from lib_dumpunet.sinks.dump import DumpRequest
-from lib_dumpunet.unet.sites import Unet, describe
+from lib_dumpunet.unet.sites import describe
+
+log = logging.getLogger("dumpunet")
 
 Progress = Callable[[int, int], None]
 
@@ -117,9 +120,10 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
 def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome:
     """Run the job, showing pictures and images as they come; the pipeline is left as it was found.
 
+    A fault of sampling or of saving an image ends the job, and is told in the outcome with what came before it.
+
     Raises:
         SettingsError: for a mistake, before sampling.
-        HostError: if sampling itself fails.
     """
     unet = describe(pipe.unet)
     host = DiffusersHost(pipe, outlet)
@@ -129,22 +133,33 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
         with (
             HookSet() as hooks,
             open_session(
-                unet, settings, host, dump_request(pipe, unet, job), ratio=job.width / job.height
+                unet,
+                settings,
+                host,
+                dump_request(pipe, job, dumping=settings.features.dump.enabled),
+                ratio=job.width / job.height,
             ) as session,
         ):
             outcome.problems = session.problems
             hooks.before(pipe.unet, host.clock.see_call)
-            for index, image in _sample(pipe, job, outlet.progress):
-                outlet.image(index, image)
-                outcome.images += 1
+            try:
+                for index, image in _sample(pipe, job, outlet.progress):
+                    outlet.image(index, image)
+                    outcome.images += 1
+            except HostError as error:  # what came before it is worth telling
+                session.problems.append(error)
     finally:
         pipe.scheduler = own_scheduler
     return outcome
 
 
-def dump_request(pipe: Any, unet: Unet, job: Job) -> DumpRequest:
-    """Collect what dumps say about themselves."""
-    table = {row.block: asdict(row) for row in block_table(pipe.unet.config, job.width, job.height)}
+def dump_request(pipe: Any, job: Job, *, dumping: bool) -> DumpRequest:
+    """Collect what dumps say about themselves; the block table takes a moment, so only if there are dumps."""
+    table = (
+        {row.block: asdict(row) for row in block_table(pipe.unet.config, job.width, job.height)}
+        if dumping
+        else {}
+    )
     return DumpRequest(
         prompts=job.prompts,
         negative_prompts=(job.sampling.negative,),
@@ -181,11 +196,17 @@ def _sample(pipe: Any, job: Job, progress: Progress) -> Iterator[tuple[int, Imag
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 callback_on_step_end=step_ended,
             )
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                raise
-            raise HostError(
-                f"the device ran out of memory ({' '.join(str(error).split())[:200]})",
-                remedy="Use a smaller size or batch, or fp16.",
-            ) from None
+        except Exception as error:
+            log.debug("sampling failed", exc_info=True)
+            raise sampling_error(error) from error
         yield from zip(images, result.images, strict=True)
+
+
+def sampling_error(error: Exception) -> HostError:
+    """Say what made the pipeline stop; running out of memory has as many words as there are devices."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if isinstance(error, MemoryError) or "memory" in reason.lower():
+        return HostError(
+            f"the device ran out of memory ({reason})", remedy="Use a smaller size or batch, or fp16."
+        )
+    return HostError(f"sampling failed ({reason})", remedy="Try another sampler or fewer steps.")

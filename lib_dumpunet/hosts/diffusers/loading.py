@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from lib_dumpunet.errors import DumpUNetError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hooks.shapes import BlockInfo, measure_blocks
@@ -38,25 +38,36 @@ def load_pipeline(model: str, *, device: str = "auto", dtype: str = "auto", conf
     """
     place = pick_device(device)
     weights = DTYPES[dtype] or (torch.float32 if place.type == "cpu" else torch.float16)
-    try:
+    with _told(model):
         pipe = _from_anywhere(model, weights, config)
+        _require_text_to_image(pipe)
+        describe(pipe.unet)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(place)
+
+
+@contextmanager
+def _told(model: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a model into a sentence: libraries raise all kinds of things for a bad file."""
+    try:
+        yield
     except DumpUNetError:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:
         raise _unreadable(model, error) from error
+
+
+def _require_text_to_image(pipe: Any) -> None:
+    name = type(pipe).__name__
     if getattr(pipe, "unet", None) is None:
-        raise UnsupportedModelError(f"{type(pipe).__name__} has no U-Net", remedy=NO_UNET, field=FIELD)
-    describe(pipe.unet)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(place)
+        raise UnsupportedModelError(f"{name} has no U-Net", remedy=NO_UNET, field=FIELD)
+    channels = pipe.unet.config.in_channels
+    if not isinstance(pipe, (StableDiffusionPipeline, StableDiffusionXLPipeline)) or channels != 4:
+        raise UnsupportedModelError(
+            f"the model is not for making images from text alone ({name}, {channels} input channels)",
+            remedy="Choose one that is not for inpainting, refining or upscaling.",
+            field=FIELD,
+        )
 
 
 def pick_device(device: str) -> torch.device:
@@ -70,8 +81,11 @@ def pick_device(device: str) -> torch.device:
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
     try:
-        torch.empty(0, device=device)
-        return torch.device(device)
+        place = torch.device(device)
+        if place.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(device)
+        torch.empty(0, device=place)
+        return place
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SettingsError(
             f"{device!r} is not available here", remedy="Use auto, cpu, cuda or mps.", field="device"
@@ -109,13 +123,14 @@ def unet_shell(config: Mapping[str, Any]) -> UNet2DConditionModel:
 
 def unet_config(model: str) -> Mapping[str, Any] | None:
     """Read the U-Net's configuration of a folder; None where only loading the model can tell."""
-    folder = MODEL if not model else Path(model)
-    if not (folder / "unet" / "config.json").is_file():
-        return None
-    _refuse_other_families(folder)
-    # The defaults of what the file leaves out are those of the class.
-    config: Mapping[str, Any] = UNet2DConditionModel.load_config(folder, subfolder="unet")
-    return unet_shell(config).config
+    with _told(model):
+        folder = MODEL if not model else Path(model)
+        if not (folder / "unet" / "config.json").is_file():
+            return None
+        _refuse_other_families(folder)
+        # The defaults of what the file leaves out are those of the class.
+        config: Mapping[str, Any] = UNet2DConditionModel.load_config(folder, subfolder="unet")
+        return unet_shell(config).config
 
 
 def _widest(size: int | tuple[int, ...]) -> int:
@@ -204,13 +219,15 @@ def _unreadable(model: str, error: Exception) -> SettingsError:
     reason = " ".join(str(error).split())
     if len(reason) > 300:
         reason = f"{reason[:300]}..."
-    path = Path(model).expanduser()
-    if path.is_file():
+    path = Path(model)
+    if "memory" in reason.lower():
+        remedy = "Close other programs, or use fp16 or another device."
+    elif path.suffix in CHECKPOINTS:
         remedy = (
             "Check that the file is complete. A checkpoint file also needs its family's configuration, which is "
             "fetched from the hub once; without a network give --config with a folder in diffusers format."
         )
-    elif path.is_dir():
+    elif path.is_absolute() or model.startswith("."):
         remedy = "Check that the folder is complete: model_index.json, unet, vae, text_encoder and tokenizer."
     else:
         remedy = "Check the hub id and the network, or give a file or folder on this computer."

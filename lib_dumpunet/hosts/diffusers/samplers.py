@@ -10,11 +10,14 @@ import diffusers
 from lib_dumpunet.settings import SAMPLERS
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Euler": ("EulerDiscreteScheduler", {}),
+    "Euler": ("EulerDiscreteScheduler", {"use_karras_sigmas": False}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "Heun": ("HeunDiscreteScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
-    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "DPM++ 2M Karras": (
+        "DPMSolverMultistepScheduler",
+        {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"},
+    ),
     "DPM++ SDE": ("DPMSolverSDEScheduler", {}),
     "LMS": ("LMSDiscreteScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.errors import DumpUNetError, HostError, UnsupportedModelError
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
@@ -87,11 +87,11 @@ def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
         SettingsError: for a mistake in ``layers`` or ``steps``.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.
     """
-    if "PAG" in type(pipe).__name__:
-        raise HostError(
-            f"{type(pipe).__name__} adds rows of its own to the U-Net's batch",
-            remedy="Use a pipeline without PAG.",
-        )
+    name = type(pipe).__name__
+    if any(kind in name for kind in ("PAG", "InstructPix2Pix")):
+        raise HostError(f"{name} adds rows of its own to the U-Net's batch", remedy="Use a plain pipeline.")
+    if getattr(pipe, "unet", None) is None:
+        raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
     unet = describe(pipe.unet)
     clock = SchedulerClock(pipe)
     want = Want(select_blocks(layers, unet.order, field="layers"), parse_steps(steps, field="steps"))
@@ -100,6 +100,8 @@ def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
         hooks.before(unet.module, clock.see_call)
         with record(unet, want, clock, [seen], seen.problems):
             yield seen
+    if clock.trouble is not None:
+        seen.problems.append(clock.trouble)
     if not seen.tensors and not seen.problems:
         seen.problems.append(_nothing_seen(steps, clock.now().step))
     for problem in seen.problems:
