@@ -253,7 +253,7 @@ def test_position_counts_over_lines_and_spaces() -> None:
         compile_formula("  v +\n\tfoo(v)")
     assert caught.value.position == 7
     assert caught.value.spot is not None
-    assert caught.value.spot.line_number == 2
+    assert caught.value.spot.render().splitlines() == ["   foo(v)", "   ^"]
 
 
 def test_remedies() -> None:
