@@ -1,8 +1,17 @@
 """The vocabulary of the stream that flows from the hooks to the sinks.
 
-Axes of a capture's tensor, by kind (einops notation; one image, so there is no batch axis):
+Axes of a capture's tensor, by kind (einops notation; one image, so there is no batch axis). Attention has a token or
+a query for each place where the text or the latents are looked at; maps are probabilities in float32.
 
-    feature   "c h w"   output of a block
+    feature   "c h w"                        output of a block
+    k         "head token dim"               keys of a cross-attention layer, in the model's dtype
+    qk        "head token h w"               how much each place looks at each token; over tokens it adds up to 1
+    vqk       "c h w"                        what a cross-attention layer gets out of the text, all heads, model's dtype
+    self      "head row column h w"          where the points of a lattice "row column" look, in self-attention
+    gaze      "h w row column"               where each place looks, head mean, summed over "row column" parts of the map
+    pca       "component h w"                first three principal components of self-attention
+    word      "h w"                          how much each place looks at a word: mean of heads, layers and steps
+    point     "h w"                          where a point of the image looks: mean of heads, layers and steps
 """
 
 from __future__ import annotations
@@ -13,14 +22,29 @@ from typing import Literal
 
 from torch import Tensor
 
-Kind = Literal["feature"]
+Kind = Literal["feature", "k", "qk", "vqk", "self", "gaze", "pca", "word", "point"]
+Branch = Literal["cond", "uncond"]
+
+AXES: dict[Kind, tuple[str, ...]] = {
+    "feature": ("channel", "height", "width"),
+    "k": ("head", "token", "dim"),
+    "qk": ("head", "token", "height", "width"),
+    "vqk": ("channel", "height", "width"),
+    "self": ("head", "row", "column", "height", "width"),
+    "gaze": ("height", "width", "row", "column"),
+    "pca": ("component", "height", "width"),
+    "word": ("height", "width"),
+    "point": ("height", "width"),
+}
 
 
 @dataclass(frozen=True, order=True)
 class Tag:
     """What a tensor is: ``image`` counts from 0 over a whole request, ``step`` from 1 as the sampler's own.
 
-    ``site`` is the n-th attention layer inside the block, 0 for what a block has only one of.
+    ``site`` is the n-th attention layer inside the block, from 0; 0 too for what a block has only one of. A word or
+    point is a mean over blocks and steps: its ``block`` is empty and its ``step`` 0, and ``name`` says which word or
+    point. ``branch`` is "uncond" for words of the negative prompt.
     """
 
     image: int
@@ -28,6 +52,8 @@ class Tag:
     block: str
     kind: Kind = "feature"
     site: int = 0
+    name: str = ""
+    branch: Branch = "cond"
 
 
 def _nothing() -> None:
@@ -36,7 +62,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """One tensor of one image, on the CPU, in the model's dtype, with the axes of its kind.
+    """One tensor of one image, on the CPU, with the axes of its kind.
 
     A copy from an accelerator may still be under way: ``ready`` waits for it and must be called before ``tensor``
     is read. The queue between hooks and sinks does so, hence a sink may read at once.

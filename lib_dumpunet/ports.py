@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from PIL import Image
 
-from lib_dumpunet.captures import Tag
-
-Branch = Literal["cond", "uncond"]
+from lib_dumpunet.captures import Branch, Tag
 
 
 class Row(NamedTuple):

@@ -16,6 +16,20 @@ from lib_dumpunet.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """One layer of a spatial transformer: ``number`` counts the layers of a block from 0.
+
+    ``transformer`` is the child of the block that holds it; its input has the height and width of the maps.
+    """
+
+    block: str
+    number: int
+    transformer: nn.Module
+    self_attention: nn.Module
+    cross_attention: nn.Module
+
+
+@dataclass(frozen=True, eq=False)
 class Site:
     """One block: ``children`` in the order in which they are called, ``kind`` as people write it (``res+attn``)."""
 
@@ -41,7 +55,16 @@ class Site:
     @property
     def cross_attentions(self) -> tuple[nn.Module, ...]:
         """Attention layers that look at the text, in the order of the forward pass."""
-        return tuple(layer.attn2 for t in self.transformers for layer in t.transformer_blocks)  # type: ignore[union-attr]
+        return tuple(layer.cross_attention for layer in self.layers)
+
+    @property
+    def layers(self) -> tuple[AttentionLayer, ...]:
+        """Layers of all transformers, in the order of the forward pass."""
+        found = ((t, layer) for t in self.transformers for layer in t.transformer_blocks)  # type: ignore[union-attr]
+        return tuple(
+            AttentionLayer(self.block, number, t, layer.attn1, layer.attn2)
+            for number, (t, layer) in enumerate(found)
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.hooks.capture import Want, capture_blocks, copy_rows
+from lib_dumpunet.hooks.capture import Want, capture_blocks
+from lib_dumpunet.hooks.reading import copy_rows
 from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import FakeClock, hook_count, ldm_unet, unet_inputs
 

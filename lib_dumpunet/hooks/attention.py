@@ -1,0 +1,285 @@
+"""Read attention while the U-Net runs: queries and keys as the layers themselves make them, by hooks.
+
+Every implementation of attention calls ``to_q`` and ``to_k`` as modules, and then ``to_out``, however it computes what
+lies between. So their outputs, with LoRA, hypernetworks and per-block prompts applied, are the real ones under each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_dumpunet.blocks import spans
+from lib_dumpunet.captures import Branch, Capture, Kind, Tag
+from lib_dumpunet.errors import DumpUNetError, HostError, UnsupportedModelError
+from lib_dumpunet.hooks.heat import Heat
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hooks.probabilities import cross_map, cross_mean, self_gaze, self_map, split_heads
+from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, to_cpu
+from lib_dumpunet.ports import Clock, Row
+from lib_dumpunet.unet.sites import AttentionLayer, Unet
+
+CROSS: frozenset[Kind] = frozenset({"k", "qk", "vqk", "word"})
+SELF: frozenset[Kind] = frozenset({"self", "gaze", "point"})
+
+
+@dataclass(frozen=True)
+class AttentionWant:
+    """What to read of the attention layers of which blocks in which sampling steps.
+
+    Args:
+        lattice: points in a row and in a column of the lattice of ``self``.
+        points: places "x y" of the image, as fractions of its width and height, for ``point``.
+        branches: whose words to sum up: the prompt's, the negative prompt's, or both.
+    """
+
+    blocks: tuple[str, ...]
+    steps: Container[int]
+    kinds: frozenset[Kind]
+    lattice: int = 8
+    points: tuple[tuple[float, float], ...] = ()
+    branches: tuple[Branch, ...] = ("cond",)
+
+
+@contextmanager
+def capture_attention(
+    unet: Unet, want: AttentionWant, clock: Clock, emit: Emit, report: Report
+) -> Iterator[Heat]:
+    """Emit attention of each wanted layer as it comes, and sum words and points up in the heat that is given.
+
+    Nothing that goes wrong here reaches the sampler: reading of cross- or of self-attention stops and ``report``
+    hears of it.
+
+    Raises:
+        UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
+    """
+    layers = [layer for site in unet.sites if site.block in want.blocks for layer in site.layers]
+    out = _Out(want, clock, emit, Heat())
+    cross: list[_PairTap | _OutputTap] = []
+    if want.kinds & CROSS - {"vqk"}:
+        cross += [_PairTap(layer, layer.cross_attention, out, _read_cross) for layer in layers]
+    if "vqk" in want.kinds:
+        cross += [_OutputTap(layer, out) for layer in layers]
+    within = [_PairTap(layer, layer.self_attention, out, _read_self) for layer in layers]
+    require_projections([tap.attention for tap in cross], spans(want.blocks))
+    with _watching(unet, cross, report):
+        if not want.kinds & SELF:
+            yield out.heat
+            return
+        require_projections([tap.attention for tap in within], spans(want.blocks))
+        with _watching(unet, within, report):
+            yield out.heat
+
+
+def require_projections(attentions: Sequence[nn.Module], where: str) -> None:
+    """Refuse attention layers that make query and key otherwise than by modules of their own.
+
+    Raises:
+        UnsupportedModelError: with the call that undoes it, where there is one.
+    """
+    # diffusers leaves the layers' `fused_projections` set when it undoes this; the processors tell the truth.
+    processors = (type(getattr(attention, "processor", None)).__name__ for attention in attentions)
+    if any(name.startswith("Fused") for name in processors):
+        raise UnsupportedModelError(
+            f"the attention projections of {where} are fused, so that queries and keys cannot be told apart",
+            remedy="Call unfuse_qkv_projections() on the pipeline or the U-Net first.",
+        )
+    if not all(hasattr(a, "to_q") and hasattr(a, "to_k") and hasattr(a, "to_out") for a in attentions):
+        raise UnsupportedModelError(
+            f"the attention layers of {where} have no to_q, to_k and to_out",
+            remedy="Attention cannot be read from this model; features can.",
+        )
+
+
+@dataclass(frozen=True)
+class _Out:
+    """What is wanted, and where it goes."""
+
+    want: AttentionWant
+    clock: Clock
+    emit: Emit
+    heat: Heat
+
+    def send(self, tag: Tag, tensor: Tensor) -> None:
+        """Emit a tensor that was made here, or a view whose content will not change."""
+        copy, ready = to_cpu(tensor)
+        self.emit(Capture(tag, copy, ready))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Query "head query dim" and key "head key dim" of one image in one layer; queries fill a map of ``shape``."""
+
+    layer: AttentionLayer
+    step: int
+    row: Row
+    q: Tensor
+    k: Tensor
+    scale: float
+    shape: tuple[int, int]
+
+    def tag(self, kind: Kind) -> Tag:
+        return Tag(self.row.image, self.step, self.layer.block, kind, self.layer.number)
+
+
+Read = Callable[[_Out, _Seen], None]
+
+
+@contextmanager
+def _watching(unet: Unet, taps: Sequence[_PairTap | _OutputTap], report: Report) -> Iterator[None]:
+    with HookSet() as hooks:
+
+        def stop(error: DumpUNetError) -> None:
+            hooks.remove()
+            report(error)
+
+        for tap in taps:
+            tap.install(hooks, stop)
+        hooks.after(unet.module, FirstCall(taps, stop, "the attention layers of "))
+        yield
+
+
+class _PairTap:
+    """Hooks on one attention layer; it can be read when query and key of the same call have arrived."""
+
+    def __init__(self, layer: AttentionLayer, attention: nn.Module, out: _Out, read: Read) -> None:
+        self.block, self.attention = layer.block, attention
+        self.fired = False
+        self._layer, self._out, self._read = layer, out, read
+        self._picker = Picker(out.want.steps, out.clock, ("cond", *out.want.branches))
+        self._shape = (0, 0)
+        self._q: Tensor | None = None
+        self._k: Tensor | None = None
+        self._stop: Report
+
+    def install(self, hooks: HookSet, stop: Report) -> None:
+        """Put the hooks on; ``stop`` is told of a fault."""
+        self._stop = stop
+        hooks.before(self._layer.transformer, self._enter)
+        hooks.after(self.attention.to_q, self._see_q)  # type: ignore[arg-type]
+        hooks.after(self.attention.to_k, self._see_k)  # type: ignore[arg-type]
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note height and width, and forget what an earlier call that broke off may have left."""
+        self._shape = map_shape(args, kwargs)
+        self._q = self._k = None
+
+    def _see_q(self, q: Tensor) -> None:
+        self._q = q
+        self._complete()
+
+    def _see_k(self, k: Tensor) -> None:
+        self._k = k
+        self._complete()
+
+    def _complete(self) -> None:
+        if self._q is None or self._k is None:
+            return
+        q, k, self._q, self._k = self._q, self._k, None, None
+        self.fired = True
+        with guarded(self.block, self._stop), _exactly(q.device):
+            step, rows = self._picker.pick(len(q))
+            heads = int(self.attention.heads)  # type: ignore[arg-type]
+            for index, row in rows.items():
+                query, key = split_heads(q[index], heads), split_heads(k[index], heads)
+                scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
+                self._read(self._out, _Seen(self._layer, step, row, query, key, scale, self._shape))
+
+
+class _OutputTap:
+    """A hook that sees what a cross-attention layer has got out of the text: what goes into ``to_out``."""
+
+    def __init__(self, layer: AttentionLayer, out: _Out) -> None:
+        self.block, self.attention = layer.block, layer.cross_attention
+        self.fired = False
+        self._layer, self._out = layer, out
+        self._picker = Picker(out.want.steps, out.clock)
+        self._shape = (0, 0)
+        self._stop: Report
+
+    def install(self, hooks: HookSet, stop: Report) -> None:
+        """Put the hooks on; ``stop`` is told of a fault."""
+        self._stop = stop
+        hooks.before(self._layer.transformer, self._enter)
+        hooks.before(self.attention.to_out[0], self._see)  # type: ignore[index, arg-type]
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._shape = map_shape(args, kwargs)
+
+    def _see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fired = True
+        attended = args[0] if args else next(iter(kwargs.values()))
+        with guarded(self.block, self._stop):
+            step, rows = self._picker.pick(len(attended))
+            if not rows:
+                return
+            tensor, ready = copy_rows(attended, list(rows))
+            for row, part in zip(rows.values(), tensor, strict=True):
+                tag = Tag(row.image, step, self.block, "vqk", self._layer.number)
+                self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
+
+
+def map_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    """Read height and width off the arguments of a spatial transformer, whose first is "b c h w"."""
+    hidden = args[0] if args else next(iter(kwargs.values()))
+    return int(hidden.shape[-2]), int(hidden.shape[-1])
+
+
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Compute in the dtype of the operands, and make plain tensors, whatever mode the sampler runs in.
+
+    Autocast would multiply float32 in half precision, and sums that outlive a call must not be inference tensors.
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _read_cross(out: _Out, seen: _Seen) -> None:
+    kinds = out.want.kinds if seen.row.branch == "cond" else frozenset[Kind]()
+    if "k" in kinds:
+        out.send(seen.tag("k"), seen.k.clone())
+    if "qk" in kinds:
+        maps = cross_map(seen.q, seen.k, seen.scale)
+        out.send(seen.tag("qk"), maps.unflatten(2, seen.shape))
+    if "word" in out.want.kinds and seen.row.branch in out.want.branches:
+        out.heat.add(seen.row, "word", cross_mean(seen.q, seen.k, seen.scale).unflatten(1, seen.shape))
+
+
+def _read_self(out: _Out, seen: _Seen) -> None:
+    if seen.row.branch != "cond":
+        return
+    height, width = seen.shape
+    if not seen.q.shape[1] == seen.k.shape[1] == height * width:
+        raise HostError(
+            f"self-attention has {seen.q.shape[1]} queries and {seen.k.shape[1]} keys for a map of {width}x{height}; "
+            "token merging, or another extension, leaves some out"
+        )
+    if "self" in out.want.kinds:
+        queries = _lattice(out.want.lattice, seen.shape).to(seen.q.device)
+        maps = self_map(seen.q, seen.k, seen.scale, queries.flatten())
+        out.send(seen.tag("self"), maps.unflatten(1, queries.shape).unflatten(-1, seen.shape))
+    if "gaze" in out.want.kinds:
+        gaze = self_gaze(seen.q, seen.k, seen.scale, seen.shape)
+        out.send(seen.tag("gaze"), gaze.unflatten(0, seen.shape))
+    if "point" in out.want.kinds:
+        places = [_cell(y, height) * width + _cell(x, width) for x, y in out.want.points]
+        queries = torch.tensor(places, device=seen.q.device)
+        maps = self_map(seen.q, seen.k, seen.scale, queries).mean(0)
+        out.heat.add(seen.row, "point", maps.unflatten(-1, seen.shape))
+
+
+def _lattice(side: int, shape: tuple[int, int]) -> Tensor:
+    """Spread points evenly over a map, in the middle of equal parts: indices "row column" of places."""
+    rows, columns = ([_cell((i + 0.5) / side, length) for i in range(side)] for length in shape)
+    return torch.tensor(rows)[:, None] * shape[1] + torch.tensor(columns)
+
+
+def _cell(place: float, length: int) -> int:
+    """Find the cell that a fraction of a length lies in."""
+    return min(int(place * length), length - 1)

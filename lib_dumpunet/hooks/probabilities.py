@@ -1,0 +1,76 @@
+"""Attention maps from the queries and keys of one layer and one image: softmax(q·kᵀ·scale), in float32.
+
+Layers compute their output without ever holding the probabilities, so these are computed anew, for what was asked
+alone. A self-attention matrix has queries × queries entries for each head, a gigabyte and more for large images; it is
+gone through in slices of which one is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+SLICE_BYTES = 16 << 20  # of probabilities; softmax needs the same again. Larger slices were not faster.
+PARTS = 16  # rows and columns that the keys of a "gaze" are summed over, at most
+
+
+def split_heads(projected: Tensor, heads: int) -> Tensor:
+    """View "token (head dim)", what ``to_q`` and ``to_k`` put out, as "head token dim"."""
+    return projected.unflatten(-1, (heads, -1)).transpose(0, 1)
+
+
+def cross_map(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Compute how much each query looks at each token: "head query dim", "head token dim" -> "head token query"."""
+    parts = list(_cross_slices(q, k, scale))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def cross_mean(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Compute ``cross_map`` averaged over heads: "token query"."""
+    return torch.cat([part.mean(0) for part in _cross_slices(q, k, scale)], dim=1)
+
+
+def self_map(q: Tensor, k: Tensor, scale: float, queries: Tensor) -> Tensor:
+    """Compute where some queries look: indices "n" of queries -> "head n key"."""
+    return torch.softmax(_logits(q[:, queries], k, scale), dim=-1)
+
+
+def self_gaze(q: Tensor, k: Tensor, scale: float, shape: tuple[int, int]) -> Tensor:
+    """Compute where each query looks, averaged over heads and summed over parts of the map.
+
+    Parts are ``PARTS`` rows and columns at most: as many numbers for each query however large the map, and they still
+    add up to 1.
+
+    Args:
+        shape: height and width of the map; there are height × width queries and keys.
+    Returns:
+        "query row column".
+    """
+    into_rows, into_columns = (_membership(length, q.device) for length in shape)
+    step = max(1, SLICE_BYTES // (4 * q.shape[0] * k.shape[1]))
+    parts = []
+    for start in range(0, q.shape[1], step):
+        logits = _logits(q[:, start : start + step], k, scale)
+        seen = torch.softmax(logits, dim=-1).mean(0).unflatten(-1, shape)
+        parts.append(into_rows.T @ (seen @ into_columns))
+    return torch.cat(parts)
+
+
+def _cross_slices(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
+    step = max(1, SLICE_BYTES // (4 * k.shape[0] * k.shape[1]))
+    for start in range(0, q.shape[1], step):
+        yield torch.softmax(_logits(k, q[:, start : start + step], scale), dim=1)
+
+
+def _logits(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Multiply "head n dim" by "head m dim" into "head n m"; in float32, as 16 bits overflow in some models."""
+    return (a.float() * scale) @ b.float().transpose(1, 2)
+
+
+def _membership(length: int, device: torch.device) -> Tensor:
+    """Tell which part each of ``length`` rows belongs to: "row part", one 1 in each row."""
+    count = min(length, PARTS)
+    part = torch.arange(length, device=device) * count // length
+    return torch.nn.functional.one_hot(part, count).float()

@@ -1,0 +1,122 @@
+"""What all hooks that read have in common: whose rows to take, how to copy them, and what to do when that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lib_dumpunet.blocks import spans
+from lib_dumpunet.captures import Branch, Capture
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.ports import Clock, Row
+
+log = logging.getLogger("dumpunet")
+
+Emit = Callable[[Capture], None]
+Report = Callable[[DumpUNetError], None]
+Ready = Callable[[], None]
+
+
+class Picker:
+    """Chooses the rows of a U-Net call that are to be read.
+
+    Of several calls within one step, the first that has an image's row counts.
+    """
+
+    def __init__(self, steps: Container[int], clock: Clock, branches: Sequence[Branch] = ("cond",)) -> None:
+        self._steps, self._clock, self._branches = steps, clock, branches
+        self._step = 0
+        self._seen: set[Row] = set()
+
+    def pick(self, count: int) -> tuple[int, dict[int, Row]]:
+        """Give the step, and the owner of each row to take from a batch of ``count`` rows.
+
+        Raises:
+            HostError: if the clock expects another number of rows.
+        """
+        moment = self._clock.now()
+        if moment.step < 1 or moment.step not in self._steps:
+            return moment.step, {}
+        if moment.step != self._step:
+            self._step = moment.step
+            self._seen.clear()
+        if len(moment.rows) != count:
+            raise HostError(f"the U-Net's batch has {count} rows where {len(moment.rows)} were expected")
+        picked: dict[int, Row] = {}
+        for index, row in enumerate(moment.rows):
+            if row.branch in self._branches and row not in self._seen:
+                picked[index] = row
+                self._seen.add(row)
+        return moment.step, picked
+
+
+class Tap(Protocol):
+    """A hook on a part of a block; ``fired`` tells whether it has ever been reached."""
+
+    block: str
+    fired: bool
+
+
+@contextmanager
+def guarded(block: str, stop: Report) -> Iterator[None]:
+    """Keep a fault of reading away from the sampler: whatever it is, the image must come out."""
+    try:
+        yield
+    except Exception as error:
+        log.debug("reading block %s failed", block, exc_info=True)
+        stop(HostError(f"block {block} could not be read ({error})", remedy="The image is not affected."))
+
+
+class FirstCall:
+    """Checks, after the first U-Net call, that every tap was reached; ``what`` says what would have come from it."""
+
+    def __init__(self, taps: Sequence[Tap], stop: Report, what: str = "") -> None:
+        self._taps, self._stop, self._what = taps, stop, what
+        self._done = False
+
+    def __call__(self, _: Tensor) -> None:
+        dead = tuple(dict.fromkeys(tap.block for tap in self._taps if not tap.fired))
+        if dead and not self._done:
+            self._stop(
+                HostError(
+                    f"nothing came from {self._what}{spans(dead)} in the first U-Net call, so capturing was stopped",
+                    remedy="Likely causes: torch.compile, TensorRT or another replacement of the U-Net, or an "
+                    "extension that skips these blocks. Switch it off and try again.",
+                )
+            )
+        self._done = True
+
+
+def copy_rows(batch: Tensor, rows: Sequence[int]) -> tuple[Tensor, Ready]:
+    """Copy rows of a tensor "b ..." to the CPU, and give a function that waits until the copy is complete.
+
+    A copy is made even on the CPU: FreeU and ControlNet change block outputs in place.
+    """
+    first, last = rows[0], rows[-1]
+    if last - first + 1 != len(rows):
+        return to_cpu(batch.detach()[list(rows)])
+    part = batch.detach()[first : last + 1]
+    return to_cpu(part.clone() if part.device.type == "cpu" else part)
+
+
+def to_cpu(tensor: Tensor) -> tuple[Tensor, Ready]:
+    """Bring a tensor to the CPU, as it is if it is there, and give a function that waits until it has arrived.
+
+    From a CUDA device it goes to pinned memory and is not waited for, so that sampling goes on.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.to("cpu"), _done
+    target = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+    target.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(tensor.device))
+    return target, event.synchronize
+
+
+def _done() -> None:
+    return None

@@ -1,0 +1,370 @@
+"""Attention is read as the layers compute it, from the right rows, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from torch import Tensor, nn
+
+from lib_dumpunet.captures import AXES, Capture, Tag
+from lib_dumpunet.errors import DumpUNetError, UnsupportedModelError
+from lib_dumpunet.hooks.attention import AttentionWant, capture_attention
+from lib_dumpunet.hooks.heat import Heat
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.ports import Row
+from lib_dumpunet.unet.sites import Unet, describe
+from tests.unets import CONTEXT, FakeClock, diffusers_unet, hook_count, sdxl_unet, twins, unet_inputs
+
+ROWS = [(0, "uncond"), (1, "uncond"), (0, "cond"), (1, "cond")]
+KINDS = frozenset({"k", "qk", "vqk", "self", "gaze", "word", "point"})
+UNETS = {"sd1": lambda: diffusers_unet("sd1"), "sd2": lambda: diffusers_unet("sd2"), "sdxl": sdxl_unet}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def call(module: nn.Module, batch: int = 4, height: int = 16, width: int = 24) -> Tensor:
+    dtype = next(module.parameters()).dtype
+    latents, time, context = unet_inputs(batch, height, width)
+    more: dict[str, Any] = {}
+    if getattr(module.config, "addition_embed_type", None):
+        more["added_cond_kwargs"] = {
+            "text_embeds": torch.ones(batch, CONTEXT, dtype=dtype),
+            "time_ids": torch.ones(batch, 6, dtype=dtype),
+        }
+    with torch.no_grad():
+        return module(latents.to(dtype), time, context.to(dtype), **more).sample
+
+
+@dataclass
+class Reading:
+    """What was read in a ``with``."""
+
+    seen: dict[Tag, Tensor] = field(default_factory=dict)
+    problems: list[DumpUNetError] = field(default_factory=list)
+    heat: Heat = field(default_factory=Heat)
+
+
+@contextmanager
+def reading(
+    unet: Unet,
+    kinds: frozenset[str] = KINDS,
+    rows: Sequence[tuple[int, str]] = ROWS,
+    *,
+    blocks: tuple[str, ...] | None = None,
+    clock: FakeClock | None = None,
+    **want: Any,
+) -> Iterator[Reading]:
+    result = Reading()
+
+    def keep(capture: Capture) -> None:
+        capture.ready()
+        assert capture.tag not in result.seen
+        assert capture.tensor.ndim == len(AXES[capture.tag.kind])
+        result.seen[capture.tag] = capture.tensor
+
+    wanted = AttentionWant(blocks or unet.order.names, {1}, kinds, points=((0.9, 0.1),), **want)
+    clock = clock or FakeClock(1, rows)
+    with capture_attention(unet, wanted, clock, keep, result.problems.append) as result.heat:
+        yield result
+
+
+@dataclass
+class Layer:
+    """Query, key and value of one attention layer "row head token dim", by its weights and its inputs alone."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+
+    @property
+    def scores(self) -> Tensor:
+        """Probabilities "row head query key", computed the plain way in float64."""
+        return torch.softmax(self.q.double() @ self.k.double().mT * self.scale, dim=-1)
+
+
+def layers(unet: Unet, attention: str) -> dict[tuple[str, int], Layer]:
+    """Run the U-Net once and work out each layer's query, key and value from what goes into the layer."""
+    inputs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+    modules: dict[tuple[str, int], Any] = {}
+    with HookSet() as hooks:
+        for site in unet.sites:
+            for layer in site.layers:
+                key = (layer.block, layer.number)
+                modules[key] = getattr(layer, attention)
+
+                def note(args: tuple[Any, ...], kwargs: dict[str, Any], key: Any = key) -> None:
+                    context = kwargs.get("encoder_hidden_states")
+                    inputs[key] = (args[0], args[0] if context is None else context)
+
+                hooks.before(modules[key], note)
+        call(unet.module)
+    found = {}
+    for key, (hidden, context) in inputs.items():
+        module = modules[key]
+
+        def split(x: Tensor, heads: int = module.heads) -> Tensor:
+            return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+        with torch.no_grad():
+            q, k, v = module.to_q(hidden), module.to_k(context), module.to_v(context)
+        found[key] = Layer(split(q), split(k), split(v), (q.shape[-1] // module.heads) ** -0.5)
+    return found
+
+
+@pytest.fixture(scope="module", params=list(UNETS))
+def unet(request: pytest.FixtureRequest) -> Unet:
+    return describe(UNETS[request.param]())
+
+
+@pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_every_layer_equals_a_plain_computation(unet: Unet, dtype: torch.dtype, processor: Any) -> None:
+    unet.module.to(dtype)
+    unet.module.set_attn_processor(processor())
+    with reading(unet) as read:
+        call(unet.module)
+    assert read.problems == []
+    reference = layers(unet, "cross_attention")
+    assert {(t.block, t.site) for t in read.seen if t.kind == "qk"} == set(reference)
+    for (block, site), layer in reference.items():
+        for image, row in ((0, 2), (1, 3)):
+            qk = read.seen[Tag(image, 1, block, "qk", site)]
+            height, width = qk.shape[2:]
+            assert width / height == 1.5
+            assert qk.dtype == torch.float32
+            expected = layer.scores[row].transpose(1, 2).unflatten(2, (height, width))
+            torch.testing.assert_close(qk.double(), expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(qk.sum(1), torch.ones(len(qk), height, width), rtol=0, atol=1e-5)
+            key = read.seen[Tag(image, 1, block, "k", site)]
+            assert torch.equal(key, layer.k[row])
+            assert key.dtype == dtype
+            attended = (layer.scores[row] @ layer.v[row].double()).transpose(0, 1).flatten(1)
+            vqk = read.seen[Tag(image, 1, block, "vqk", site)]
+            assert vqk.dtype == dtype
+            tolerance = TOLERANCE[dtype]
+            torch.testing.assert_close(
+                vqk.double(), attended.T.unflatten(1, (height, width)), rtol=tolerance, atol=tolerance
+            )
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_self_attention_equals_a_plain_computation(unet: Unet, dtype: torch.dtype) -> None:
+    unet.module.to(dtype)
+    with reading(unet, lattice=2) as read:
+        call(unet.module)
+    for (block, site), layer in layers(unet, "self_attention").items():
+        maps = read.seen[Tag(1, 1, block, "self", site)]
+        height, width = maps.shape[3:]
+        scores = layer.scores[3].unflatten(1, (height, width)).unflatten(-1, (height, width))
+        rows, columns = ([(2 * i + 1) * length // 4 for i in range(2)] for length in (height, width))
+        expected = scores[:, rows][:, :, columns]
+        torch.testing.assert_close(maps.double(), expected, rtol=0, atol=1e-6)
+        gaze = read.seen[Tag(1, 1, block, "gaze", site)]
+        assert gaze.shape == (height, width, min(height, 16), min(width, 16))
+        torch.testing.assert_close(gaze.sum((2, 3)), torch.ones(height, width), rtol=0, atol=1e-5)
+        if width <= 16:
+            torch.testing.assert_close(gaze.double(), scores.mean(0), rtol=0, atol=1e-6)
+
+
+def test_keys_of_a_large_map_are_summed_over_equal_parts() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    with reading(unet, blocks=("IN01",)) as read:
+        call(unet.module, 4, 32, 40)
+    gaze = read.seen[Tag(0, 1, "IN01", "gaze")]
+    assert gaze.shape == (32, 40, 16, 16)
+    with reading(unet, blocks=("IN01",), lattice=1) as read:
+        call(unet.module, 4, 32, 40)
+    exact = read.seen[Tag(0, 1, "IN01", "self")].mean(0)[0, 0]  # where the middle looks
+    column = [i * 16 // 40 for i in range(40)]
+    for y in range(16):
+        for x in range(16):
+            part = exact[2 * y : 2 * y + 2, [i for i in range(40) if column[i] == x]].sum()
+            torch.testing.assert_close(gaze[16, 20, y, x], part, rtol=1e-4, atol=1e-7)
+
+
+def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Unet) -> None:
+    unet.module.float()
+    clock = FakeClock(1, ROWS)
+    with reading(unet, branches=("cond", "uncond"), clock=clock) as read:
+        call(unet.module)
+    cross = layers(unet, "cross_attention")
+    finest = max(round((layer.q.shape[2] / 1.5) ** 0.5) for layer in cross.values())
+    size = (finest, finest * 3 // 2)
+    for row, index in ((Row(1, "cond"), 3), (Row(0, "uncond"), 0)):
+        maps = [
+            layer.scores[index].mean(0).T.unflatten(1, _shape(layer.q.shape[2])).float()
+            for layer in cross.values()
+        ]
+        expected = torch.stack(
+            [nn.functional.interpolate(m[None], size, mode="bilinear", align_corners=False)[0] for m in maps]
+        ).mean(0)
+        torch.testing.assert_close(read.heat.mean(row, "word"), expected, rtol=1e-4, atol=1e-6)
+    points = read.heat.mean(Row(0, "cond"), "point")
+    assert points is not None
+    assert points.shape == (1, *size)
+    middle = [layer for (block, _), layer in layers(unet, "self_attention").items() if block == "M00"]
+    with reading(unet, blocks=("M00",)) as read:
+        call(unet.module)
+    height, width = _shape(middle[0].q.shape[2])
+    query = int(0.1 * height) * width + int(0.9 * width)
+    looks = torch.stack([layer.scores[2][:, query].mean(0) for layer in middle]).mean(0)
+    expected = looks.unflatten(0, (height, width)).float()
+    torch.testing.assert_close(read.heat.mean(Row(0, "cond"), "point"), expected[None], rtol=1e-4, atol=1e-6)
+
+
+def _shape(queries: int) -> tuple[int, int]:
+    height = round((queries / 1.5) ** 0.5)
+    return height, queries // height
+
+
+def test_heat_is_kept_for_each_image_until_it_is_forgotten() -> None:
+    heat = Heat()
+    ones = torch.ones(2, 3, 4)
+    for image in (0, 1):
+        heat.add(Row(image, "cond"), "word", ones * image)
+        heat.add(Row(image, "cond"), "word", 3 * ones)
+    assert heat.images == [0, 1]
+    assert torch.equal(heat.mean(Row(1, "cond"), "word"), 2 * ones)
+    heat.forget(0)
+    assert heat.images == [1]
+    assert heat.mean(Row(0, "cond"), "word") is None
+
+
+def test_the_other_layout_gives_the_same_maps() -> None:
+    original, copy = (describe(module) for module in twins("sd1"))
+    with reading(copy) as expected:
+        call(copy.module, 4, 16, 16)
+    latents, time, context = unet_inputs(4, 16, 16)
+    with reading(original) as read, torch.inference_mode():
+        original.module(latents, time, context=context)
+    assert read.problems == []
+    assert list(read.seen) == list(expected.seen)
+    for tag, tensor in read.seen.items():
+        torch.testing.assert_close(tensor, expected.seen[tag], rtol=1e-3, atol=1e-4)
+
+
+def test_output_is_untouched_and_hooks_are_gone(unet: Unet) -> None:
+    plain = call(unet.module)
+    with reading(unet) as read:
+        seen = call(unet.module)
+    assert read.seen
+    assert torch.equal(plain, seen)
+    assert hook_count(unet.module) == 0
+
+
+def test_sums_outlive_inference_mode_and_autocast_changes_nothing() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    clock = FakeClock(1, ROWS)
+    with reading(unet, frozenset({"qk", "word"}), blocks=("M00",), clock=clock) as plain:
+        call(unet.module)
+    with reading(unet, frozenset({"qk", "word"}), blocks=("M00",), clock=clock) as read:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            call(unet.module)
+        assert read.seen[Tag(0, 1, "M00", "qk")].dtype == torch.float32
+        sums = read.seen[Tag(0, 1, "M00", "qk")].sum(1)
+        torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
+        clock.rows = [(row[0] + 2, row[1]) for row in ROWS]
+        call(unet.module)
+        for image in (0, 2):
+            assert read.heat.mean(Row(image, "cond"), "word") is not None
+    assert read.problems == plain.problems == []
+
+
+def test_of_two_evaluations_in_a_step_the_first_counts() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    with reading(unet, frozenset({"qk", "word"}), blocks=("M00",)) as read:
+        call(unet.module)
+        first = read.heat.mean(Row(0, "cond"), "word")
+        call(unet.module)
+    assert len(read.seen) == 2
+    assert torch.equal(read.heat.mean(Row(0, "cond"), "word"), first)
+
+
+def test_a_call_that_broke_off_is_not_paired_with_the_next() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    attention = next(s for s in unet.sites if s.block == "M00").layers[0].cross_attention
+    with reading(unet, frozenset({"qk"}), blocks=("M00",)) as read:
+
+        def fail(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        handle = attention.to_k.register_forward_pre_hook(fail)
+        with pytest.raises(ZeroDivisionError):
+            call(unet.module)
+        handle.remove()
+        call(unet.module)
+    with reading(unet, frozenset({"qk"}), blocks=("M00",)) as expected:
+        call(unet.module)
+    for tag, tensor in read.seen.items():
+        assert torch.equal(tensor, expected.seen[tag])
+    assert len(read.seen) == 2
+
+
+def test_fused_projections_are_refused_with_the_call_that_undoes_it() -> None:
+    module = diffusers_unet("sd1")
+    module.fuse_qkv_projections()
+    for kinds in ({"qk"}, {"self"}, {"vqk"}):
+        with (
+            pytest.raises(UnsupportedModelError, match=r"unfuse_qkv_projections\(\)"),
+            reading(describe(module), frozenset(kinds)),
+        ):
+            pass
+    assert hook_count(module) == 0
+    module.unfuse_qkv_projections()
+    with reading(describe(module), frozenset({"qk"})) as read:
+        call(module)
+    assert read.seen
+
+
+def test_merged_tokens_stop_self_attention_alone() -> None:
+    module = diffusers_unet("sd1")
+    unet = describe(module)
+    attention = next(s for s in unet.sites if s.block == "IN01").layers[0].self_attention
+    whole = attention.processor
+
+    class Merging:
+        """Attends with every second place and gives each result to two."""
+
+        def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return whole(attn, hidden_states[:, ::2], *args, **kwargs).repeat_interleave(2, dim=1)
+
+    attention.set_processor(Merging())
+    with reading(unet, frozenset({"qk", "self"}), blocks=("IN01", "M00")) as read:
+        call(module)
+    (problem,) = read.problems
+    assert "192 queries" in str(problem)
+    assert "token merging" in str(problem)
+    assert {tag.kind for tag in read.seen} == {"qk"}
+
+
+def test_layers_that_are_never_reached_are_named(unet: Unet) -> None:
+    class Other(nn.Module):
+        def __init__(self, inner: UNet2DConditionModel) -> None:
+            super().__init__()
+            self.conv_in, self.mid_block = inner.conv_in, inner.mid_block
+            self.down_blocks, self.up_blocks = inner.down_blocks, inner.up_blocks
+
+        def forward(self, latents: Tensor) -> Tensor:
+            return latents
+
+    other = describe(Other(unet.module))
+    block = next(site.block for site in other.sites if site.layers)
+    with reading(other, frozenset({"qk", "self"}), blocks=(block,)) as read:
+        other.module(torch.zeros(1))
+    assert len(read.problems) == 2
+    assert all(f"the attention layers of {block}" in str(problem) for problem in read.problems)
+
+
+def test_blocks_without_attention_give_nothing() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    with reading(unet, blocks=("IN00", "OUT00")) as read:
+        call(unet.module)
+    assert not read.seen
+    assert not read.problems
