@@ -6,9 +6,9 @@ a query for each place where the text or the latents are looked at; maps are pro
     feature   "c h w"                        output of a block
     k         "head token dim"               keys of a cross-attention layer, in the model's dtype
     qk        "head token h w"               how much each place looks at each token; over tokens it adds up to 1
-    vqk       "c h w"                        what a cross-attention layer gets out of the text, all heads, model's dtype
+    vqk       "c h w"                        what a layer gets out of the text, all heads, in the model's dtype
     self      "head row column h w"          where the points of a lattice "row column" look, in self-attention
-    gaze      "h w row column"               where each place looks, head mean, summed over "row column" parts of the map
+    gaze      "h w row column"               where each place looks: head mean, summed over parts of the map
     pca       "component h w"                first three principal components of self-attention
     word      "h w"                          how much each place looks at a word: mean of heads, layers and steps
     point     "h w"                          where a point of the image looks: mean of heads, layers and steps
@@ -16,6 +16,7 @@ a query for each place where the text or the latents are looked at; maps are pro
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -54,6 +55,30 @@ class Tag:
     site: int = 0
     name: str = ""
     branch: Branch = "cond"
+
+    @property
+    def stem(self) -> str:
+        """Start of the names of files: ``000-OUT11-020``, ``000-IN07-020-qk2`` (second layer), ``000-word-red_circle``.
+
+        Different tags have different stems, on file systems that ignore case too.
+        """
+        if self.kind in ("word", "point"):
+            what = "negative" if self.branch == "uncond" else self.kind
+            return f"{self.image:03}-{what}-{slug(self.name)}"
+        layer = "" if self.kind == "feature" else f"-{self.kind}{self.site + 1 if self.site else ''}"
+        return f"{self.image:03}-{self.block}-{self.step:03}{layer}"
+
+
+LONGEST_SLUG = 40  # characters
+
+
+def slug(text: str) -> str:
+    """Make a text fit for a file name: letters and digits of any script, all else ``_``; told apart by a hash."""
+    folded = text.casefold()
+    kept = "".join(c if c.isalnum() else "_" for c in folded)[:LONGEST_SLUG]
+    if kept.replace("_", " ") == folded:
+        return kept
+    return f"{kept}_{hashlib.blake2b(folded.encode('utf-8', 'replace'), digest_size=3).hexdigest()}"
 
 
 def _nothing() -> None:

@@ -36,7 +36,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to show: ``title`` says what it is (``"unet"``, ``"unet-average"``), ``info`` its captions by name."""
+    """A picture to show: ``title`` tells those of one tag apart (``"average"``), ``info`` has its captions by name."""
 
     image: Image.Image
     tag: Tag
@@ -51,7 +51,7 @@ class Picture:
     @property
     def stem(self) -> str:
         """File name without ending, the same for every host: ``000-OUT11-020-unet``."""
-        return f"{self.tag.image:03}-{self.tag.block}-{self.tag.step:03}-{self.title}"
+        return f"{self.tag.stem}-{self.title}" if self.title else self.tag.stem
 
 
 class Host(Protocol):

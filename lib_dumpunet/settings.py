@@ -18,6 +18,7 @@ METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom 
 TRANSFORMS = {"auto01": "Auto [0,1]", "auto11": "Auto [-1,1]", "linear": "Linear", "sigmoid": "Sigmoid"}
 AVERAGES = {"disable": "disable", "sum": "sum", "1-norm": "1-norm", "2-norm": "2-norm"}
 FORMATS = {"bin": "bin (raw float32)", "npy": "npy", "safetensors": "safetensors"}
+ATTENTIONS = {"k": "K", "qk": "Q*K", "vqk": "V*Q*K", "self": "self Q*K", "words": "words"}
 FORMULAS = {"rgb": ("abs(v)", "abs(v)", "abs(v)"), "hsl": ("(2+v)/3", "1.0", "0.5")}
 
 
@@ -39,7 +40,8 @@ def option(
 ) -> Any:
     """Declare a field.
 
-    ``choices`` maps each value to the name that people read, ``limits`` are inclusive. ``flag`` is the option of the
+    ``choices`` maps each value to the name that people read; a field that is a tuple takes any of them.
+    ``limits`` are inclusive. ``flag`` is the option of the
     command line, the field's own name if None; fields with the same flag share it, their values joined by commas.
     """
     metadata = {
@@ -68,12 +70,13 @@ def check_fields(settings: Any) -> None:
 
 
 def _check_choice(f: Field[Any], value: object) -> None:
-    if value not in f.metadata["choices"]:
-        raise SettingsError(
-            f"{value!r} is not one of its choices",
-            remedy=f"Use {', '.join(f.metadata['choices'])}.",
-            field=f.metadata["label"],
-        )
+    for part in value if isinstance(value, tuple) else (value,):
+        if part not in f.metadata["choices"]:
+            raise SettingsError(
+                f"{part!r} is not one of its choices",
+                remedy=f"Use {', '.join(f.metadata['choices'])}.",
+                field=f.metadata["label"],
+            )
 
 
 def _check_limits(f: Field[Any], value: float) -> None:
@@ -183,6 +186,73 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
+class AttentionSettings:
+    """What is taken from the attention layers, and how it is drawn."""
+
+    kinds: tuple[str, ...] = option(
+        (),
+        "Output features",
+        "what to draw of attention, joined by commas: keys (k), how each place looks at each token (qk), what it gets "
+        "out of the text (vqk), where places look in the picture (self), where each word lands (words)",
+        choices=ATTENTIONS,
+        flag="attention",
+    )
+    layers: str = option(
+        "",
+        "Attention layers",
+        "blocks whose attention to look at; empty means all that have any",
+        placeholder="eg. IN04-IN08,OUT09",
+        flag="attention-layers",
+    )
+    steps: str = option(
+        "",
+        "Attention steps",
+        "sampling steps whose attention to look at; empty means all",
+        placeholder="eg. 1,5-20(+5)",
+        flag="attention-steps",
+    )
+    average: str = option(
+        "disable",
+        "Show map averaged over heads",
+        "one more picture, over all heads, by the formulas of the averaged map",
+        choices=AVERAGES,
+        flag="attention-average",
+    )
+    words: str = option(
+        "",
+        "Words",
+        "words or phrases of the prompt to make heatmaps of, joined by commas; empty means all but function words",
+        placeholder="eg. red circle, square",
+    )
+    negative_words: str = option(
+        "",
+        "Negative words",
+        "the same for the negative prompt; * means all but function words, empty means none",
+        placeholder="eg. blurry",
+        flag="negative-words",
+    )
+    lattice: int = option(
+        8, "Lattice", "points in a row and in a column whose looks self-attention shows", limits=(1, 32)
+    )
+    points: str = option(
+        "",
+        "Points",
+        "points of the image as X,Y in pixels, with blanks between: a heatmap of where each looks",
+        placeholder="eg. 120,80 200,200",
+    )
+    color: ColorSettings = field(default_factory=ColorSettings)
+    dump: DumpSettings = field(default_factory=DumpSettings)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def enabled(self) -> bool:
+        """Tell whether anything of attention is asked for; words and points count without their kind too."""
+        return bool(self.kinds or self.words.strip() or self.negative_words.strip() or self.points.strip())
+
+
+@dataclass(frozen=True)
 class GenerateSettings:
     """How the standalone host samples an image; a webui has fields of its own for these."""
 
@@ -221,3 +291,4 @@ class Settings:
     """All that a user can ask of one run."""
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    attention: AttentionSettings = field(default_factory=AttentionSettings)

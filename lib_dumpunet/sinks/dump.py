@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.captures import AXES, Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.settings import FORMATS
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
 from lib_dumpunet.sinks.manifest import Entry, Manifest
-from lib_dumpunet.sinks.names import bin_name, channel_name, npy_name, safetensors_name
+from lib_dumpunet.sinks.names import bin_name, channel_name, key_of, npy_name, safetensors_name
 
 _T = TypeVar("_T")
 _NUMPY = (torch.float16, torch.float32, torch.float64)
@@ -35,8 +35,9 @@ class DumpRequest:
 
     ``prompts``, ``negative_prompts`` and ``seeds`` go by image; a single one holds for all images. ``blocks`` is the
     model's block table, name to whatever describes it in JSON, such as ``{"input": [4, 64, 64], "output": [320, 64,
-    64]}``. ``expected`` are the blocks that come for each image and step, so that a file of all of them can be
-    written as soon as the last one has come.
+    64]}``. ``tokens`` are the columns of the maps, the text of each by prompt; ``attention`` tells of which blocks and
+    steps words and points are means. ``expected`` are the keys of what comes for each image and step (see ``key_of``),
+    so that a file of all of it can be written as soon as the last one has come.
     """
 
     prompts: Sequence[str] = ()
@@ -46,6 +47,8 @@ class DumpRequest:
     steps: int = 0
     model: str = ""
     blocks: Mapping[str, Any] = field(default_factory=dict)
+    tokens: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    attention: Mapping[str, Any] = field(default_factory=dict)
     expected: frozenset[str] = frozenset()
 
     def about_image(self, image: int) -> dict[str, Any]:
@@ -58,18 +61,25 @@ class DumpRequest:
 
     def about_run(self) -> dict[str, Any]:
         """Tell what holds for all images."""
-        blocks = dict(self.blocks)
-        return {"sampler": self.sampler, "steps": self.steps, "model": self.model, "blocks": blocks}
+        about = {
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "model": self.model,
+            "blocks": dict(self.blocks),
+        }
+        more = {"tokens": dict(self.tokens), "attention": dict(self.attention)}
+        return about | {key: value for key, value in more.items() if value}
 
 
 class DumpSink:
     """Write every capture into a folder, with a ``manifest.json`` that lists the files.
 
-    - ``bin``: raw little-endian float32, one file for each channel, its rows one after another.
-    - ``npy``: one array "c h w" for each image, block and step, in the model's dtype; where NumPy has none such
-      (bfloat16), in float32, which holds every value exactly.
+    - ``bin``: raw little-endian float32, one file for each channel (of attention: each index of the first axis), its
+      rows one after another.
+    - ``npy``: one array for each tensor: a block's features "c h w" for each image and step, in the model's dtype;
+      where NumPy has none such (bfloat16), in float32, which holds every value exactly.
     - ``safetensors``: one file for each image and step, a tensor for each block in the model's dtype, with prompt,
-      seed, sampler, block table and step as metadata; written when the last expected block has come, else at the end.
+      seed, sampler, block table and step as metadata; written when the last expected one has come, else at the end.
 
     A folder can take any number of runs: none overwrites another's files. ``bin`` names hold the time at which the
     run started, moved on by a second if another run has it; other names get ``-2``, ``-3`` ... from the second run
@@ -129,6 +139,7 @@ class DumpSink:
 
     def _write_bin(self, tag: Tag, tensor: Tensor) -> None:
         array = tensor.float().numpy().astype("<f4", order="C", copy=False)
+        array = array[None] if array.ndim < 3 else array
         pattern = bin_name(tag, self._manifest.started)
         for channel, rows in enumerate(array):
             write_whole(self._folder / channel_name(pattern, channel), [rows.data])
@@ -147,7 +158,7 @@ class DumpSink:
         path = self._folder / name
         with self._file_locks.setdefault((group.image, group.step), threading.Lock()):
             tensors = _read_all(path) if path.exists() else {}
-            tensors.update({tag.block: _storable(tensor) for tag, tensor in group.tensors.items()})
+            tensors.update({key_of(tag): _storable(tensor) for tag, tensor in group.tensors.items()})
             write_whole(path, _safetensors(tensors, self._metadata(group)))
         size = sum(tensor.nbytes for tensor in group.tensors.values())
         self._list([self._entry(tag, name, t, _storable(t).dtype) for tag, t in group.tensors.items()], size)
@@ -165,6 +176,8 @@ class DumpSink:
             "image": tag.image,
             "step": tag.step,
             "block": tag.block,
+            **_details(tag),
+            "axes": list(AXES[tag.kind]),
             "shape": list(tensor.shape),
             "dtype": dtype_name(stored),
             "source_dtype": dtype_name(tensor.dtype),
@@ -220,7 +233,7 @@ class _Groups:
             group = self._open.pop(key, None) or _Group(*key)
             group.tensors[tag] = tensor
             group.fed = self._count
-            complete = self._expected and self._expected <= {tag.block for tag in group.tensors}
+            complete = self._expected and self._expected <= set(map(key_of, group.tensors))
             if not complete:
                 self._open[key] = group  # at the end, so that the one that waits longest stands first
             stale = [key for key, other in self._open.items() if self._count - other.fed > _STALE]
@@ -230,6 +243,15 @@ class _Groups:
         """Give out what is left, one by one, so that the memory of each is free before the next."""
         while self._open:
             yield self._open.pop(next(iter(self._open)))
+
+
+def _details(tag: Tag) -> dict[str, Any]:
+    """Tell what a feature has not: which layer of the block, or which word of which prompt, or which point."""
+    if tag.kind == "word":
+        return {"word": tag.name, "prompt_part": "negative" if tag.branch == "uncond" else "positive"}
+    if tag.kind == "point":
+        return {"point": tag.name}
+    return {} if tag.kind == "feature" else {"layer": tag.site}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -3,11 +3,15 @@
     {"generator": "Dump U-Net", "version": 1,
      "runs":  [{"run": 1, "started": 1700000000, "format": "npy", "sampler": ..., "blocks": {...}}, ...],
      "files": [{"file": "000-IN00-001.npy", "run": 1, "kind": "feature", "image": 0, "step": 1, "block": "IN00",
-                "shape": [320, 64, 64], "dtype": "float16", "source_dtype": "float16",
+                "axes": ["channel", "height", "width"], "shape": [320, 64, 64],
+                "dtype": "float16", "source_dtype": "float16",
                 "prompt": ..., "negative_prompt": ..., "seed": ...}, ...]}
 
-One entry for each tensor. A ``bin`` entry stands for its channel files, ``file`` then holds ``{channel:04}`` in place
-of the number, 0 to ``shape[0] - 1``. ``dtype`` is that of the file, ``source_dtype`` that of the model.
+One entry for each tensor; ``captures.py`` says what each kind is. Attention has the number of its ``layer`` in the
+block, a word its ``word``, a point its ``point``, both with step 0 and no block, as they are means over steps and
+blocks. A ``bin`` entry stands for its channel files, ``file`` then holds ``{channel:04}`` in place of the number,
+0 to ``shape[0] - 1`` (one file for a shape of two numbers). ``dtype`` is that of the file, ``source_dtype`` that of
+the model.
 """
 
 from __future__ import annotations
@@ -67,7 +71,7 @@ def file_names(entry: Entry) -> Iterator[str]:
     if CHANNEL not in entry["file"]:
         yield entry["file"]
         return
-    for channel in range(entry["shape"][0]):
+    for channel in range(entry["shape"][0] if len(entry["shape"]) > 2 else 1):
         yield channel_name(entry["file"], channel)
 
 
@@ -85,7 +89,7 @@ class Manifest:
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder = folder
-        self._lines: dict[tuple[str, str], str] = {}
+        self._lines: dict[tuple[Any, ...], str] = {}
         self._other_lines: list[str] = []
         self._other_runs: list[dict[str, Any]] = []
         self._known: tuple[int, ...] | None = None
@@ -104,7 +108,7 @@ class Manifest:
             OSError: the manifest cannot be written.
             SettingsError: someone put another file in its place.
         """
-        new = {(entry["file"], entry["block"]): _line({**entry, "run": self.run}) for entry in entries}
+        new = {_key(entry): _line({**entry, "run": self.run}) for entry in entries}
         with self._state:
             self._lines.update(new)
         if time.monotonic() >= self._next and self._writing.acquire(blocking=False):
@@ -167,6 +171,12 @@ class Manifest:
         except FileNotFoundError:
             return None
         return info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _key(entry: Entry) -> tuple[Any, ...]:
+    """What tells the entry of one tensor from all others."""
+    details = (entry.get(name) for name in ("kind", "layer", "word", "prompt_part", "point"))
+    return (entry["file"], entry["block"], *details)
 
 
 def _line(value: dict[str, Any]) -> str:

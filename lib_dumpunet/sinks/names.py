@@ -1,8 +1,14 @@
-"""Names of dumped files, written and read in one place.
+"""Names of dumped files, and of tensors in a file, written and read in one place.
 
-bin          {image:03}-{block}-{step:03}-{channel:04}-{unix time}.bin
-npy          {image:03}-{block}-{step:03}.npy           second run of a folder: {image:03}-{block}-{step:03}-2.npy
-safetensors  {image:03}-{step:03}.safetensors           second run of a folder: {image:03}-{step:03}-2.safetensors
+What a tensor is makes the start of its file's name (``Tag.stem``):
+
+    feature            {image:03}-{block}-{step:03}
+    attention layer    {image:03}-{block}-{step:03}-{kind}, and the number of the layer from a block's second on
+    word or point      {image:03}-{word | negative | point}-{its text}
+
+    bin                {stem}-{channel:04}-{unix time}.bin
+    npy                {stem}.npy                            second run of a folder: {stem}-2.npy
+    safetensors        {image:03}-{step:03}.safetensors      second run of a folder: {image:03}-{step:03}-2.safetensors
 """
 
 from __future__ import annotations
@@ -10,28 +16,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lib_dumpunet.captures import Tag
+from lib_dumpunet.captures import Branch, Kind, Tag
 
 CHANNEL = (
     "{channel:04}"  # stands for the channel's number in the manifest, which has one entry for all of them
 )
+LAYER_KINDS: tuple[Kind, ...] = ("k", "qk", "vqk", "self", "pca")
 
-_IMAGE, _BLOCK, _STEP = r"(?P<image>\d{3,})", r"(?P<block>[A-Z]+\d+)", r"(?P<step>\d{3,})"
+_LAYER = rf"(?:-(?P<kind>{'|'.join(LAYER_KINDS)})(?P<layer>\d+)?)?"
+_HEAT = r"(?P<heat>word|negative|point)-(?P<name>[^-]+)"
+_PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-(?P<step>\d{{3,}}){_LAYER}|{_HEAT})"
 _RUN = r"(?:-(?P<run>\d+))?"
 _PATTERNS = (
-    re.compile(rf"{_IMAGE}-{_BLOCK}-{_STEP}-(?P<channel>\d{{4,}})-(?P<time>\d+)\.bin"),
-    re.compile(rf"{_IMAGE}-{_BLOCK}-{_STEP}{_RUN}\.npy"),
-    re.compile(rf"{_IMAGE}-{_STEP}{_RUN}\.safetensors"),
+    re.compile(rf"{_PLACE}-(?P<channel>\d{{4,}})-(?P<time>\d+)\.bin"),
+    re.compile(rf"{_PLACE}{_RUN}\.npy"),
+    re.compile(rf"(?P<image>\d{{3,}})-(?P<step>\d{{3,}}){_RUN}\.safetensors"),
 )
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a file name tells; ``block``, ``channel`` and ``time`` are there in the formats that have them."""
+    """What a file name tells; ``tag`` is None for a file of many tensors, ``channel`` and ``time`` are those of bin."""
 
     image: int
     step: int
-    block: str | None
+    tag: Tag | None
     channel: int | None
     time: int | None
     run: int
@@ -44,28 +53,63 @@ def parse_name(name: str) -> Name | None:
         return None
     parts = match.groupdict()
     channel, time = (None if parts.get(key) is None else int(parts[key]) for key in ("channel", "time"))
-    image, step, run = int(parts["image"]), int(parts["step"]), int(parts.get("run") or 1)
-    return Name(image, step, parts.get("block"), channel, time, run)
+    image, step, run = int(parts["image"]), int(parts["step"] or 0), int(parts.get("run") or 1)
+    return Name(image, step, _tag(parts), channel, time, run)
+
+
+def _tag(parts: dict[str, str | None]) -> Tag | None:
+    image = int(parts["image"] or 0)
+    heat, name, block = parts.get("heat"), parts.get("name"), parts.get("block")
+    if heat is not None:
+        branch: Branch = "uncond" if heat == "negative" else "cond"
+        return Tag(image, 0, "", "point" if heat == "point" else "word", 0, name or "", branch)
+    if block is None:
+        return None
+    kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), "feature")
+    return Tag(image, int(parts["step"] or 0), block, kind, int(parts["layer"] or 1) - 1)
 
 
 def bin_name(tag: Tag, time: int) -> str:
     """Name the channel files of one tensor, with ``CHANNEL`` in place of the number."""
-    return f"{tag.image:03}-{tag.block}-{tag.step:03}-{CHANNEL}-{time}.bin"
+    return f"{tag.stem}-{CHANNEL}-{time}.bin"
 
 
 def npy_name(tag: Tag, run: int) -> str:
     """Name the file of one tensor."""
-    return f"{tag.image:03}-{tag.block}-{tag.step:03}{_suffix(run)}.npy"
+    return f"{tag.stem}{_suffix(run)}.npy"
 
 
 def safetensors_name(image: int, step: int, run: int) -> str:
-    """Name the file of all blocks of one image and step."""
+    """Name the file of all tensors of one image and step; step 0 has the words and points."""
     return f"{image:03}-{step:03}{_suffix(run)}.safetensors"
 
 
 def channel_name(pattern: str, channel: int) -> str:
     """Put a channel's number into a name of ``bin_name``."""
     return pattern.replace(CHANNEL, f"{channel:04}")
+
+
+def key_of(tag: Tag) -> str:
+    """Name a tensor within the file of its image and step: ``OUT11``, ``IN07.qk.1``, ``word.cond.red circle``."""
+    if tag.kind in ("word", "point"):
+        return f"{tag.kind}.{tag.branch}.{tag.name}"
+    return tag.block if tag.kind == "feature" else f"{tag.block}.{tag.kind}.{tag.site}"
+
+
+def tag_of_key(key: str, image: int, step: int) -> Tag:
+    """Read what ``key_of`` has written.
+
+    Raises:
+        ValueError: for another key.
+    """
+    first, *rest = key.split(".", 2)
+    if not rest:
+        return Tag(image, step, first)
+    second, third = rest
+    if first in ("word", "point"):
+        kind: Kind = "point" if first == "point" else "word"
+        return Tag(image, step, "", kind, 0, third, "uncond" if second == "uncond" else "cond")
+    return Tag(image, step, first, LAYER_KINDS[LAYER_KINDS.index(second)], int(third))
 
 
 def _suffix(run: int) -> str:

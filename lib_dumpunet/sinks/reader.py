@@ -17,7 +17,7 @@ from torch import Tensor
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.sinks.manifest import Entry, file_names, read_manifest
-from lib_dumpunet.sinks.names import Name, bin_name, parse_name
+from lib_dumpunet.sinks.names import Name, bin_name, key_of, parse_name, tag_of_key
 
 _log = logging.getLogger("dumpunet")
 _ENDINGS = (".bin", ".npy", ".safetensors")
@@ -26,7 +26,7 @@ _DAMAGES = (ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A tensor out of a dump: "c h w" in the dtype that the model had, where the dump tells it.
+    """A tensor out of a dump, with the axes of its kind, in the dtype that the model had, where the dump tells it.
 
     ``tag`` is None for an array that some other program wrote; ``run`` is the number in the folder's manifest.
     """
@@ -89,13 +89,13 @@ def _in_folder(folder: Path) -> list[_Source]:
     return sorted(found, key=_order)
 
 
-def _order(source: _Source) -> tuple[int, int, int, str]:
+def _order(source: _Source) -> tuple[int, Tag]:
     """Sort by run and tag; block names sort in forward order by themselves: IN, M, OUT."""
     name = parse_name(source.paths[0].name)
     if source.tag is not None:
-        return source.run or 0, source.tag.image, source.tag.step, source.tag.block
+        return source.run or 0, source.tag
     assert name is not None
-    return source.run or 0, name.image, name.step, ""
+    return source.run or 0, Tag(name.image, name.step, "")
 
 
 def _entries(folder: Path) -> list[Entry] | None:
@@ -112,8 +112,19 @@ def _from_entry(folder: Path, entry: Entry) -> _Source:
     if Path(entry["file"]).name != entry["file"]:
         raise SettingsError(f"{folder} has a manifest that names a file elsewhere: {entry['file']}")
     paths = tuple(folder / name for name in file_names(entry))
-    tag = Tag(entry["image"], entry["step"], entry["block"], entry.get("kind", "feature"))
-    return _Source(paths, tag, entry["run"], tuple(entry["shape"]), entry.get("source_dtype"))
+    return _Source(paths, _tag_of(entry), entry["run"], tuple(entry["shape"]), entry.get("source_dtype"))
+
+
+def _tag_of(entry: Entry) -> Tag:
+    return Tag(
+        entry["image"],
+        entry["step"],
+        entry["block"],
+        entry.get("kind", "feature"),
+        entry.get("layer", 0),
+        entry.get("word") or entry.get("point") or "",
+        "uncond" if entry.get("prompt_part") == "negative" else "cond",
+    )
 
 
 def _from_files(paths: list[Path]) -> list[_Source]:
@@ -137,13 +148,12 @@ def _by_file(entries: list[Entry]) -> dict[str, Entry]:
 
 def _from_group(paths: tuple[Path, ...], known: dict[str, Entry]) -> _Source:
     name = parse_name(paths[0].name)
-    if name is None or name.block is None:
+    if name is None or name.tag is None:
         return _Source(paths, run=None if name is None else name.run)
-    tag = Tag(name.image, name.step, name.block)
-    entry = known.get(paths[0].name if name.time is None else bin_name(tag, name.time))
+    entry = known.get(paths[0].name if name.time is None else bin_name(name.tag, name.time))
     if entry is None:
-        return _Source(paths, tag, None if name.time else name.run)
-    return _Source(paths, tag, entry["run"], tuple(entry["shape"]), entry.get("source_dtype"))
+        return _Source(paths, name.tag, None if name.time else name.run)
+    return _Source(paths, _tag_of(entry), entry["run"], tuple(entry["shape"]), entry.get("source_dtype"))
 
 
 def _group_channels(paths: list[Path]) -> list[tuple[Path, ...]]:
@@ -164,13 +174,13 @@ def _group_channels(paths: list[Path]) -> list[tuple[Path, ...]]:
     return groups
 
 
-def _channel_order(name: Name, path: Path) -> tuple[str, int, int, str, int, int]:
-    return str(path.parent), name.image, name.step, name.block or "", name.time or 0, name.channel or 0
+def _channel_order(name: Name, path: Path) -> tuple[str, str, int, int]:
+    assert name.tag is not None
+    return str(path.parent), name.tag.stem, name.time or 0, name.channel or 0
 
 
 def _same_tensor(last: Name, name: Name) -> bool:
-    same = (last.image, last.step, last.block) == (name.image, name.step, name.block)
-    return same and (name.channel or 0) > (last.channel or 0)
+    return last.tag == name.tag and (name.channel or 0) > (last.channel or 0)
 
 
 def _check_channels(source: _Source) -> None:
@@ -205,19 +215,21 @@ def _read_npy(path: Path) -> Tensor:
 
 
 def _read_bin(source: _Source, shape: tuple[int, int] | None) -> Tensor:
-    known = source.shape[1:] if source.shape is not None else shape
-    height, width = known or _square(source.paths[0])
-    channels = np.empty((len(source.paths), height, width), np.float32)
+    """Put channel files together: "c h w", or the shape that the manifest tells."""
+    known = None if source.shape is None else source.shape[1:] if len(source.shape) > 2 else source.shape
+    each = known or shape or _square(source.paths[0])
+    channels = np.empty((len(source.paths), *each), np.float32)
     for channel, path in zip(channels, source.paths, strict=True):
         with _told(path):
             size = path.stat().st_size
-            if size != 4 * height * width:
+            if size != 4 * math.prod(each):
                 raise SettingsError(
-                    f"{path} holds {size / 4:g} values, not {height}×{width}",
+                    f"{path} holds {size / 4:g} values, not {'×'.join(map(str, each))}",
                     remedy="Give the height and width of its map.",
                 )
-            channel[...] = np.fromfile(path, "<f4").reshape(height, width)
-    return torch.from_numpy(channels)
+            channel[...] = np.fromfile(path, "<f4").reshape(each)
+    whole = torch.from_numpy(channels)
+    return whole[0] if source.shape is not None and len(source.shape) < 3 else whole
 
 
 def _square(path: Path) -> tuple[int, int]:
@@ -244,9 +256,9 @@ def _read_safetensors(source: _Source) -> Iterator[Loaded]:
                 f"{path} is a safetensors file of another program", remedy="Give files of a dump."
             )
         image, step, run = (int(about[key]) for key in ("image", "step", "run"))
-        for block in sorted(file.keys()) if source.tag is None else [source.tag.block]:
-            tensor = file.get_tensor(block).clone()  # or the file would stay open with the tensor
-            yield Loaded(tensor, source.paths, Tag(image, step, block), run)
+        for key in sorted(file.keys()) if source.tag is None else [key_of(source.tag)]:
+            tensor = file.get_tensor(key).clone()  # or the file would stay open with the tensor
+            yield Loaded(tensor, source.paths, tag_of_key(key, image, step), run)
 
 
 @contextmanager

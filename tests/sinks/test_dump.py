@@ -8,6 +8,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from lib_dumpunet.sinks import dump, files
 from lib_dumpunet.sinks.base import Fanout
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.files import prepare_folder
+from lib_dumpunet.sinks.names import key_of
 from lib_dumpunet.sinks.reader import load_dump
 
 Make = Callable[..., list[Capture]]
@@ -58,6 +60,74 @@ def test_what_is_dumped_comes_back(
     for capture in made:
         assert back[capture.tag].dtype == dtype
         assert torch.equal(back[capture.tag], capture.tensor)
+
+
+ATTENTION = {
+    Tag(0, 1, "IN07", "k"): (2, 7, 4),
+    Tag(0, 1, "IN07", "qk"): (2, 7, 3, 5),
+    Tag(0, 1, "IN07", "qk", 9): (2, 7, 3, 5),
+    Tag(0, 1, "IN07", "vqk"): (8, 3, 5),
+    Tag(0, 1, "IN07", "self"): (2, 4, 4, 3, 5),
+    Tag(0, 1, "IN07", "pca"): (3, 3, 5),
+    Tag(0, 1, "IN07"): (5, 3, 5),
+    Tag(0, 0, "", "word", 0, "red circle"): (3, 5),
+    Tag(0, 0, "", "word", 0, "red-circle"): (3, 5),
+    Tag(0, 0, "", "word", 0, "猫.の.耳"): (3, 5),
+    Tag(0, 0, "", "word", 0, "red circle", "uncond"): (3, 5),
+    Tag(0, 0, "", "point", 0, "12,80"): (3, 5),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_attention_comes_back_with_its_axes(tmp_path: Path, kind: str, request_: DumpRequest) -> None:
+    made = [Capture(tag, torch.randn(shape)) for tag, shape in ATTENTION.items()]
+    request_ = replace(request_, expected=frozenset(map(key_of, [tag for tag in ATTENTION if tag.step])))
+    write(tmp_path, kind, request_, made)
+    back = {loaded.tag: loaded.tensor for loaded in load_dump(tmp_path)}
+    assert back.keys() == ATTENTION.keys()
+    for capture in made:
+        assert torch.equal(back[capture.tag], capture.tensor)
+    for entry in entries(tmp_path):
+        axes, shape = entry["axes"], entry["shape"]
+        assert isinstance(axes, list)
+        assert isinstance(shape, list)
+        assert len(axes) == len(shape)
+    words = [entry for entry in entries(tmp_path) if entry["kind"] == "word"]
+    assert {(e["word"], e["prompt_part"]) for e in words} == {
+        ("red circle", "positive"),
+        ("red-circle", "positive"),
+        ("猫.の.耳", "positive"),
+        ("red circle", "negative"),
+    }
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_attention_is_found_by_file_names_where_the_manifest_is_gone(
+    tmp_path: Path, kind: str, request_: DumpRequest
+) -> None:
+    plain = [tag for tag in ATTENTION if tag.kind != "word" or tag.name == "red circle"]
+    square = {tag: (*ATTENTION[tag][:-2], 3, 3) for tag in plain}
+    del square[Tag(0, 1, "IN07", "k")]
+    if kind == "bin":  # it holds no shape, so that a tensor's cells are guessed to be square
+        square = {tag: shape[-3:] for tag, shape in square.items() if len(shape) == 3}
+    made = [Capture(tag, torch.randn(shape)) for tag, shape in square.items()]
+    write(tmp_path, kind, request_, made)
+    (tmp_path / "manifest.json").unlink()
+    back = {loaded.tag: loaded.tensor for loaded in load_dump(tmp_path)}
+    stems = {tag.stem for tag in back if tag is not None}
+    # A name that was made fit for a file is known as the file bears it.
+    assert {stem.partition("_")[0] for stem in stems} == {tag.stem.partition("_")[0] for tag in square}
+    for tag, tensor in back.items():
+        assert tag is not None
+        if tag.kind not in ("word", "point"):
+            assert torch.equal(tensor, next(c.tensor for c in made if c.tag == tag))
+
+
+def test_stems_differ_on_file_systems_that_ignore_case() -> None:
+    names = ["red circle", "red_circle", "red-circle", "Red Circle!", "red circle?", "猫", "a" * 60, "a" * 61]
+    stems = {Tag(0, 0, "", "word", 0, name).stem.casefold() for name in names}
+    assert len(stems) == len(names)
+    assert all(stem.replace("-", "").replace("_", "").isalnum() and len(stem) < 64 for stem in stems)
 
 
 def test_bin_has_the_original_layout(tmp_path: Path, request_: DumpRequest) -> None:
@@ -151,6 +221,7 @@ def test_manifest_tells_what_a_file_is(tmp_path: Path, request_: DumpRequest, ca
         "image": 0,
         "step": 1,
         "block": "M00",
+        "axes": ["channel", "height", "width"],
         "shape": [5, 8, 6],
         "dtype": "float32",
         "source_dtype": "bfloat16",
