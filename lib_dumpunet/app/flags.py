@@ -43,7 +43,9 @@ class Option:
         """The default as one would write it; nothing for what is off unless the flag is given."""
         if getattr(self.kind, "enabled", True) is False:
             return ""
-        values = [m.default for m in self.members]
+        values: list[Any] = [m.default for m in self.members]
+        if self.takes_any:
+            (values,) = values
         return ",".join(f"{v:g}" if isinstance(v, float) else "" if v is None else str(v) for v in values)
 
     @property
@@ -55,6 +57,11 @@ class Option:
     def is_list(self) -> bool:
         """Whether the flag takes several values in one text."""
         return len(self.members) > 1 or self.hint not in (str, int, float, bool)
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether the flag takes any number of its choices."""
+        return self.is_list and bool(self.choices)
 
 
 def options(kind: type, *, skip: Iterable[str] = ()) -> Iterator[Option]:
@@ -105,6 +112,8 @@ def _arguments(option: Option) -> dict[str, Any]:
     arguments: dict[str, Any] = {"help": text.replace("%", "%%"), "default": None}
     if option.hint is bool:
         arguments["action"] = argparse.BooleanOptionalAction
+    elif option.takes_any:
+        arguments["metavar"] = ",".join(option.choices)
     elif option.choices:
         arguments["choices"] = option.choices
     elif len(option.members) > 1:
@@ -117,7 +126,14 @@ def _arguments(option: Option) -> dict[str, Any]:
 
 
 def _split(option: Option, given: str) -> dict[str, Any]:
-    """Take a flag's text apart: numbers for several fields, or the formulas of a single one."""
+    """Take a flag's text apart: choices or formulas of a single field, or numbers for several fields."""
+    if option.takes_any:
+        chosen = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
+        unknown = [part for part in chosen if part not in option.choices]
+        if unknown:
+            remedy = f"Use {', '.join(option.choices)}, joined by commas."
+            raise SettingsError(f"there is no {unknown[0]!r}", remedy=remedy, field=f"--{option.flag}")
+        return {option.members[0].name: chosen}
     texts = len(option.members) == 1
     parts = [part.strip() for part in given.split(SEPARATOR[texts])]
     wanted = 3 if texts else len(option.members)

@@ -6,12 +6,20 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.flags import add_settings, options, read_settings
 from lib_dumpunet.app.models import add_model_flags, load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import select_steps
-from lib_dumpunet.settings import DumpSettings, FeatureSettings, GenerateSettings, Settings
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    ColorSettings,
+    DumpSettings,
+    FeatureSettings,
+    GenerateSettings,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,12 +28,17 @@ if TYPE_CHECKING:
     from lib_dumpunet.ports import Picture
 
 
+SHARED = tuple(option.flag for kind in (ColorSettings, DumpSettings) for option in options(kind))
+"""Flags of colours and dumps: features and attention have the same on the command line."""
+
+
 def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "generate",
         help="make images, with pictures of what the U-Net's blocks do",
-        description="Make images, with pictures (and files) of what each U-Net block puts out.",
+        description="Make images, with pictures (and files) of what each U-Net block puts out, of attention, and of "
+        "where words land. Blocks, steps and averaged maps of attention are those of the features unless given.",
     )
     parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
     parser.add_argument(
@@ -34,6 +47,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     add_model_flags(parser)
     add_settings(parser, GenerateSettings)
     add_settings(parser, FeatureSettings, skip=("enabled", "path"))
+    add_settings(parser, AttentionSettings, skip=SHARED)
     return parser
 
 
@@ -42,21 +56,36 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     sampling = read_settings(args, GenerateSettings)
     dump = DumpSettings() if args.dump is None else DumpSettings(enabled=True, format=args.dump)
     features = read_settings(args, FeatureSettings, dump=dump)
-    check_early(features, sampling.steps)
+    attention = read_attention(args, features)
+    settings = Settings(features, attention)
+    check_early(settings, sampling.steps)
     pipe = load(args, terminal)
-    return produce(pipe, args.prompt, sampling, Settings(features), args.out, terminal)
+    return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
 
 
-def check_early(features: FeatureSettings, steps: int) -> None:
+def read_attention(args: argparse.Namespace, features: FeatureSettings) -> AttentionSettings:
+    """Make the settings of attention; what is not given for it is as for features."""
+    attention = read_settings(args, AttentionSettings, color=features.color, dump=features.dump)
+    return replace(
+        attention,
+        layers=features.layers if args.attention_layers is None else attention.layers,
+        steps=features.steps if args.attention_steps is None else attention.steps,
+        average=features.average if args.attention_average is None else attention.average,
+    )
+
+
+def check_early(settings: Settings, steps: int) -> None:
     """Find the mistakes that need no model before the time is spent to load it.
 
     Raises:
-        SettingsError: for steps or a formula that cannot be read.
+        SettingsError: for steps, points or a formula that cannot be read.
     """
     from lib_dumpunet.image.colorize import compile_channels
 
-    select_steps(features.steps, steps)
-    compile_channels(features.color)
+    select_steps(settings.features.steps, steps)
+    select_steps(settings.attention.steps, steps, field="Attention steps")
+    parse_points(settings.attention.points)
+    compile_channels(settings.features.color)
 
 
 def produce(
@@ -68,21 +97,23 @@ def produce(
     terminal: Terminal,
 ) -> int:
     """Generate into a folder and tell what came out; returns the exit code."""
-    from lib_dumpunet.app.overview import Overview
+    from lib_dumpunet.app.overview import Overview, WordSheet
     from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
     from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
     folder = open_results(out)
-    if settings.features.dump.enabled:
-        dump = replace(settings.features.dump, path=str(folder.dump))
-        settings = replace(settings, features=replace(settings.features, dump=dump))
+    settings = Settings(
+        replace(settings.features, dump=replace(settings.features.dump, path=str(folder.dump))),
+        replace(settings.attention, dump=replace(settings.attention.dump, path=str(folder.dump))),
+    )
     with terminal.progress("Sampling") as progress:
-        overview = Overview(describe(pipe.unet).order)
+        overview, words = Overview(describe(pipe.unet).order), WordSheet(job.prompts[0], sampling.negative)
 
         def show(picture: Picture) -> None:
             overview.add(picture)
+            words.add(picture)
             parameters = f"{job.parameters(picture.tag.image)}, {picture.caption}"
             folder.save_picture(picture, {"parameters": parameters})
 
@@ -90,12 +121,12 @@ def produce(
             folder.save_image(f"{number:03}", image, {"parameters": job.parameters(number)})
 
         outcome = generate(pipe, job, settings, Outlet(keep, show, progress))
-    sheet = overview.draw()
-    if sheet is not None:
-        try:
-            folder.save_overview(sheet, {"parameters": job.parameters(0)})
-        except HostError as error:
-            outcome.problems.append(error)
+    for name, sheet in (("overview", overview.draw()), ("words", words.draw())):
+        if sheet is not None:
+            try:
+                folder.save_sheet(name, sheet, {"parameters": job.parameters(0)})
+            except HostError as error:
+                outcome.problems.append(error)
     _tell(folder, outcome.problems, {"seeds": list(job.seeds)}, terminal)
     return 1 if outcome.problems else 0
 
@@ -107,17 +138,19 @@ def _tell(
         terminal.error(problem)
     dumped = folder.dump.is_dir()
     lines = [f"Results in {folder.path}", f"  images    {', '.join(p.name for p in folder.images)}"]
-    if folder.pictures:
-        lines.append(f"  features  {len(folder.pictures)} pictures in {folder.path / 'features'}")
-    if folder.overview is not None:
-        lines.append(f"  overview  {folder.overview}")
+    for room, pictures in sorted(folder.by_room().items()):
+        lines.append(f"  {room.ljust(9)} {len(pictures)} pictures in {folder.path / room}")
+    lines += [f"  {'overview'.ljust(9)} {sheet}" for sheet in folder.sheets.values()]
     if dumped:
         lines.append(f"  dump      {folder.dump / 'manifest.json'}")
     data = {
         "folder": str(folder.path),
         "images": [str(p) for p in folder.images],
         "pictures": [str(p) for p in sorted(folder.pictures)],
-        "overview": None if folder.overview is None else str(folder.overview),
+        **{
+            name: str(folder.sheets[name]) if name in folder.sheets else None
+            for name in ("overview", "words")
+        },
         "dump": str(folder.dump) if dumped else None,
         "problems": [str(p) for p in problems],
         **data,

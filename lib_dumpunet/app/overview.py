@@ -1,4 +1,4 @@
-"""One picture of all average maps: a column for each block, a row for each step."""
+"""Pictures of many: all average maps, a column for each block and a row for each step; and all words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import threading
 from PIL import Image, ImageDraw, ImageFont
 
 from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.image.overlay import contact_sheet
 from lib_dumpunet.ports import Picture
 
 CELL = 64  # pixels; maps of all resolutions are brought to this width
 GAP = 4
 HEAD = 18
 SIDE = 56
+WORDS_IN_A_ROW = 4
 MOST_ROWS = 50  # of more steps, only every second, third, ... is shown
 
 
@@ -52,6 +55,29 @@ class Overview:
                 if (block, step) in self._maps:
                     sheet.paste(self._maps[block, step], (SIDE + column * across, HEAD + row * down))
         return sheet
+
+
+class WordSheet:
+    """Collects the words and points over the first image as they come, and lays them out in its prompts' order."""
+
+    def __init__(self, prompt: str, negative: str) -> None:
+        self._texts = {"cond": prompt.lower(), "uncond": negative.lower()}
+        self._pictures: dict[Tag, Image.Image] = {}
+        self._lock = threading.Lock()
+
+    def add(self, picture: Picture) -> None:
+        """Take a picture if it is a word or point over the first image."""
+        if picture.tag.kind in ("word", "point") and not picture.title and picture.tag.image == 0:
+            with self._lock:
+                self._pictures[picture.tag] = picture.image
+
+    def draw(self) -> Image.Image | None:
+        """Lay the pictures out, the prompt's words first; None if none came."""
+        pictures = [self._pictures[tag] for tag in sorted(self._pictures, key=self._place)]
+        return contact_sheet(pictures, min(len(pictures), WORDS_IN_A_ROW)) if pictures else None
+
+    def _place(self, tag: Tag) -> tuple[bool, str, int, str]:
+        return tag.kind == "point", tag.branch, self._texts[tag.branch].find(tag.name), tag.name
 
 
 def _cell(image: Image.Image) -> Image.Image:

@@ -13,6 +13,8 @@ from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
 
+ROOMS = {"feature": "features", "word": "words", "point": "points"}
+"""Folders by the kind of what their pictures show; layers of attention are in ``attention``."""
 MARK = ".dumpunet-run"
 """An empty file that says that a run's results are in this folder."""
 
@@ -24,7 +26,7 @@ class ResultFolder:
         self.path = path
         self.images: list[Path] = []
         self.pictures: list[Path] = []
-        self.overview: Path | None = None
+        self.sheets: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     @property
@@ -40,16 +42,24 @@ class ResultFolder:
 
     def save_picture(self, picture: Picture, info: dict[str, str]) -> None:
         """Write a picture of what was seen; several threads may do so at once."""
-        path = self.path / "features" / f"{picture.stem}.png"
+        path = self.path / ROOMS.get(picture.tag.kind, "attention") / f"{picture.stem}.png"
         path.parent.mkdir(exist_ok=True)
         self._write(path, picture.image, info)
         with self._lock:
             self.pictures.append(path)
 
-    def save_overview(self, sheet: Image.Image, info: dict[str, str]) -> None:
-        """Write the picture of all average maps."""
-        self.overview = self.path / "overview.png"
-        self._write(self.overview, sheet, info)
+    def save_sheet(self, name: str, sheet: Image.Image, info: dict[str, str]) -> None:
+        """Write a picture of many, such as that of all average maps."""
+        path = self.path / f"{name}.png"
+        self._write(path, sheet, info)
+        self.sheets[name] = path
+
+    def by_room(self) -> dict[str, list[Path]]:
+        """Group the pictures by the folder that they are in."""
+        rooms: dict[str, list[Path]] = {}
+        for path in self.pictures:
+            rooms.setdefault(path.parent.name, []).append(path)
+        return rooms
 
     def _write(self, path: Path, image: Image.Image, info: dict[str, str]) -> None:
         data = png_bytes(image, info)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from PIL import Image
+
 from lib_dumpunet.blocks import SD1
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.image.average import average
 from lib_dumpunet.image.colorize import compile_channels
-from lib_dumpunet.image.draw import draw_features, png_bytes
+from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
-from lib_dumpunet.settings import FeatureSettings
+from lib_dumpunet.settings import AttentionSettings, FeatureSettings
+from lib_dumpunet.sinks.attention import AttentionSink
 from lib_dumpunet.sinks.files import prepare_folder, write_whole
+from lib_dumpunet.sinks.names import LAYER_KINDS
+from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.reader import Loaded, load_dump
 
 
@@ -32,14 +38,10 @@ def draw_files(
     folder = prepare_folder(out)
     written: list[Path] = []
     for loaded, tensor_name in _chosen(files, settings, size):
-        tensor = loaded.tensor if loaded.tensor.ndim == 3 else loaded.tensor[None]
-        ratio = tensor.shape[2] / tensor.shape[1]
-        mean = average(tensor, settings.average)
-        for name, what in ((f"{tensor_name}-average", mean), (tensor_name, tensor)):
-            if what is not None:
-                data = png_bytes(draw_features(what, settings.color, ratio), {})
-                write_whole(folder / f"{name}.png", [data])
-                written.append(folder / f"{name}.png")
+        for title, image in _draw(loaded, settings):
+            name = f"{tensor_name}-average" if "average" in title else tensor_name
+            write_whole(folder / f"{name}.png", [png_bytes(image, {})])
+            written.append(folder / f"{name}.png")
         tick(len(written))
     if not written:
         raise SettingsError(
@@ -47,6 +49,20 @@ def draw_files(
             remedy="Leave out --layers or --save-steps.",
         )
     return written
+
+
+def _draw(loaded: Loaded, settings: FeatureSettings) -> list[tuple[str, Image.Image]]:
+    """Draw a tensor as it is drawn while generating; what is of no known kind, as features."""
+    tensor = loaded.tensor if loaded.tensor.ndim > 2 else loaded.tensor[None]
+    ratio = tensor.shape[-1] / tensor.shape[-2]
+    pictures: list[Picture] = []
+    tag = loaded.tag or Tag(0, 0, "")
+    if tag.kind in LAYER_KINDS:
+        attention = AttentionSettings(average=settings.average, color=settings.color)
+        AttentionSink(attention, lambda _: (), ratio, pictures.append).accept(Capture(tag, tensor))
+    else:
+        PictureSink(settings, ratio, pictures.append).accept(Capture(Tag(0, 0, tag.block), tensor))
+    return [(picture.title, picture.image) for picture in pictures]
 
 
 def _chosen(
@@ -57,11 +73,16 @@ def _chosen(
     blocks = select_blocks(settings.layers, SD1, field="--layers") if settings.layers.strip() else None
     used: set[str] = set()
     for loaded in load_dump(files, shape=size):
-        if loaded.tag is not None and (
-            loaded.tag.step not in steps or (blocks is not None and loaded.tag.block not in blocks)
+        tag = loaded.tag
+        # A word or a point has no block: it is of no single block and step.
+        if (
+            tag is not None
+            and tag.block
+            and not (tag.step in steps and (blocks is None or tag.block in blocks))
         ):
             continue
-        if loaded.tensor.ndim not in (2, 3) or 0 in loaded.tensor.shape:
+        is_layer = tag is not None and tag.kind in LAYER_KINDS
+        if (loaded.tensor.ndim not in (2, 3) and not is_layer) or 0 in loaded.tensor.shape:
             raise SettingsError(
                 f"{loaded.paths[0]} holds an array of shape {tuple(loaded.tensor.shape)}",
                 remedy="Give arrays (channels, height, width) or (height, width).",
@@ -77,8 +98,10 @@ def _chosen(
 def _name(loaded: Loaded) -> str:
     """Name a picture after its file, and after the block where a file holds several."""
     stem = loaded.paths[0].stem
+    if loaded.tag is not None and loaded.tag.kind != "feature" and loaded.paths[0].suffix != ".npy":
+        return loaded.tag.stem
     if loaded.paths[0].suffix == ".safetensors" and loaded.tag is not None:
         return f"{stem}-{loaded.tag.block}"
     if len(loaded.paths) > 1 and loaded.tag is not None:
-        return f"{loaded.tag.image:03}-{loaded.tag.block}-{loaded.tag.step:03}"
+        return loaded.tag.stem
     return stem

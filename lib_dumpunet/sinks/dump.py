@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_dumpunet.captures import AXES, Capture, Tag
+from lib_dumpunet.captures import AXES, Capture, Kind, Tag
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.settings import FORMATS
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
@@ -72,7 +72,7 @@ class DumpRequest:
 
 
 class DumpSink:
-    """Write every capture into a folder, with a ``manifest.json`` that lists the files.
+    """Write every capture of some ``kinds`` into a folder, with a ``manifest.json`` that lists the files.
 
     - ``bin``: raw little-endian float32, one file for each channel (of attention: each index of the first axis), its
       rows one after another.
@@ -89,13 +89,19 @@ class DumpSink:
         SettingsError: the folder cannot be used, or the format is unknown.
     """
 
-    def __init__(self, folder: str | Path, file_format: str, request: DumpRequest) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        file_format: str,
+        request: DumpRequest,
+        kinds: frozenset[Kind] = frozenset(AXES),
+    ) -> None:
         if file_format not in FORMATS:
             choices = ", ".join(FORMATS)
             raise SettingsError(f"{file_format!r} is not a format", remedy=f"Use {choices}.", field="Format")
         self._folder = prepare_folder(folder)
         self._request = request
-        self._format = file_format
+        self._format, self._kinds = file_format, kinds
         self._groups = _Groups(request.expected)
         self._file_locks: dict[tuple[int, int], threading.Lock] = {}
         self._count = threading.Lock()
@@ -114,6 +120,8 @@ class DumpSink:
         Raises:
             HostError: it cannot be written.
         """
+        if capture.tag.kind not in self._kinds:
+            return
         with self._told():
             tensor = capture.tensor.detach()
             if self._format == "bin":

@@ -15,7 +15,7 @@ Show = Callable[[Picture], None]
 
 
 class PictureSink:
-    """Draw each capture as a grid of its channels, and the average map ahead of it if one is asked for.
+    """Draw each block's features as a grid of its channels, and the average map ahead of it if one is asked for.
 
     ``ratio`` is width / height of the generated image, which the grid comes as near to as it can.
 
@@ -31,6 +31,8 @@ class PictureSink:
 
     def accept(self, capture: Capture) -> None:
         """Draw one capture; pictures are independent of each other, so no state is kept."""
+        if capture.tag.kind != "feature":
+            return
         mean = average(capture.tensor, self._settings.average)
         if mean is not None:
             image = draw_features(mean, self._settings.color, self._ratio)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib_dumpunet.captures import Tag
 from lib_dumpunet.sinks.reader import load_dump
 
 
@@ -273,3 +274,80 @@ def test_many_steps_keep_the_overview_small() -> None:
     sheet = overview.draw()
     assert sheet is not None
     assert sheet.height < 40 * (MOST_ROWS + 1)
+
+
+def test_generate_draws_attention_where_the_features_are_chosen(run: Any, tmp_path: Path) -> None:
+    result = run(
+        "generate", "a red circle", *QUICK, "-o", tmp_path, "--layers", "IN00,IN01,OUT09", "--save-steps", 2,
+        "--average", "sum", "--attention", "k,qk,vqk,self,words", "--points", "10,20", "--dump", "safetensors",
+        "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    stems = {f"{Path(p).parent.name}/{Path(p).stem}" for p in result.data["pictures"]}
+    layers = {
+        f"attention/000-{block}-002-{kind}"
+        for block in ("IN01", "OUT09")
+        for kind in ("k", "k-average", "qk", "qk-average", "vqk", "vqk-average", "self", "pca")
+    }
+    assert {stem for stem in stems if stem.startswith("attention")} == layers
+    heat = {
+        "words/000-word-red",
+        "words/000-word-circle",
+        f"points/{Tag(0, 0, '', 'point', 0, '10x20').stem}",
+    }
+    rest = {stem for stem in stems if not stem.startswith(("attention", "features"))}
+    assert rest == heat | {f"{stem}-layer" for stem in heat}
+    assert opened(result.data["words"]).width > 2 * 256
+    loaded = {item.tag: item.tensor for item in load_dump(tmp_path / "dump") if item.tag is not None}
+    kinds = {tag.kind for tag in loaded}
+    assert kinds == {"feature", "k", "qk", "vqk", "self", "pca", "word", "point"}
+    manifest = json.loads((tmp_path / "dump" / "manifest.json").read_text("utf-8"))
+    assert manifest["runs"][0]["tokens"]["a red circle"][:4] == ["<start>", "a", "red", "circle"]
+    assert manifest["runs"][0]["attention"] == {"blocks": ["IN01", "OUT09"], "steps": [2]}
+
+
+def test_words_is_the_shortest_way(run: Any, tmp_path: Path) -> None:
+    result = run("words", "a red circle and a blue square", *QUICK, "-o", tmp_path)
+    assert result.code == 0
+    assert f"overview  {tmp_path / 'words.png'}" in result.out
+    names = {path.name for path in (tmp_path / "words").iterdir()}
+    words = ("red", "circle", "blue", "square")
+    assert names == {f"000-word-{word}{end}.png" for word in words for end in ("", "-layer")}
+    assert {path.name for path in (tmp_path / "dump").glob("*.npy")} == {
+        f"000-word-{word}.npy" for word in words
+    }
+    assert not (tmp_path / "features").exists()
+    with Image.open(tmp_path / "words" / "000-word-red.png") as picture:
+        assert "Word: red" in picture.info["parameters"]
+
+
+def test_view_draws_dumped_attention_as_it_was_drawn(run: Any, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    run(
+        "generate", "a red circle", *QUICK, "-o", made, "--no-features", "--save-steps", 2, "--layers", "OUT09",
+        "--attention", "k,vqk,self,words", "--dump", "npy",
+    )  # fmt: skip
+    result = run("view", made / "dump", "-o", tmp_path / "again", "--json")
+    assert result.code == 0
+    for kind in ("k", "vqk", "self", "pca"):
+        name = f"000-OUT09-002-{kind}.png"
+        assert opened(tmp_path / "again" / name).tobytes() == opened(made / "attention" / name).tobytes()
+    assert (tmp_path / "again" / "000-word-red.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--attention", "heads"], "--attention: there is no 'heads'"),
+        (["--words", "hat"], "Words: "),
+        (["--points", "1"], "Points: a point is expected here"),
+        (["--attention", "qk", "--attention-steps", "9"], "Attention steps: no step is left"),
+        (["--attention", "qk", "--attention-layers", "IN00"], "IN00 has no attention layer"),
+    ],
+)
+def test_mistakes_in_attention(run: Any, tmp_path: Path, flags: list[str], words: str) -> None:
+    result = run("generate", "a red circle", *QUICK, "-o", tmp_path / "out", *flags)
+    assert result.code == 2
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert not list((tmp_path / "out").glob("*.png"))

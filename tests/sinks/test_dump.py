@@ -74,7 +74,7 @@ ATTENTION = {
     Tag(0, 0, "", "word", 0, "red-circle"): (3, 5),
     Tag(0, 0, "", "word", 0, "猫.の.耳"): (3, 5),
     Tag(0, 0, "", "word", 0, "red circle", "uncond"): (3, 5),
-    Tag(0, 0, "", "point", 0, "12,80"): (3, 5),
+    Tag(0, 0, "", "point", 0, "12x80"): (3, 5),
 }
 
 

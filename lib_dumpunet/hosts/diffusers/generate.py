@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
+from lib_dumpunet.hosts.diffusers.text import Encoded, chunk_count, encode_prompts
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
-from lib_dumpunet.session import open_session
+from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.session import Subject, open_session
 from lib_dumpunet.settings import GenerateSettings, Settings
 from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.unet.sites import describe
@@ -26,6 +29,14 @@ from lib_dumpunet.unet.sites import describe
 log = logging.getLogger("dumpunet")
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the prompts of a batch were encoded to, as arguments of the pipeline, and the tokens by image."""
+
+    arguments: dict[str, Tensor]
+    texts: Texts
 
 
 @dataclass(frozen=True)
@@ -129,28 +140,62 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     host = DiffusersHost(pipe, outlet)
     outcome = Outcome()
     own_scheduler = pipe.scheduler
+    conditioning = condition(pipe, job)
+    dumping = settings.features.dump.enabled or settings.attention.dump.enabled
+    subject = Subject(dump_request(pipe, job, dumping=dumping), job.width, job.height, conditioning.texts)
     try:
         with (
             HookSet() as hooks,
-            open_session(
-                unet,
-                settings,
-                host,
-                dump_request(pipe, job, dumping=settings.features.dump.enabled),
-                ratio=job.width / job.height,
-            ) as session,
+            open_session(unet, settings, host, subject) as session,
         ):
             outcome.problems = session.problems
             hooks.before(pipe.unet, host.clock.see_call)
             try:
-                for index, image in _sample(pipe, job, outlet.progress):
+                for index, image in _sample(pipe, job, conditioning, outlet.progress):
                     outlet.image(index, image)
                     outcome.images += 1
+                    session.finish(index, image)
             except HostError as error:  # what came before it is worth telling
                 session.problems.append(error)
     finally:
         pipe.scheduler = own_scheduler
     return outcome
+
+
+def condition(pipe: Any, job: Job) -> Conditioning:
+    """Encode the prompts of a batch, each distinct text once; all batches of a job have the same.
+
+    Raises:
+        HostError: if the text encoder fails.
+    """
+    s = job.sampling
+    prompts = job.prompts[: job.per_batch]
+    distinct = list(dict.fromkeys(prompts))
+    guided = s.guidance > 1
+    try:
+        chunks = max(chunk_count(pipe, text) for text in (*distinct, *([s.negative] if guided else [])))
+        encoded = encode_prompts(pipe, distinct, chunks=chunks)
+        places = [distinct.index(prompt) for prompt in prompts]
+        arguments = _arguments("", encoded, places)
+        if guided:
+            negative = encode_prompts(pipe, [s.negative], chunks=chunks)
+            arguments |= _arguments("negative_", negative, [0] * len(prompts))
+    except Exception as error:
+        log.debug("encoding failed", exc_info=True)
+        raise sampling_error(error) from error
+    tokens = dict(zip(distinct, encoded.tokens, strict=True))
+    return Conditioning(
+        arguments, Texts([tokens[prompt] for prompt in job.prompts], negative.tokens if guided else ())
+    )
+
+
+def _arguments(prefix: str, encoded: Encoded, places: list[int]) -> dict[str, Tensor]:
+    """Name the embeddings as the pipeline does, a row for each image."""
+    named = {f"{prefix}prompt_embeds": encoded.embeds[places]}
+    if encoded.pooled is not None:
+        pooled = "pooled_prompt_embeds" if not prefix else "negative_pooled_prompt_embeds"
+        named[pooled] = encoded.pooled[places]
+    return named
 
 
 def dump_request(pipe: Any, job: Job, *, dumping: bool) -> DumpRequest:
@@ -171,7 +216,9 @@ def dump_request(pipe: Any, job: Job, *, dumping: bool) -> DumpRequest:
     )
 
 
-def _sample(pipe: Any, job: Job, progress: Progress) -> Iterator[tuple[int, Image.Image]]:
+def _sample(
+    pipe: Any, job: Job, conditioning: Conditioning, progress: Progress
+) -> Iterator[tuple[int, Image.Image]]:
     """Call the pipeline for each batch, and give out its images with their numbers."""
     s = job.sampling
     total = s.steps * len(job.batches)
@@ -187,8 +234,7 @@ def _sample(pipe: Any, job: Job, progress: Progress) -> Iterator[tuple[int, Imag
 
         try:
             result = pipe(
-                prompt=[job.prompts[i] for i in images],
-                negative_prompt=[s.negative] * len(images),
+                **conditioning.arguments,
                 num_inference_steps=s.steps,
                 guidance_scale=s.guidance,
                 width=job.width,

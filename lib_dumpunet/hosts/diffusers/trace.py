@@ -5,76 +5,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.errors import DumpUNetError, HostError, UnsupportedModelError
+from lib_dumpunet.captures import Kind
+from lib_dumpunet.errors import HostError, SettingsError, UnsupportedModelError
+from lib_dumpunet.hooks.attention import AttentionWant
 from lib_dumpunet.hooks.capture import Want
+from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
-from lib_dumpunet.image.average import average
-from lib_dumpunet.image.draw import draw_features
-from lib_dumpunet.prompt.selection import parse_steps, select_blocks
-from lib_dumpunet.session import record
-from lib_dumpunet.settings import ColorSettings
-from lib_dumpunet.unet.sites import describe
+from lib_dumpunet.hosts.diffusers.seen import Trace
+from lib_dumpunet.hosts.diffusers.tokens import tokens_of
+from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.prompt.selection import StepChoice, parse_steps, select_blocks
+from lib_dumpunet.prompt.texts import Tokens
+from lib_dumpunet.session import CAPTURED, Plan, attention_blocks, record
+from lib_dumpunet.settings import AttentionSettings
+from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.components import ComponentsSink
+from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
 
 
-@dataclass
-class Trace:
-    """What was seen: tensors "c h w" on the CPU, in the model's dtype; images count over all calls in the ``with``."""
-
-    tensors: dict[Tag, Tensor] = field(default_factory=dict)
-    problems: list[DumpUNetError] = field(default_factory=list)
-
-    def __getitem__(self, key: tuple[str, int] | tuple[str, int, int]) -> Tensor:
-        """Get a tensor by ``seen["OUT11", 20]``, or ``seen["OUT11", 20, image]`` for another than the first image."""
-        block, step, image = (*key, 0)[:3]
-        tag = Tag(image, step, block)
-        if tag not in self.tensors:
-            raise KeyError(f"nothing was captured for block {block}, step {step}, image {image}; {self}")
-        return self.tensors[tag]
-
-    def picture(
-        self, block: str, step: int, image: int = 0, color: ColorSettings | None = None
-    ) -> Image.Image:
-        """Draw all channels of a block in one picture."""
-        tensor = self[block, step, image]
-        return draw_features(tensor, color or ColorSettings(), tensor.shape[2] / tensor.shape[1])
-
-    def average(self, block: str, step: int, image: int = 0, kind: str = "2-norm") -> Image.Image:
-        """Draw the average map over the channels: ``kind`` is "sum", "1-norm" or "2-norm"."""
-        mean = average(self[block, step, image], kind)
-        if mean is None:
-            raise HostError(
-                f"{kind!r} makes no average map", remedy="Use sum, 1-norm or 2-norm.", field="kind"
-            )
-        return draw_features(mean, ColorSettings(method="white-black"), 1.0)
-
-    def __str__(self) -> str:
-        blocks = dict.fromkeys(tag.block for tag in self.tensors)
-        steps = sorted({tag.step for tag in self.tensors})
-        images = len({tag.image for tag in self.tensors})
-        return f"{len(self.tensors)} tensors: blocks {', '.join(blocks)}, steps {steps}, {images} image(s)"
-
-    def accept(self, capture: Capture) -> None:
-        """Keep one capture; a dictionary's own lock is enough for that."""
-        self.tensors[capture.tag] = capture.tensor
-
-    def close(self) -> None:
-        """Put the tensors in order of image, step and block."""
-        self.tensors = dict(sorted(self.tensors.items()))
-
-
 @contextmanager
-def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
-    """Keep the outputs of blocks while a pipeline runs, any number of times.
+def trace(
+    pipe: Any, layers: str = "", steps: str = "", *, attention: str = "", features: bool = True
+) -> Iterator[Trace]:
+    """Keep what the U-Net does while a pipeline runs, any number of times.
 
     All tensors stay in memory: choose few blocks and steps, as in
     ``with trace(pipe, layers="OUT11", steps="1,20") as seen: pipe("a red circle")``.
@@ -83,8 +43,11 @@ def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
         pipe: a text-to-image, img2img or inpainting pipeline of Stable Diffusion 1.x, 2.x or XL.
         layers: blocks, such as ``"IN00-OUT11(+2)"``; empty means all.
         steps: sampling steps, such as ``"1,5-20(+5)"``; empty means all.
+        attention: what to keep of attention layers, such as ``"qk,words"``: any of k, qk, vqk, self and words.
+            Words take no more memory for more steps.
+        features: whether to keep the outputs of blocks.
     Raises:
-        SettingsError: for a mistake in ``layers`` or ``steps``.
+        SettingsError: for a mistake in ``layers``, ``steps`` or ``attention``.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.
     """
     name = type(pipe).__name__
@@ -94,18 +57,88 @@ def trace(pipe: Any, layers: str = "", steps: str = "") -> Iterator[Trace]:
         raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
     unet = describe(pipe.unet)
     clock = SchedulerClock(pipe)
-    want = Want(select_blocks(layers, unet.order, field="layers"), parse_steps(steps, field="steps"))
+    chosen = parse_steps(steps, field="steps")
     seen = Trace()
+    prompts = _Prompts(pipe, clock, seen.texts)
+    plan = Plan(
+        Want(select_blocks(layers, unet.order, field="layers"), chosen) if features else None,
+        _want(unet, layers, chosen, attention),
+    )
+    sinks: tuple[Sink, ...] = (seen,)
+    if plan.attention is not None and "gaze" in plan.attention.kinds:
+        sinks = (ComponentsSink(sinks), *sinks)
     with HookSet() as hooks:
+        prompts.install(hooks)
         hooks.before(unet.module, clock.see_call)
-        with record(unet, want, clock, [seen], seen.problems):
-            yield seen
+        hooks.before(unet.module, prompts.see_call)
+        with record(
+            unet, Plan(plan.features, plan.attention, sinks=sinks), clock, seen.problems
+        ) as recording:
+            try:
+                yield seen
+            finally:
+                seen.heat.update(_means(recording.heat))
     if clock.trouble is not None:
         seen.problems.append(clock.trouble)
-    if not seen.tensors and not seen.problems:
+    if not seen.tensors and not seen.heat and not seen.problems:
         seen.problems.append(_nothing_seen(steps, clock.now().step))
     for problem in seen.problems:
         log.warning("%s", problem)
+
+
+def _want(unet: Unet, layers: str, steps: StepChoice, attention: str) -> AttentionWant | None:
+    names = tuple(part.strip() for part in attention.split(",") if part.strip())
+    if not names:
+        return None
+    try:
+        kinds = AttentionSettings(kinds=names).kinds
+    except SettingsError as error:
+        raise SettingsError(error.problem, remedy=error.remedy, field="attention") from None
+    wanted = frozenset[Kind]().union(*(CAPTURED[kind] for kind in kinds))
+    blocks = attention_blocks(unet, layers, field="layers")
+    return AttentionWant(blocks, steps, wanted, branches=("cond", "uncond"))
+
+
+class _Prompts:
+    """Finds out the tokens of each image's prompt from what goes into the text encoder before the U-Net is called."""
+
+    def __init__(self, pipe: Any, clock: SchedulerClock, texts: dict[Row, Tokens]) -> None:
+        self._clock, self._texts = clock, texts
+        self._encoder = getattr(pipe, "text_encoder", None) or getattr(pipe, "text_encoder_2", None)
+        self._tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
+        self._encoded: list[Tensor] = []
+        self._known: set[Row] = set()
+
+    def install(self, hooks: HookSet) -> None:
+        """Watch the text encoder; a pipeline of its U-Net alone has none."""
+        if self._encoder is not None:
+            hooks.before(self._encoder, self._see_ids)
+
+    def _see_ids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        if isinstance(ids, Tensor):
+            self._encoded.append(ids.detach().cpu())
+
+    def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Attribute what was encoded since the pipeline's last call to the images that have come up new."""
+        moment: Moment = self._clock.now()
+        new = [row for row in moment.rows if row not in self._known]
+        if not new:
+            return
+        self._known.update(new)
+        # A pipeline encodes its prompts, then its negative prompts. Anything else was encoded by someone else.
+        encoded, self._encoded = self._encoded, []
+        for branch, ids in zip(("cond", "uncond"), encoded if len(encoded) <= 2 else (), strict=False):
+            rows = [row for row in new if row.branch == branch]
+            each = len(rows) // len(ids)  # num_images_per_prompt
+            if each * len(ids) == len(rows):
+                for number, row in enumerate(rows):
+                    self._texts[row] = tokens_of(self._tokenizer, ids[number // each].tolist())
+
+
+def _means(heat: Heat) -> dict[Row, Tensor]:
+    rows = (Row(image, branch) for image in heat.images for branch in ("cond", "uncond"))
+    return {row: mean for row in rows if (mean := heat.mean(row, "word")) is not None}
 
 
 def _nothing_seen(steps: str, last: int) -> HostError:

@@ -1,0 +1,84 @@
+"""What reading attention costs a U-Net of SD 1.5's real width, in time and in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+from lib_dumpunet.app.bench.capture import Forget
+from lib_dumpunet.app.bench.rows import Row
+from lib_dumpunet.app.bench.sampling import WIDTHS, cpu_seconds, sampling_step
+from lib_dumpunet.captures import Kind
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.hooks.attention import AttentionWant
+from lib_dumpunet.session import Plan
+from lib_dumpunet.unet.sites import Unet
+
+ROUNDS = 3
+FEW, MANY = 2, 6  # steps whose peak memory is compared
+ONE_LAYER = "OUT09"  # one of those of 64x64 places
+
+# A process of its own for each way, as a peak never comes down again. In KiB on Linux, in bytes on macOS.
+PROGRAM = """
+import resource, sys
+from lib_dumpunet.app.bench.attention import run_for_memory
+run_for_memory(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
+def measure_attention(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
+    """Compare CPU seconds of a step, and the peak memory of several, with those of plain sampling."""
+    seconds = _seconds(rounds, widths)
+    added = {name: 100 * (seconds[name] / seconds["plain"] - 1) for name in ("words", "qk")}
+    plain, few, many = (
+        _peak(way, steps, widths[0]) for way, steps in (("plain", FEW), ("words", FEW), ("words", MANY))
+    )
+    looks = _peak("self", FEW, widths[0])
+    return [
+        Row("words of all layers, added to a step", added["words"], "%", 2, at_least=False),
+        Row(f"Q*K of {ONE_LAYER}, added to a step", added["qk"], "%", 2, at_least=False),
+        Row("peak memory of words, above plain sampling", few - plain, "MiB", 64, at_least=False),
+        Row(f"peak memory of words, {MANY} steps above {FEW}", many - few, "MiB", 16, at_least=False),
+        Row(f"peak memory of self-attention of {ONE_LAYER}", looks - plain, "MiB", 300, at_least=False),
+    ]
+
+
+def _seconds(rounds: int, widths: tuple[int, ...]) -> dict[str, float]:
+    """Measure time; the U-Net is gone afterwards, as it takes 3.4 GB, and so does each process that is measured."""
+    unet, run = sampling_step(widths)
+    ways = {way: partial(plan_of, unet, way) for way in ("plain", "words", "qk")}
+    return cpu_seconds(run, ways, rounds)
+
+
+def plan_of(unet: Unet, way: str) -> Plan | None:
+    """Make the plan of a way to measure."""
+    cross = tuple(site.block for site in unet.sites if site.layers)
+    wants: dict[str, tuple[tuple[str, ...], frozenset[Kind]]] = {
+        "words": (cross, frozenset({"word"})),
+        "qk": ((ONE_LAYER,), frozenset({"qk"})),
+        "self": ((ONE_LAYER,), frozenset({"self", "gaze"})),
+    }
+    if way == "plain":
+        return None
+    blocks, kinds = wants[way]
+    return Plan(attention=AttentionWant(blocks, range(1, 1000), kinds), sinks=(Forget(),))
+
+
+def run_for_memory(way: str, steps: int, width: int) -> None:
+    """Sample in a way; for a process of its own."""
+    unet, run = sampling_step((width, 2 * width, 4 * width, 4 * width))
+    run(plan_of(unet, way), steps)
+
+
+def _peak(way: str, steps: int, width: int) -> float:
+    command = [sys.executable, "-c", PROGRAM, way, str(steps), str(width)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = result.stderr.strip().rpartition("\n")[2]
+        raise HostError(
+            f"the run to be measured failed ({reason})", remedy="On Windows memory is not measured."
+        )
+    return float(result.stdout.split()[-1])

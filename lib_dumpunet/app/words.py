@@ -1,0 +1,43 @@
+"""``dumpunet words``: the shortest way to see where each word of a prompt lands."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.generate import SHARED, check_early, produce
+from lib_dumpunet.app.models import add_model_flags, load
+from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.settings import AttentionSettings, FeatureSettings, GenerateSettings, Settings
+
+OTHERS = ("attention", "attention-average", "lattice")
+"""Flags that are of no use for words."""
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "words",
+        help="make an image, and a heatmap over it for each word of the prompt",
+        description="Make an image, and lay over it where each word of the prompt lands: cross-attention, the mean of "
+        "heads, blocks and steps. For each word there are a picture, a transparent layer and the raw map.",
+    )
+    parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
+    parser.add_argument(
+        "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
+    )
+    add_model_flags(parser)
+    add_settings(parser, GenerateSettings)
+    add_settings(parser, AttentionSettings, skip=(*SHARED, *OTHERS))
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Generate, and draw nothing but words and points."""
+    sampling = read_settings(args, GenerateSettings)
+    attention = read_settings(args, AttentionSettings, kinds=("words",))
+    settings = Settings(FeatureSettings(enabled=False), attention)
+    check_early(settings, sampling.steps)
+    pipe = load(args, terminal)
+    return produce(pipe, args.prompt, sampling, settings, args.out, terminal)

@@ -1,0 +1,145 @@
+"""What a trace has kept, for a notebook: tensors, and pictures of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from PIL import Image
+from torch import Tensor
+
+from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.image.average import average
+from lib_dumpunet.image.draw import draw_features
+from lib_dumpunet.image.overlay import draw_overlay
+from lib_dumpunet.ports import Picture, Row
+from lib_dumpunet.prompt.texts import Tokens
+from lib_dumpunet.prompt.words import all_words, find_word, labels
+from lib_dumpunet.settings import AttentionSettings, ColorSettings
+from lib_dumpunet.sinks.attention import AttentionSink
+
+SHOWN: dict[Kind, str] = {"k": "k", "qk": "qk", "vqk": "vqk", "self": "self", "pca": "self"}
+
+
+@dataclass
+class Trace:
+    """What was seen: tensors on the CPU; images count over all calls in the ``with``.
+
+    Features are "c h w" in the model's dtype; the axes of attention are those of its kind, see ``captures.py``.
+    """
+
+    tensors: dict[Tag, Tensor] = field(default_factory=dict)
+    problems: list[DumpUNetError] = field(default_factory=list)
+    heat: dict[Row, Tensor] = field(default_factory=dict)
+    texts: dict[Row, Tokens] = field(default_factory=dict)
+
+    def __getitem__(self, key: tuple[str, int] | tuple[str, int, int]) -> Tensor:
+        """Get features by ``seen["OUT11", 20]``, or ``seen["OUT11", 20, image]`` for another than the first image."""
+        block, step, image = (*key, 0)[:3]
+        return self._get(Tag(image, step, block))
+
+    def picture(
+        self, block: str, step: int, image: int = 0, color: ColorSettings | None = None
+    ) -> Image.Image:
+        """Draw all channels of a block in one picture."""
+        tensor = self[block, step, image]
+        return draw_features(tensor, color or ColorSettings(), tensor.shape[2] / tensor.shape[1])
+
+    def average(self, block: str, step: int, image: int = 0, kind: str = "2-norm") -> Image.Image:
+        """Draw the average map over the channels: ``kind`` is "sum", "1-norm" or "2-norm"."""
+        mean = average(self[block, step, image], kind)
+        if mean is None:
+            raise HostError(
+                f"{kind!r} makes no average map", remedy="Use sum, 1-norm or 2-norm.", field="kind"
+            )
+        return draw_features(mean, ColorSettings(method="white-black"), 1.0)
+
+    def attention(
+        self, block: str, step: int, image: int = 0, *, kind: Kind = "qk", layer: int = 0
+    ) -> Tensor:
+        """Get attention: ``kind`` is "qk" (head token h w), "k", "vqk", "self" or "pca".
+
+        ``layer`` counts the attention layers of a block from 0; SD 1.x has one in each, SDXL up to ten.
+        """
+        return self._get(Tag(image, step, block, kind, layer))
+
+    def attention_picture(
+        self,
+        block: str,
+        step: int,
+        image: int = 0,
+        *,
+        kind: Kind = "qk",
+        layer: int = 0,
+        color: ColorSettings | None = None,
+    ) -> Image.Image:
+        """Draw attention: for "qk" a column for each token and a row for each head."""
+        tag = Tag(image, step, block, kind, layer)
+        tensor = self._get(tag)
+        pictures: list[Picture] = []
+        settings = AttentionSettings(kinds=(SHOWN[kind],), color=color or ColorSettings())
+        ratio = tensor.shape[-1] / tensor.shape[-2]
+        AttentionSink(settings, self.tokens, ratio, pictures.append).accept(Capture(tag, tensor))
+        return pictures[-1].image
+
+    def tokens(self, image: int = 0, *, negative: bool = False) -> tuple[str, ...]:
+        """Tell the text of each column of an image's prompt; nothing if the prompt was encoded elsewhere."""
+        return labels(self.texts.get(_row(image, negative), ()))
+
+    def words(self, image: int = 0, *, negative: bool = False) -> tuple[str, ...]:
+        """List the words of an image's prompt."""
+        return all_words(self.texts.get(_row(image, negative), ()))
+
+    def word(self, text: str, image: int = 0, *, negative: bool = False) -> Tensor:
+        """Get the heatmap "h w" of a word or phrase: mean of heads, and of all chosen layers and steps.
+
+        Raises:
+            SettingsError: if the prompt has no such word.
+        """
+        row = _row(image, negative)
+        if row not in self.heat:
+            raise HostError(
+                f"no words were seen of image {image}",
+                remedy='Trace with attention="words"; the negative prompt has words where it is used.',
+            )
+        tokens = self.texts.get(row, ())
+        if len(tokens) != len(self.heat[row]):
+            raise HostError(
+                "the prompt's tokens are not known, as it was not encoded by the pipeline's call inside the with",
+                remedy="Give the prompt to the pipeline as text, or take columns of seen.heat yourself.",
+            )
+        return self.heat[row][list(find_word(tokens, text, field="word").columns)].mean(0)
+
+    def word_picture(
+        self, text: str, over: Image.Image | None = None, image: int = 0, *, negative: bool = False
+    ) -> Image.Image:
+        """Draw the heatmap of a word, laid over the image that the pipeline gave."""
+        return draw_overlay(over, self.word(text, image, negative=negative), text)
+
+    def _get(self, tag: Tag) -> Tensor:
+        if tag not in self.tensors:
+            what = "" if tag.kind == "feature" else f" {tag.kind}"
+            layer = f", layer {tag.site}" if tag.site else ""
+            raise KeyError(
+                f"nothing was captured for{what} block {tag.block}, step {tag.step}, image {tag.image}{layer}; {self}"
+            )
+        return self.tensors[tag]
+
+    def __str__(self) -> str:
+        blocks = dict.fromkeys(tag.block for tag in self.tensors)
+        steps = sorted({tag.step for tag in self.tensors})
+        images = len({tag.image for tag in self.tensors})
+        return f"{len(self.tensors)} tensors: blocks {', '.join(blocks)}, steps {steps}, {images} image(s)"
+
+    def accept(self, capture: Capture) -> None:
+        """Keep one capture; a dictionary's own lock is enough for that."""
+        if capture.tag.kind != "gaze":
+            self.tensors[capture.tag] = capture.tensor
+
+    def close(self) -> None:
+        """Put the tensors in order of image, step and block."""
+        self.tensors = dict(sorted(self.tensors.items()))
+
+
+def _row(image: int, negative: bool) -> Row:
+    return Row(image, "uncond" if negative else "cond")

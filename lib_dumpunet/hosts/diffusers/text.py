@@ -1,0 +1,283 @@
+"""Encode prompts as the AUTOMATIC1111 webui does: emphasis, ``BREAK``, and prompts of any length.
+
+Emphasis, https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis, weighs what the text
+encoder gives for a token. Length is unlimited because the encoder reads a prompt in chunks of 75 tokens, which are
+joined again. For a plain prompt of one chunk the result is that of the pipeline's own ``encode_prompt``, bit for bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lib_dumpunet.hosts.diffusers.tokens import tokens_of
+from lib_dumpunet.prompt.words import Token
+
+CHUNK = 75
+"""Pieces of text that the encoder reads at once, without start and end."""
+
+BACKTRACK = 20
+"""Tokens before the end of a full chunk among which a comma is looked for, to move what follows it to the next."""
+
+EMPHASIS = {"(": 1.1, "[": 1 / 1.1}
+OPENING = {")": "(", "]": "["}
+COMMA = ",</w>"
+
+_PART = re.compile(
+    r"""
+      \\ (?P<escaped> [()\[\]\\]? )
+    | (?P<open> [(\[] )
+    | : \s* (?P<weight> [+-]? (?: \d+ \.? \d* | \. \d+ ) ) \s* \)
+    | (?P<close> [)\]] )
+    | (?P<break> \b BREAK \b )
+    | [^\\()\[\]:B]+
+    | .  # a colon that begins no weight, a B that begins no BREAK
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompts as the U-Net takes them.
+
+    Attributes:
+        embeds: "prompt token dim".
+        pooled: "prompt dim"; None for models that take none, all but SDXL.
+        tokens: by prompt, what each column of ``embeds`` stands for.
+    """
+
+    embeds: Tensor
+    pooled: Tensor | None
+    tokens: tuple[tuple[Token, ...], ...]
+
+
+class Run(NamedTuple):
+    """Text of one weight."""
+
+    text: str
+    weight: float
+
+
+class Piece(NamedTuple):
+    """A token's number in the vocabulary, and the weight of the text it comes from."""
+
+    number: int
+    weight: float
+
+
+Chunk = tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """A text encoder of a pipeline with its tokenizer."""
+
+    pipe: Any
+    tokenizer: Any
+    model: Any
+
+    def chunks(self, text: str) -> tuple[Chunk, ...]:
+        """Lay out a prompt."""
+        sections = [
+            [Piece(number, run.weight) for run in section for number in self._numbers(run.text)]
+            for section in parse_emphasis(text)
+        ]
+        return lay_out(sections, self.tokenizer.convert_tokens_to_ids(COMMA))
+
+    def ids(self, chunk: Chunk) -> list[int]:
+        """Put a chunk between start and end, and fill it up."""
+        tokenizer = self.tokenizer
+        ids = [tokenizer.bos_token_id, *(piece.number for piece in chunk), tokenizer.eos_token_id]
+        return ids + [tokenizer.pad_token_id] * (CHUNK - len(chunk))
+
+    def encode(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
+        """Encode a chunk of each prompt: what the U-Net reads, and what is pooled where the model does that."""
+        device = self.pipe._execution_device
+        ids = torch.tensor([self.ids(chunk) for chunk in chunks], device=device)
+        if _is_xl(self.pipe):
+            output = self.model(ids, output_hidden_states=True)
+            pooled = output[0] if output[0].ndim == 2 else None
+            return _emphasise(output.hidden_states[-2], chunks), pooled
+        mask = None
+        if getattr(self.model.config, "use_attention_mask", False):
+            mask = torch.tensor([_mask(chunk) for chunk in chunks], device=device)
+        return _emphasise(self.model(ids, attention_mask=mask)[0], chunks), None
+
+    def _numbers(self, text: str) -> list[int]:
+        # The tokenizer would warn of a text that is too long for one chunk, and so would it in maybe_convert_prompt.
+        numbers: list[int] = self.tokenizer(
+            self._with_all_vectors(text), add_special_tokens=False, verbose=False
+        ).input_ids
+        return numbers
+
+    def _with_all_vectors(self, text: str) -> str:
+        """Spell out textual inversions: one of several vectors is one word for people, several for the tokenizer."""
+        convert = getattr(self.pipe, "maybe_convert_prompt", None)
+        if convert is None or not any(token in text for token in self.tokenizer.get_added_vocab()):
+            return text
+        converted: str = convert(text, self.tokenizer)
+        return converted
+
+
+def encode_prompts(pipe: Any, texts: Sequence[str], *, chunks: int | None = None) -> Encoded:
+    """Encode prompts for a Stable Diffusion 1.x, 2.x or XL pipeline.
+
+    All get as many chunks as the longest of them, or ``chunks`` if that is more; what a prompt lacks is filled with
+    chunks of an empty prompt, as the webui does. The pooled output is that of the first chunk, without emphasis.
+    """
+    assert texts
+    encoders = _encoders(pipe)
+    layouts = [[encoder.chunks(text) for text in texts] for encoder in encoders]
+    count = max([chunks or 1, *(len(layout) for of_encoder in layouts for layout in of_encoder)])
+    filled = [[_fill(layout, count) for layout in of_encoder] for of_encoder in layouts]
+    with torch.no_grad():
+        outputs = [_encode_all(encoder, by_text) for encoder, by_text in zip(encoders, filled, strict=True)]
+    embeds = torch.cat([hidden for hidden, _ in outputs], dim=-1)
+    first, last = encoders[0], encoders[-1]
+    return Encoded(
+        embeds.to(dtype=last.model.dtype, device=pipe._execution_device),
+        outputs[-1][1],
+        tuple(
+            tokens_of(first.tokenizer, [number for chunk in layout for number in first.ids(chunk)])
+            for layout in filled[0]
+        ),
+    )
+
+
+def chunk_count(pipe: Any, text: str) -> int:
+    """Count the chunks that a prompt takes, at least one."""
+    return max(len(encoder.chunks(text)) for encoder in _encoders(pipe))
+
+
+def parse_emphasis(text: str) -> tuple[tuple[Run, ...], ...]:
+    """Read a prompt's markup into the sections between ``BREAK``s, each a tuple of runs of text.
+
+    ``(x)`` weighs 1.1, ``[x]`` 1/1.1, ``(x:1.3)`` 1.3, and brackets in brackets multiply. There is no wrong text: a
+    bracket that is not closed acts to the end, and one that closes nothing is text. So is a bracket or backslash after
+    a backslash; other backslashes are left out.
+    """
+    reader = _Reader()
+    for match in _PART.finditer(text):
+        reader.take(match)
+    reader.finish()
+    bounds = [0, *reader.breaks, len(reader.runs)]
+    return tuple(_merged(reader.runs[start:end]) for start, end in pairwise(bounds))
+
+
+@dataclass
+class _Reader:
+    """What has been read of a prompt; ``opened`` and ``breaks`` are counted in runs."""
+
+    runs: list[Run] = field(default_factory=list)
+    breaks: list[int] = field(default_factory=list)
+    opened: dict[str, list[int]] = field(default_factory=lambda: {bracket: [] for bracket in EMPHASIS})
+
+    def take(self, match: re.Match[str]) -> None:
+        """Read on."""
+        kind, text = match.lastgroup, match[0]
+        if kind == "open":
+            self.opened[text].append(len(self.runs))
+        elif kind == "break":
+            self.breaks.append(len(self.runs))
+        elif kind == "close" and self.opened[OPENING[text]]:
+            self._weigh(OPENING[text], EMPHASIS[OPENING[text]])
+        elif kind == "weight" and self.opened["("]:
+            self._weigh("(", float(match["weight"]))
+        else:
+            self.runs.append(Run(match["escaped"] if kind == "escaped" else text, 1.0))
+
+    def finish(self) -> None:
+        """Let brackets that are still open act to the end."""
+        for bracket, starts in self.opened.items():
+            while starts:
+                self._weigh(bracket, EMPHASIS[bracket])
+
+    def _weigh(self, bracket: str, factor: float) -> None:
+        start = self.opened[bracket].pop()
+        self.runs[start:] = [Run(run.text, run.weight * factor) for run in self.runs[start:]]
+
+
+def _merged(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Join neighbours of one weight: a word with an escaped bracket in it is cut by the tokenizer as a whole."""
+    groups = groupby(runs, key=attrgetter("weight"))
+    return tuple(Run("".join(run.text for run in group), weight) for weight, group in groups)
+
+
+def lay_out(sections: Sequence[Sequence[Piece]], comma: int) -> tuple[Chunk, ...]:
+    """Cut sections into chunks, at least one; each section begins a chunk.
+
+    Where text goes on after a full chunk with a comma (its number is ``comma``) among its last 20 pieces, the chunk
+    ends after that comma, unless a comma is also what comes next.
+    """
+    chunks: list[Chunk] = []
+    for section in sections:
+        rest = tuple(section)
+        while len(rest) > CHUNK:
+            end = _end_of_chunk(rest, comma)
+            chunks.append(rest[:end])
+            rest = rest[end:]
+        chunks.append(rest)
+    # Nothing after the last BREAK is no reason for another chunk.
+    return tuple(chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks)
+
+
+def _end_of_chunk(pieces: Chunk, comma: int) -> int:
+    if pieces[CHUNK].number != comma:
+        for end in range(CHUNK, CHUNK - BACKTRACK, -1):
+            if pieces[end - 1].number == comma:
+                return end
+    return CHUNK
+
+
+def _mask(chunk: Chunk) -> list[int]:
+    """Mark padding, as the tokenizer would."""
+    text = len(chunk) + 2
+    return [1] * text + [0] * (CHUNK + 2 - text)
+
+
+def _is_xl(pipe: Any) -> bool:
+    return hasattr(pipe, "text_encoder_2")
+
+
+def _encoders(pipe: Any) -> list[_Encoder]:
+    pairs = [(pipe.tokenizer, pipe.text_encoder)]
+    if _is_xl(pipe):
+        pairs.append((pipe.tokenizer_2, pipe.text_encoder_2))
+    return [_Encoder(pipe, tokenizer, model) for tokenizer, model in pairs if model is not None]
+
+
+def _fill(layout: tuple[Chunk, ...], count: int) -> tuple[Chunk, ...]:
+    empty: Chunk = ()
+    return (*layout, *[empty] * (count - len(layout)))
+
+
+def _encode_all(encoder: _Encoder, layouts: Sequence[Sequence[Chunk]]) -> tuple[Tensor, Tensor | None]:
+    """Encode prompts of the same number of chunks.
+
+    The first chunks of all prompts are one batch, then the second ones: so a batch of short prompts is the pipeline's
+    own, and the bits that come out are too.
+    """
+    outputs = [encoder.encode(chunks) for chunks in zip(*layouts, strict=True)]
+    return torch.cat([hidden for hidden, _ in outputs], dim=1), outputs[0][1]
+
+
+def _emphasise(hidden: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+    """Multiply the encoder's output, "prompt token dim", by the weights of the tokens, and keep each chunk's mean.
+
+    The webui keeps the mean over all prompts of a batch; here a prompt does not depend on those beside it.
+    """
+    rows = [[1.0, *(piece.weight for piece in chunk), *[1.0] * (CHUNK + 1 - len(chunk))] for chunk in chunks]
+    weights = torch.tensor(rows, device=hidden.device)[..., None]
+    plain = hidden.float()  # half precision is too coarse for a mean
+    weighed = plain * weights
+    scale = plain.mean((1, 2), keepdim=True) / weighed.mean((1, 2), keepdim=True)
+    has_emphasis = (weights != 1).any(dim=1, keepdim=True)
+    return torch.where(has_emphasis, (weighed * scale).to(hidden.dtype), hidden)

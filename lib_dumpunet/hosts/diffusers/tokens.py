@@ -1,0 +1,63 @@
+"""What the tokenizer of a text encoder made of a prompt, in the core's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from lib_dumpunet.prompt.words import Token
+
+WORD_END = "</w>"
+
+
+def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
+    """Tell what each column of the text encoder's input holds.
+
+    Args:
+        tokenizer: a CLIPTokenizer of transformers, of either kind.
+        ids: the input, one or more chunks of start, pieces, end and padding.
+    Returns:
+        tokens, one for each id. After the end all is padding up to the next start, whatever stands there: SD 1.x fills
+        up with the end again, SD 2.x and the second encoder of SDXL with "!".
+    """
+    added = _added_tokens(tokenizer)
+    names = tokenizer.convert_ids_to_tokens(list(ids))
+    tokens: list[Token] = []
+    ended = True
+    for number, name in zip(ids, names, strict=True):
+        if number == tokenizer.bos_token_id:
+            tokens.append(Token(mark="start"))
+            ended = False
+        elif ended or number == tokenizer.eos_token_id:
+            tokens.append(Token(mark="pad" if ended else "end"))
+            ended = True
+        else:
+            tokens.append(added.get(number) or _piece(name))
+    return tuple(tokens)
+
+
+def _added_tokens(tokenizer: Any) -> Mapping[int, Token]:
+    """List the tokens that are taken out of a text before it is cut: they stand for themselves, and each is a word.
+
+    Textual inversion adds such tokens, and where "!" is the padding, one in a prompt is the same token.
+    """
+    vocabulary = tokenizer.get_added_vocab()
+    return {number: Token(name.lower().encode(), ends_word=True) for name, number in vocabulary.items()}
+
+
+def _piece(name: str) -> Token:
+    letters = name.removesuffix(WORD_END)
+    return Token(bytes(_byte_values()[letter] for letter in letters), ends_word=letters != name)
+
+
+@cache
+def _byte_values() -> Mapping[str, int]:
+    """Invert the table by which byte-level tokenizers write bytes as characters that can be seen.
+
+    Bytes that are printable in Latin-1 stand for themselves, the others are numbered from 256 in their order. The
+    space and the soft hyphen do not count as printable there.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

@@ -1,0 +1,66 @@
+"""Read points of the image: ``120,80 200,200``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lib_dumpunet.errors import SettingsError, Spot
+
+FIELD = "Points"
+_POINT = re.compile(r"(\d{1,5})\s*,\s*(\d{1,5})(?=\s|$)")
+_SPACE = re.compile(r"\s*")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A pixel of the image, counted from its upper left corner, and its middle as fractions of width and height."""
+
+    x: int
+    y: int
+    place: tuple[float, float]
+
+    @property
+    def name(self) -> str:
+        """The point as files and captions have it: ``120x80``."""
+        return f"{self.x}x{self.y}"
+
+
+def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str = FIELD) -> tuple[Point, ...]:
+    """Read points in an image of ``size``, width and height; None leaves open whether they are in the image.
+
+    Returns:
+        each point once, in order.
+    Raises:
+        SettingsError: with the position, for what is no point or lies outside the image.
+    """
+    width, height = size or (10**5, 10**5)
+    points: dict[str, Point] = {}
+    position = _end_of_space(text, 0)
+    while position < len(text):
+        match = _POINT.match(text, position)
+        if match is None:
+            raise SettingsError(
+                "a point is expected here",
+                remedy="Write X,Y in pixels, several with blanks between, such as 120,80 200,200.",
+                field=field,
+                spot=Spot(text, position),
+            )
+        x, y = int(match[1]), int(match[2])
+        if x >= width or y >= height:
+            raise SettingsError(
+                f"{x},{y} is outside of the image of {width}x{height} pixels",
+                remedy=f"Use 0 to {width - 1} and 0 to {height - 1}.",
+                field=field,
+                spot=Spot(text, position),
+            )
+        point = Point(x, y, ((x + 0.5) / width, (y + 0.5) / height))
+        points.setdefault(point.name, point)
+        position = _end_of_space(text, match.end())
+    return tuple(points.values())
+
+
+def _end_of_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    assert match is not None
+    return match.end()

@@ -1,0 +1,69 @@
+"""The tokens of a request's prompts, and the words of them that heatmaps are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.words import Token, Word, content_words, find_word
+
+EVERYTHING = "*"
+Tokens = tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Tokens of the prompts and negative prompts, one for each column of the text, by image.
+
+    A single entry holds for all images; none at all says that the host does not know.
+    """
+
+    cond: Sequence[Tokens] = ()
+    uncond: Sequence[Tokens] = ()
+
+    def tokens(self, row: Row) -> Tokens:
+        """Give the tokens of an image's prompt or negative prompt; nothing if they are not known."""
+        texts = self.cond if row.branch == "cond" else self.uncond
+        if len(texts) == 1:
+            return texts[0]
+        return texts[row.image] if row.image < len(texts) else ()
+
+
+@dataclass(frozen=True)
+class WordChoice:
+    """The words of a prompt that heatmaps are asked for; without phrases, all content words."""
+
+    phrases: tuple[str, ...]
+    field: str
+
+    def find(self, tokens: Tokens) -> tuple[Word, ...]:
+        """Find the words in one prompt; phrases that are only in others are left out."""
+        if not self.phrases:
+            return content_words(tokens)
+        found = (self._find(tokens, phrase) for phrase in self.phrases)
+        return tuple(word for word in found if word is not None)
+
+    def check(self, texts: Sequence[Tokens]) -> None:
+        """Make sure that each phrase is in one of the prompts at least.
+
+        Raises:
+            SettingsError: with the words that there are.
+        """
+        distinct = list(dict.fromkeys(texts))
+        for phrase in self.phrases:
+            if not any(self._find(tokens, phrase) for tokens in distinct):
+                find_word([token for tokens in distinct for token in tokens], phrase, field=self.field)
+
+    def _find(self, tokens: Tokens, phrase: str) -> Word | None:
+        try:
+            return find_word(tokens, phrase, field=self.field)
+        except SettingsError:
+            return None
+
+
+def parse_words(text: str, *, field: str) -> WordChoice:
+    """Read words and phrases joined by commas; nothing, or ``*``, means all content words."""
+    phrases = tuple(dict.fromkeys(" ".join(part.split()) for part in text.split(",")))
+    return WordChoice(tuple(phrase for phrase in phrases if phrase not in ("", EVERYTHING)), field)

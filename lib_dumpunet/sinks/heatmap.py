@@ -1,0 +1,86 @@
+"""Lay the heatmaps of words and points over the image that came out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from PIL import Image
+
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.image.overlay import draw_overlay, layer_of
+from lib_dumpunet.ports import Picture
+from lib_dumpunet.sinks.picture import Show
+
+LAYER = "layer"
+"""Title of the picture that is the heat alone, transparent where there is none."""
+
+
+@dataclass
+class _Expected:
+    picture: Image.Image | None
+    left: int
+
+
+class HeatmapSink:
+    """Draw each word and point over its image, and as a transparent layer of the image's size.
+
+    ``about`` is put into the captions: of which blocks and steps the maps are means.
+    """
+
+    def __init__(self, about: Mapping[str, str], show: Show) -> None:
+        self._about, self._show = dict(about), show
+        self._images: dict[int, _Expected] = {}
+        self._lock = threading.Lock()
+
+    def expect(self, image: int, picture: Image.Image | None, count: int) -> None:
+        """Take the image that the next ``count`` captures of its number belong to; None if it never came out."""
+        if count:
+            with self._lock:
+                self._images[image] = _Expected(picture, count)
+
+    def accept(self, capture: Capture) -> None:
+        """Draw one word or point."""
+        if capture.tag.kind not in ("word", "point"):
+            return
+        picture = self._take(capture.tag.image)
+        info = {caption(capture.tag): capture.tag.name, **self._about}
+        point = _place(capture.tag, picture)
+        overlay = draw_overlay(picture, capture.tensor, _title(capture.tag), point=point)
+        self._show(Picture(overlay, capture.tag, "", info))
+        if picture is not None:
+            self._show(Picture(layer_of(capture.tensor, picture.size), capture.tag, LAYER, info))
+
+    def close(self) -> None:
+        """Do nothing: all pictures are out already."""
+
+    def _take(self, image: int) -> Image.Image | None:
+        """Give an image, and let go of it with its last capture."""
+        with self._lock:
+            expected = self._images[image]
+            expected.left -= 1
+            if not expected.left:
+                del self._images[image]
+            return expected.picture
+
+
+def caption(tag: Tag) -> str:
+    """Name the caption that tells the word or point."""
+    if tag.kind == "point":
+        return "Point"
+    return "Negative Word" if tag.branch == "uncond" else "Word"
+
+
+def _title(tag: Tag) -> str:
+    if tag.kind == "point":
+        return f"from {tag.name.replace('x', ', ')}"
+    return f"negative: {tag.name}" if tag.branch == "uncond" else tag.name
+
+
+def _place(tag: Tag, picture: Image.Image | None) -> tuple[float, float] | None:
+    """Find the point in the image, as fractions of its size."""
+    if tag.kind != "point" or picture is None:
+        return None
+    x, y = map(int, tag.name.split("x"))
+    return (x + 0.5) / picture.width, (y + 0.5) / picture.height

@@ -1,0 +1,123 @@
+"""Principal components: the right ones, one basis for a run, waiting on disk."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.components import ComponentsSink
+
+
+class Keep:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Tag, Tensor] = {}
+
+    def accept(self, capture: Capture) -> None:
+        self.seen[capture.tag] = capture.tensor
+
+    def close(self) -> None:
+        pass
+
+
+def gazes(steps: int = 3, shape: tuple[int, int] = (6, 9), images: int = 1) -> list[Capture]:
+    noise = torch.Generator().manual_seed(0)
+    return [
+        Capture(
+            Tag(image, step, "IN07", "gaze"),
+            torch.randn(*shape, 4, 5, generator=noise)
+            .div(0.7 + 0.1 * step)
+            .flatten(2)
+            .softmax(-1)
+            .unflatten(2, (4, 5)),
+        )
+        for step in range(1, steps + 1)
+        for image in range(images)
+    ]
+
+
+def run(captures: list[Capture]) -> dict[Tag, Tensor]:
+    keep = Keep()
+    with Fanout([ComponentsSink([keep])]) as fanout:
+        for capture in captures:
+            fanout.put(capture)
+    assert fanout.problems == []
+    return keep.seen
+
+
+def test_components_are_those_of_all_maps_together() -> None:
+    captures = gazes()
+    seen = run(captures)
+    places = torch.cat([c.tensor.reshape(-1, 20) for c in captures]).double()
+    centred = places - places.mean(0)
+    _, values, vectors = torch.linalg.svd(centred, full_matrices=False)
+    scores = centred @ vectors[:3].T / (values[:3] / len(places) ** 0.5)
+    for number, capture in enumerate(captures):
+        tag = Tag(0, capture.tag.step, "IN07", "pca")
+        expected = scores[54 * number : 54 * number + 54].T.unflatten(1, (6, 9))
+        signs = torch.sign((seen[tag].double() * expected).sum((1, 2), keepdim=True))
+        torch.testing.assert_close(seen[tag].double(), expected * signs, rtol=1e-4, atol=1e-4)
+
+
+def test_one_basis_serves_all_steps_images_and_sizes() -> None:
+    (first, *_), others = gazes(1), gazes(4, (3, 4), images=2)
+    same = [Capture(Tag(0, step, "IN07", "gaze"), first.tensor) for step in (7, 8)]
+    seen = run([*others, *same])
+    assert torch.equal(seen[Tag(0, 7, "IN07", "pca")], seen[Tag(0, 8, "IN07", "pca")])
+    assert seen[Tag(1, 1, "IN07", "pca")].shape == (3, 3, 4)
+    everything = torch.cat([maps.flatten(1) for maps in seen.values()], dim=1)
+    torch.testing.assert_close(everything.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(everything.square().mean(1), torch.ones(3), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_have_bases_of_their_own_and_a_run_gives_the_same_again() -> None:
+    captures = gazes(2)
+    other = [Capture(Tag(0, c.tag.step, "IN07", "gaze", 1), c.tensor.roll(1, 3) ** 2) for c in captures]
+    both, alone = run([*captures, *other]), run(captures)
+    assert len(both) == 4
+    for tag, maps in alone.items():
+        assert torch.equal(both[tag], maps)
+
+
+@pytest.mark.parametrize("parts", [(1, 1), (1, 2)])
+def test_fewer_parts_than_components_and_no_variance(parts: tuple[int, int]) -> None:
+    flat = torch.full((2, 2, *parts), 1 / (parts[0] * parts[1]))
+    (maps,) = run([Capture(Tag(0, 1, "M00", "gaze"), flat)]).values()
+    assert torch.equal(maps, torch.zeros(3, 2, 2))
+
+
+def test_other_captures_are_not_touched() -> None:
+    assert run([Capture(Tag(0, 1, "M00"), torch.ones(2, 3, 3))]) == {}
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = ComponentsSink([Keep()])
+
+    class Full:
+        def seek(self, *_: Any) -> int:
+            return 0
+
+        def write(self, _: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+    sink._file.close()
+    monkeypatch.setattr(sink, "_file", Full())
+    with Fanout([sink]) as fanout:
+        for capture in gazes():
+            fanout.put(capture)
+    (problem,) = fanout.problems
+    assert "the disk is full" in str(problem)
+    assert "temporary files" in str(problem)
