@@ -6,14 +6,16 @@ from dataclasses import fields
 from pathlib import Path
 
 from lib_dumpunet.app.flags import options
-from lib_dumpunet.settings import ColorSettings, FeatureSettings, GenerateSettings
+from lib_dumpunet.app.generate import SHARED
+from lib_dumpunet.settings import AttentionSettings, ColorSettings, FeatureSettings, GenerateSettings
 
 
 def rows() -> list[str]:
     """Write the table of options from the settings."""
     lines = ["| option | label in the panel | what it is | default |", "| --- | --- | --- | --- |"]
-    for kind in (GenerateSettings, FeatureSettings):
-        for option in options(kind, skip=("enabled", "path")):
+    shown = [(GenerateSettings, ()), (FeatureSettings, ("enabled", "path")), (AttentionSettings, SHARED)]
+    for kind, skip in shown:
+        for option in options(kind, skip=skip):
             text = option.help.replace("|", "\\|")
             choices = f" ({', '.join(option.choices)})" if option.choices else ""
             lines.append(f"| `--{option.flag}` | {option.label} | {text}{choices} | {option.default} |")

@@ -120,6 +120,11 @@ def test_a_long_text_is_cut_to_the_length() -> None:
     assert shorten(text, font, 1) == shorten(text, font, -5) == ""
 
 
+def test_a_blank_is_no_missing_character(install: Install) -> None:
+    install({"draws missing characters as blanks": "丸"})
+    assert printable("丸 丸", font_for("丸 丸", 11)) == "丸 丸"
+
+
 def test_all_lines_of_a_font_are_equally_thick() -> None:
     assert len({text_image(text, 11, longest=99).height for text in ("x", "gypsy", "Ab", "", "...")}) == 1
 

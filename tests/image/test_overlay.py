@@ -98,6 +98,15 @@ def test_resize_is_smooth_and_keeps_the_range() -> None:
     np.testing.assert_allclose(row + row[::-1], 1, atol=1e-5)
 
 
+def test_resize_leaves_things_where_they_are() -> None:
+    spot = torch.zeros(8, 10)
+    spot[3, 6] = 1
+    resized = resize_map(spot, (100, 64))
+    ys, xs = np.indices(resized.shape) + 0.5
+    assert (ys * resized).sum() / resized.sum() == pytest.approx(3.5 * 8, abs=0.01)
+    assert (xs * resized).sum() / resized.sum() == pytest.approx(6.5 * 10, abs=0.01)
+
+
 def test_resize_odd_maps() -> None:
     assert np.allclose(resize_map(torch.full((3, 3), 5.0), (7, 4)), 5)
     assert not resize_map(torch.full((3, 3), NAN), (7, 4)).any()
@@ -209,7 +218,8 @@ def test_the_title_changes_the_left_of_the_band_only() -> None:
 def test_the_scale_tells_the_range() -> None:
     ramp = torch.tensor([[0.0, 1.0]]).repeat(2, 1)
     same = draw_overlay(None, ramp * 0.13, "x")
-    assert draw_overlay(None, ramp * 0.1301, "x") == same
+    assert draw_overlay(None, ramp * 0.134, "x") == same
+    assert draw_overlay(None, ramp * 0.1 + 0.0021, "x") == draw_overlay(None, ramp * 0.1 + 0.00214, "x")
     left, top, _, _ = changed(same, draw_overlay(None, ramp * 0.17, "x"))
     assert left > 200
     assert top > 256

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lib_dumpunet.image import sheet as sheet_module
 from lib_dumpunet.image.colorize import colorize
 from lib_dumpunet.image.sheet import LONGEST_LABEL, draw_components, draw_lattice, draw_sheet
 from lib_dumpunet.settings import ColorSettings
@@ -99,8 +100,9 @@ def test_long_labels_are_cut() -> None:
     assert LONGEST_LABEL - 20 < sheet.height - 16 < LONGEST_LABEL + 10
 
 
-def test_labels_of_neighbours_do_not_wipe_each_other_out() -> None:
-    maps = maps_of(1, 2, 8, 14)
+def test_labels_thicker_than_a_cell_do_not_wipe_each_other_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet_module, "TEXT", 20)
+    maps = maps_of(1, 2, 12, 14)
     both = np.asarray(draw_sheet(maps, GREY, ["gypsy", "gypsy"], [""]))
     first = np.asarray(draw_sheet(maps, GREY, ["gypsy", ""], [""]))
     second = np.asarray(draw_sheet(maps, GREY, ["", "gypsy"], [""]))

@@ -10,32 +10,41 @@ from lib_dumpunet.errors import SettingsError
 if TYPE_CHECKING:
     from lib_dumpunet.app.bench.rows import Row
 
-PARTS = ("colour", "dump", "memory", "capture")
+PARTS = ("colour", "dump", "memory", "capture", "attention", "words")
+OTHERS = ("daam",)
+"""Parts that are measured when named: daam has to be downloaded."""
 
 
 def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
-    """Run the named parts of the benchmark, or all.
+    """Run the named parts of the benchmark, or all of ``PARTS``.
 
     Raises:
         SettingsError: for a part that does not exist.
     """
-    unknown = [part for part in parts if part not in PARTS]
+    names = (*PARTS, *OTHERS)
+    unknown = [part for part in parts if part not in names]
     if unknown:
         raise SettingsError(
-            f"there is no part {unknown[0]!r}", remedy=f"Use {', '.join(PARTS)}.", field="PART"
+            f"there is no part {unknown[0]!r}", remedy=f"Use {', '.join(names)}.", field="PART"
         )
+    from lib_dumpunet.app.bench.attention import measure_attention
     from lib_dumpunet.app.bench.capture import measure_capture
     from lib_dumpunet.app.bench.colour import measure_colour
+    from lib_dumpunet.app.bench.daam import measure_daam
     from lib_dumpunet.app.bench.dump import measure_dump
     from lib_dumpunet.app.bench.memory import measure_memory
+    from lib_dumpunet.app.bench.words import measure_words
 
     measures: tuple[Callable[[], list[Row]], ...] = (
         measure_colour,
         measure_dump,
         measure_memory,
         measure_capture,
+        measure_attention,
+        measure_words,
+        measure_daam,
     )
-    functions = dict(zip(PARTS, measures, strict=True))
+    functions = dict(zip(names, measures, strict=True))
     rows = []
     for part in parts or PARTS:
         say(f"Measuring {part} ...")

@@ -8,7 +8,7 @@ from functools import partial
 
 from lib_dumpunet.app.bench.capture import Forget
 from lib_dumpunet.app.bench.rows import Row
-from lib_dumpunet.app.bench.sampling import WIDTHS, cpu_seconds, sampling_step
+from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, added_seconds, sampling_step
 from lib_dumpunet.captures import Kind
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.hooks.attention import AttentionWant
@@ -31,10 +31,9 @@ print(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 def measure_attention(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
     """Compare CPU seconds of a step, and the peak memory of several, with those of plain sampling."""
-    seconds = _seconds(rounds, widths)
-    added = {name: 100 * (seconds[name] / seconds["plain"] - 1) for name in ("words", "qk")}
+    added = _added(rounds, widths)
     plain, few, many = (
-        _peak(way, steps, widths[0]) for way, steps in (("plain", FEW), ("words", FEW), ("words", MANY))
+        _peak(way, steps, widths[0]) for way, steps in ((PLAIN, FEW), ("words", FEW), ("words", MANY))
     )
     looks = _peak("self", FEW, widths[0])
     return [
@@ -46,14 +45,19 @@ def measure_attention(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) ->
     ]
 
 
-def _seconds(rounds: int, widths: tuple[int, ...]) -> dict[str, float]:
+def words_beside_plain(steps: int, widths: tuple[int, ...]) -> tuple[float, float]:
+    """Measure what words add to sampling: percent of CPU seconds, and MiB of peak memory."""
+    percent = _added(ROUNDS, widths)["words"]
+    return percent, _peak("words", steps, widths[0]) - _peak(PLAIN, steps, widths[0])
+
+
+def _added(rounds: int, widths: tuple[int, ...]) -> dict[str, float]:
     """Measure time; the U-Net is gone afterwards, as it takes 3.4 GB, and so does each process that is measured."""
     unet, run = sampling_step(widths)
-    ways = {way: partial(plan_of, unet, way) for way in ("plain", "words", "qk")}
-    return cpu_seconds(run, ways, rounds)
+    return added_seconds(run, {way: partial(plan_of, unet, way) for way in ("words", "qk")}, rounds)
 
 
-def plan_of(unet: Unet, way: str) -> Plan | None:
+def plan_of(unet: Unet, way: str) -> Plan:
     """Make the plan of a way to measure."""
     cross = tuple(site.block for site in unet.sites if site.layers)
     wants: dict[str, tuple[tuple[str, ...], frozenset[Kind]]] = {
@@ -61,8 +65,6 @@ def plan_of(unet: Unet, way: str) -> Plan | None:
         "qk": ((ONE_LAYER,), frozenset({"qk"})),
         "self": ((ONE_LAYER,), frozenset({"self", "gaze"})),
     }
-    if way == "plain":
-        return None
     blocks, kinds = wants[way]
     return Plan(attention=AttentionWant(blocks, range(1, 1000), kinds), sinks=(Forget(),))
 
@@ -70,7 +72,7 @@ def plan_of(unet: Unet, way: str) -> Plan | None:
 def run_for_memory(way: str, steps: int, width: int) -> None:
     """Sample in a way; for a process of its own."""
     unet, run = sampling_step((width, 2 * width, 4 * width, 4 * width))
-    run(plan_of(unet, way), steps)
+    run(None if way == PLAIN else plan_of(unet, way), steps=steps)
 
 
 def _peak(way: str, steps: int, width: int) -> float:

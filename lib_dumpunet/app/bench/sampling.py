@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -15,7 +15,8 @@ from lib_dumpunet.session import Plan, record
 from lib_dumpunet.unet.sites import Unet, describe
 
 WIDTHS = (320, 640, 1280, 1280)
-Run = Callable[[Plan | None], None]
+COPIES = 8
+PLAIN = "plain"
 
 
 class _Steps:
@@ -31,7 +32,8 @@ class _Steps:
 def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[Unet, Callable[..., None]]:
     """Make a U-Net with random weights, and a function that runs it ``steps`` times on a latent of ``size``.
 
-    The function takes a plan of what to watch, None for nothing.
+    The function takes a plan of what to watch, None for nothing. ``copies`` of it watch at once, so that what one costs
+    can be told from noise.
     """
     with torch.device("meta"):
         module = UNet2DConditionModel(
@@ -44,26 +46,32 @@ def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[
     inputs = torch.randn(2, 4, size, size), torch.full((2,), 500), torch.randn(2, 77, 768)
     unet = describe(module)
 
-    def run(plan: Plan | None, steps: int = 1) -> None:
+    def run(plan: Plan | None, *, steps: int = 1, copies: int = 1) -> None:
         clock = _Steps()
-        watching = nullcontext() if plan is None else record(unet, plan, clock, [])
-        with torch.inference_mode(), watching:
+        with torch.inference_mode(), ExitStack() as watching:
+            for watched in [] if plan is None else [plan] * copies:
+                watching.enter_context(record(unet, watched, clock, []))
             for clock.step in range(1, steps + 1):
                 module(*inputs)
 
     return unet, run
 
 
-def cpu_seconds(run: Run, plans: Mapping[str, Callable[[], Plan | None]], rounds: int) -> dict[str, float]:
-    """Run a step in each way in turn, after one for warming up, and give the median CPU seconds of each.
+def added_seconds(
+    run: Callable[..., None], plans: Mapping[str, Callable[[], Plan]], rounds: int, copies: int = COPIES
+) -> dict[str, float]:
+    """Give what each plan adds to the CPU seconds of a plain step, in percent.
 
-    CPU seconds count all threads, so that work in the background counts, and other programs do not.
+    The ways take turns, after a step for warming up, and medians are compared. CPU seconds count all threads, so that
+    work in the background counts, and other programs do not. They still differ by some percent from step to step.
     """
     run(None)
-    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    seconds: dict[str, list[float]] = {name: [] for name in (PLAIN, *plans)}
     for _ in range(rounds):
-        for name, plan in plans.items():
+        for name, values in seconds.items():
+            plan = None if name == PLAIN else plans[name]()
             start = time.process_time()
-            run(plan())
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            run(plan, copies=copies)
+            values.append(time.process_time() - start)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: 100 * (median[name] / median[PLAIN] - 1) / copies for name in plans}
