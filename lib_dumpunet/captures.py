@@ -74,11 +74,10 @@ LONGEST_SLUG = 40  # characters
 
 def slug(text: str) -> str:
     """Make a text fit for a file name: letters and digits of any script, all else ``_``; told apart by a hash."""
-    folded = text.casefold()
-    kept = "".join(c if c.isalnum() else "_" for c in folded)[:LONGEST_SLUG]
-    if kept.replace("_", " ") == folded:
+    kept = "".join(c if c.isalnum() else "_" for c in text.casefold())[:LONGEST_SLUG]
+    if kept.replace("_", " ") == text:
         return kept
-    return f"{kept}_{hashlib.blake2b(folded.encode('utf-8', 'replace'), digest_size=3).hexdigest()}"
+    return f"{kept}_{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=3).hexdigest()}"
 
 
 def _nothing() -> None:

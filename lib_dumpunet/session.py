@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ from lib_dumpunet.ports import Clock, Host, Row
 from lib_dumpunet.prompt.points import Point, parse_points
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
 from lib_dumpunet.prompt.texts import Texts, WordChoice, parse_words
-from lib_dumpunet.prompt.words import labels
+from lib_dumpunet.prompt.words import all_words, labels
 from lib_dumpunet.settings import AttentionSettings, DumpSettings, FeatureSettings, Settings
 from lib_dumpunet.sinks.attention import AttentionSink
 from lib_dumpunet.sinks.base import Fanout, Sink
@@ -93,7 +93,10 @@ class Session:
                     self.finish(image, None)
 
     def finish(self, image: int, picture: Image.Image | None) -> None:
-        """Take an image that has come out: its words and points are complete, and are laid over it."""
+        """Take an image that has come out: its words and points are complete, and are laid over it.
+
+        A fault is kept in ``problems``: the next image must come out.
+        """
         try:
             captures = list(self._heat_of(image))
             for sink in self._heatmaps:
@@ -102,6 +105,9 @@ class Session:
                 self._recording.queue.put(capture)
         except DumpUNetError as error:
             self.problems.append(error)
+        except Exception as error:
+            log.debug("heat of image %d failed", image, exc_info=True)
+            self.problems.append(HostError(f"words and points of image {image} could not be drawn ({error})"))
         finally:
             self._recording.heat.forget(image)
 
@@ -172,9 +178,14 @@ def make_plan(unet: Unet, settings: Settings, host: Host, subject: Subject) -> P
     if settings.attention.enabled:
         plan = _with_attention(plan, unet, settings.attention, host, subject)
     sinks = (*plan.sinks, *_dump_sinks(plan, unet, settings, subject))
-    if plan.attention is not None and "gaze" in plan.attention.kinds:
-        sinks = (ComponentsSink(sinks), *sinks)
-    return replace(plan, sinks=sinks)
+    return replace(plan, sinks=(*components_of(plan.attention, settings.attention.dump), *sinks))
+
+
+def components_of(want: AttentionWant | None, dump: DumpSettings | None = None) -> tuple[Sink, ...]:
+    """Make the sink that has to stand before all others where self-attention is looked at; else nothing."""
+    if want is None or "gaze" not in want.kinds:
+        return ()
+    return (ComponentsSink(dump.path if dump is not None and dump.enabled else None),)
 
 
 def _with_features(plan: Plan, unet: Unet, features: FeatureSettings, host: Host, subject: Subject) -> Plan:
@@ -189,7 +200,7 @@ def _with_attention(
 ) -> Plan:
     blocks = attention_blocks(unet, attention.layers)
     steps = select_steps(attention.steps, subject.request.steps, field="Attention steps")
-    words = _words(attention, subject.texts)
+    words = choose_words(attention, subject.texts)
     points = parse_points(attention.points, (subject.width, subject.height))
     asked = [CAPTURED[kind] for kind in attention.kinds if kind != "words"]
     if words:
@@ -222,32 +233,52 @@ def attention_blocks(unet: Unet, text: str, *, field: str = "Attention layers") 
     Raises:
         SettingsError: if none is left.
     """
-    able = tuple(site.block for site in unet.sites if site.layers)
-    chosen = select_blocks(text, unet.order, field=field) if text.strip() else able
-    kept = tuple(block for block in chosen if block in able)
-    if not kept:
-        problem = f"{spans(chosen)} has no attention layer" if able else "the model has no attention layers"
-        remedy = f"Choose among {spans(able)}." if able else "Choose another model."
-        raise SettingsError(problem, remedy=remedy, field=field)
+    chosen, kept = require_attention(unet, text, field=field)
     if kept != chosen:
-        skipped = spans(tuple(block for block in chosen if block not in able))
+        skipped = spans(tuple(block for block in chosen if block not in kept))
         log.warning("%s: %s have no attention layer and are skipped", field, skipped)
     return kept
 
 
-def _words(attention: AttentionSettings, texts: Texts) -> dict[Branch, WordChoice]:
-    """Read the words, and make sure that they are in the prompts."""
+def require_attention(
+    unet: Unet, text: str, *, field: str = "Attention layers"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell the chosen blocks, and those of them that have attention layers.
+
+    Raises:
+        SettingsError: if none has.
+    """
+    able = tuple(site.block for site in unet.sites if site.layers)
+    chosen = select_blocks(text, unet.order, field=field) if text.strip() else able
+    kept = tuple(block for block in chosen if block in able)
+    if not kept:
+        problem = f"{spans(chosen)}: no attention layer" if able else "the model has no attention layers"
+        remedy = f"Choose among {spans(able)}." if able else "Choose another model."
+        raise SettingsError(problem, remedy=remedy, field=field)
+    return chosen, kept
+
+
+def choose_words(attention: AttentionSettings, texts: Texts) -> dict[Branch, WordChoice]:
+    """Read the words, and make sure that they are in the prompts.
+
+    Raises:
+        SettingsError: if one is not.
+    """
     choices: dict[Branch, WordChoice] = {}
     if "words" in attention.kinds or attention.words.strip():
         choices["cond"] = parse_words(attention.words, field="Words")
         choices["cond"].check(texts.cond)
-    if attention.negative_words.strip():
+    if attention.negative_words.strip(" ,"):
         choices["uncond"] = parse_words(attention.negative_words, field="Negative words")
         if not texts.uncond:
             raise SettingsError(
                 "the negative prompt is not used",
                 remedy="It is where CFG Scale is above 1.",
                 field="Negative words",
+            )
+        if not any(map(all_words, texts.uncond)):
+            raise SettingsError(
+                "the negative prompt has no words", remedy="Write some.", field="Negative words"
             )
         choices["uncond"].check(texts.uncond)
     return choices
@@ -264,12 +295,9 @@ def _dump_sinks(plan: Plan, unet: Unet, settings: Settings, subject: Subject) ->
     if plan.features is not None:
         wanted.append((settings.features.dump, frozenset({"feature"})))
     if plan.attention is not None:
-        dump = settings.attention.dump
-        if dump.enabled:
-            wanted.append((dump, frozenset(AXES) - {"feature", "gaze"}))
-        elif dump.path and plan.attention.kinds & HEAT:
-            # Words and points are few and small: their raw maps are written wherever there is a folder for them.
-            wanted.append((replace(dump, enabled=True), HEAT))
+        wanted.append((settings.attention.dump, frozenset(AXES) - {"feature", "gaze"}))
+        if plan.attention.kinds & HEAT:
+            wanted.append((settings.attention.heat, HEAT))
     for dump, kinds in wanted:
         if dump.enabled:
             target = (dump.path, dump.format)
@@ -283,21 +311,21 @@ def _dump_sinks(plan: Plan, unet: Unet, settings: Settings, subject: Subject) ->
 def _dump_request(plan: Plan, unet: Unet, subject: Subject, kinds: frozenset[Kind]) -> DumpRequest:
     """Complete the request by what comes for each image and step, and by what attention is of."""
     request = subject.request
-    expected = set(plan.features.blocks) if plan.features is not None and "feature" in kinds else set()
+    expected: dict[str, Container[int]] = {}
+    if plan.features is not None and "feature" in kinds:
+        expected |= dict.fromkeys(plan.features.blocks, plan.features.steps)
     if plan.attention is None or kinds == {"feature"}:
-        return replace(request, expected=frozenset(expected))
+        return replace(request, expected=expected)
     want = plan.attention
-    for site in unet.sites:
-        if site.block in want.blocks:
-            steady = [kind for kind in LAYER_KINDS if kind in want.kinds]
-            expected |= {
-                key_of(Tag(0, 1, site.block, kind, layer.number)) for kind in steady for layer in site.layers
-            }
+    steady = [kind for kind in LAYER_KINDS if kind in want.kinds & kinds]
+    for layer in (layer for site in unet.sites if site.block in want.blocks for layer in site.layers):
+        tags = (Tag(0, 1, layer.block, kind, layer.number) for kind in steady)
+        expected |= dict.fromkeys(map(key_of, tags), want.steps)
     sides = ((request.prompts, subject.texts.cond), (request.negative_prompts, subject.texts.uncond))
     tokens = {text: labels(t) for texts, side in sides for text, t in zip(texts, side, strict=False)}
     return replace(
         request,
-        expected=frozenset(expected),
+        expected=expected,
         tokens=tokens,
         attention={"blocks": want.blocks, "steps": plan.attention_steps},
     )

@@ -232,7 +232,7 @@ class AttentionSettings:
         flag="negative-words",
     )
     lattice: int = option(
-        8, "Lattice", "points in a row and in a column whose looks self-attention shows", limits=(1, 32)
+        8, "Lattice", "points in a row and in a column whose looks self-attention shows", limits=(1, 16)
     )
     points: str = option(
         "",
@@ -242,6 +242,8 @@ class AttentionSettings:
     )
     color: ColorSettings = field(default_factory=ColorSettings)
     dump: DumpSettings = field(default_factory=DumpSettings)
+    heat: DumpSettings = field(default_factory=DumpSettings)
+    """Where the maps of words and points alone are written; they are few and small beside all the rest."""
 
     def __post_init__(self) -> None:
         check_fields(self)

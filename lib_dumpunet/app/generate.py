@@ -99,14 +99,16 @@ def produce(
     """Generate into a folder and tell what came out; returns the exit code."""
     from lib_dumpunet.app.overview import Overview, WordSheet
     from lib_dumpunet.app.results import open_results
-    from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
+    from lib_dumpunet.hosts.diffusers.generate import Outlet, check_attention, generate, make_job
     from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
+    check_attention(pipe, job, settings.attention)
     folder = open_results(out)
+    dump = replace(settings.features.dump, path=str(folder.dump))
     settings = Settings(
-        replace(settings.features, dump=replace(settings.features.dump, path=str(folder.dump))),
-        replace(settings.attention, dump=replace(settings.attention.dump, path=str(folder.dump))),
+        replace(settings.features, dump=dump),
+        replace(settings.attention, dump=dump, heat=replace(dump, enabled=True)),
     )
     with terminal.progress("Sampling") as progress:
         overview, words = Overview(describe(pipe.unet).order), WordSheet(job.prompts[0], sampling.negative)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from lib_dumpunet.blocks import SD1
-from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.captures import AXES, Capture, Tag
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.image.colorize import compile_channels
 from lib_dumpunet.image.draw import png_bytes
@@ -59,9 +60,10 @@ def _draw(loaded: Loaded, settings: FeatureSettings) -> list[tuple[str, Image.Im
     tag = loaded.tag or Tag(0, 0, "")
     if tag.kind in LAYER_KINDS:
         attention = AttentionSettings(average=settings.average, color=settings.color)
-        AttentionSink(attention, lambda _: (), ratio, pictures.append).accept(Capture(tag, tensor))
+        AttentionSink(attention, lambda _: loaded.tokens, ratio, pictures.append).accept(Capture(tag, tensor))
     else:
-        PictureSink(settings, ratio, pictures.append).accept(Capture(Tag(0, 0, tag.block), tensor))
+        plain = settings if tag.kind == "feature" else replace(settings, average="disable")
+        PictureSink(plain, ratio, pictures.append).accept(Capture(Tag(0, 0, tag.block), tensor))
     return [(picture.title, picture.image) for picture in pictures]
 
 
@@ -81,8 +83,8 @@ def _chosen(
             and not (tag.step in steps and (blocks is None or tag.block in blocks))
         ):
             continue
-        is_layer = tag is not None and tag.kind in LAYER_KINDS
-        if (loaded.tensor.ndim not in (2, 3) and not is_layer) or 0 in loaded.tensor.shape:
+        ranks = (2, 3) if tag is None or tag.kind not in LAYER_KINDS else (len(AXES[tag.kind]),)
+        if loaded.tensor.ndim not in ranks or 0 in loaded.tensor.shape:
             raise SettingsError(
                 f"{loaded.paths[0]} holds an array of shape {tuple(loaded.tensor.shape)}",
                 remedy="Give arrays (channels, height, width) or (height, width).",

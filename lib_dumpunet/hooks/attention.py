@@ -7,7 +7,7 @@ lies between. So their outputs, with LoRA, hypernetworks and per-block prompts a
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch, Capture, Kind, Tag
-from lib_dumpunet.errors import DumpUNetError, HostError, UnsupportedModelError
+from lib_dumpunet.errors import HostError, UnsupportedModelError
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.probabilities import cross_map, cross_mean, self_gaze, self_map, split_heads
-from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, to_cpu
+from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping, to_cpu
 from lib_dumpunet.ports import Clock, Row
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
 
@@ -133,11 +133,7 @@ Read = Callable[[_Out, _Seen], None]
 @contextmanager
 def _watching(unet: Unet, taps: Sequence[_PairTap | _OutputTap], report: Report) -> Iterator[None]:
     with HookSet() as hooks:
-
-        def stop(error: DumpUNetError) -> None:
-            hooks.remove()
-            report(error)
-
+        stop = stopping(hooks, report)
         for tap in taps:
             tap.install(hooks, stop)
         hooks.after(unet.module, FirstCall(taps, stop, "the attention layers of "))
@@ -166,8 +162,9 @@ class _PairTap:
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note height and width, and forget what an earlier call that broke off may have left."""
-        self._shape = map_shape(args, kwargs)
         self._q = self._k = None
+        with guarded(self.block, self._stop):
+            self._shape = map_shape(args, kwargs)
 
     def _see_q(self, q: Tensor) -> None:
         self._q = q
@@ -209,12 +206,14 @@ class _OutputTap:
         hooks.before(self.attention.to_out[0], self._see)  # type: ignore[index, arg-type]
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._shape = map_shape(args, kwargs)
+        with guarded(self.block, self._stop):
+            self._shape = map_shape(args, kwargs)
 
     def _see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.fired = True
-        attended = args[0] if args else next(iter(kwargs.values()))
         with guarded(self.block, self._stop):
+            attended = args[0] if args else next(iter(kwargs.values()))
+            require_places(attended.shape[1], self._shape)
             step, rows = self._picker.pick(len(attended))
             if not rows:
                 return
@@ -236,11 +235,29 @@ def _exactly(device: torch.device) -> Iterator[None]:
 
     Autocast would multiply float32 in half precision, and sums that outlive a call must not be inference tensors.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+    try:
+        plain: AbstractContextManager[object] = torch.autocast(device.type, enabled=False)
+    except RuntimeError:  # a device that has no autocast
+        plain = nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), plain:
         yield
 
 
+def require_places(queries: int, shape: tuple[int, int]) -> None:
+    """Make sure that queries fill a map of height and width ``shape``.
+
+    Raises:
+        HostError: if they do not.
+    """
+    if queries != shape[0] * shape[1]:
+        raise HostError(
+            f"attention has {queries} queries for a map of {shape[1]}x{shape[0]}; token merging, or another extension, "
+            "leaves some out"
+        )
+
+
 def _read_cross(out: _Out, seen: _Seen) -> None:
+    require_places(seen.q.shape[1], seen.shape)
     kinds = out.want.kinds if seen.row.branch == "cond" else frozenset[Kind]()
     if "k" in kinds:
         out.send(seen.tag("k"), seen.k.clone())
@@ -255,11 +272,8 @@ def _read_self(out: _Out, seen: _Seen) -> None:
     if seen.row.branch != "cond":
         return
     height, width = seen.shape
-    if not seen.q.shape[1] == seen.k.shape[1] == height * width:
-        raise HostError(
-            f"self-attention has {seen.q.shape[1]} queries and {seen.k.shape[1]} keys for a map of {width}x{height}; "
-            "token merging, or another extension, leaves some out"
-        )
+    for count in (seen.q.shape[1], seen.k.shape[1]):
+        require_places(count, seen.shape)
     if "self" in out.want.kinds:
         queries = _lattice(out.want.lattice, seen.shape).to(seen.q.device)
         maps = self_map(seen.q, seen.k, seen.scale, queries.flatten())
@@ -276,7 +290,7 @@ def _read_self(out: _Out, seen: _Seen) -> None:
 
 def _lattice(side: int, shape: tuple[int, int]) -> Tensor:
     """Spread points evenly over a map, in the middle of equal parts: indices "row column" of places."""
-    rows, columns = ([_cell((i + 0.5) / side, length) for i in range(side)] for length in shape)
+    rows, columns = ([(2 * i + 1) * length // (2 * side) for i in range(side)] for length in shape)
     return torch.tensor(rows)[:, None] * shape[1] + torch.tensor(columns)
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded
+from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping
 from lib_dumpunet.ports import Clock
 from lib_dumpunet.unet.sites import Unet
 
@@ -32,11 +31,7 @@ def capture_blocks(unet: Unet, want: Want, clock: Clock, emit: Emit, report: Rep
     reaches the sampler: capturing stops and ``report`` hears of it, and of hooks that the first call did not reach.
     """
     with HookSet() as hooks:
-
-        def stop(error: DumpUNetError) -> None:
-            hooks.remove()
-            report(error)
-
+        stop = stopping(hooks, report)
         taps = [
             _Tap(site.block, Picker(want.steps, clock), emit, stop)
             for site in unet.sites

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.ports import Row
 
 Size = tuple[int, int]
@@ -36,10 +37,19 @@ class Heat:
         return sorted({row.image for row, _ in self._sums})
 
     def add(self, row: Row, kind: HeatKind, maps: Tensor) -> None:
-        """Add one layer's maps "n h w", float32."""
+        """Add one layer's maps "n h w", float32.
+
+        Raises:
+            HostError: if there were another number of maps before: the columns of two texts cannot be added.
+        """
         sums = self._sums.setdefault((row, kind), {})
+        before = next(iter(sums.values())).total if sums else maps
+        if len(before) != len(maps):
+            raise HostError(
+                f"the text has {len(maps)} tokens where it had {len(before)} before, so words cannot be summed up"
+            )
         size = (maps.shape[1], maps.shape[2])
-        if size not in sums or sums[size].total.shape != maps.shape:
+        if size not in sums:
             sums[size] = _Sum(maps)
         else:
             sums[size].total += maps

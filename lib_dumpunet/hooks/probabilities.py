@@ -12,9 +12,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lib_dumpunet.errors import HostError
+
 # Bytes of probabilities at a time; softmax needs the same again. On a CPU a slice should stay in the cache: words of a
 # 64x64 layer took a quarter of the time that they took in one piece. An accelerator wants few launches.
 CPU_SLICE, DEVICE_SLICE = 2 << 20, 64 << 20
+LARGEST = 256 << 20  # bytes of a result
 PARTS = 16  # rows and columns that the keys of a "gaze" are summed over, at most
 
 
@@ -24,9 +27,17 @@ def split_heads(projected: Tensor, heads: int) -> Tensor:
 
 
 def cross_map(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """Compute how much each query looks at each token: "head query dim", "head token dim" -> "head token query"."""
-    parts = list(_cross_slices(q, k, scale))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    """Compute how much each query looks at each token: "head query dim", "head token dim" -> "head token query".
+
+    Raises:
+        HostError: if the result would be larger than ``LARGEST``.
+    """
+    result = _room((k.shape[0], k.shape[1], q.shape[1]), q.device)
+    start = 0
+    for part in _cross_slices(q, k, scale):
+        result[:, :, start : start + part.shape[2]] = part
+        start += part.shape[2]
+    return result
 
 
 def cross_mean(q: Tensor, k: Tensor, scale: float) -> Tensor:
@@ -35,8 +46,17 @@ def cross_mean(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def self_map(q: Tensor, k: Tensor, scale: float, queries: Tensor) -> Tensor:
-    """Compute where some queries look: indices "n" of queries -> "head n key"."""
-    return torch.softmax(_logits(q[:, queries], k, scale), dim=-1)
+    """Compute where some queries look: indices "n" of queries -> "head n key".
+
+    Raises:
+        HostError: if the result would be larger than ``LARGEST``.
+    """
+    result = _room((q.shape[0], len(queries), k.shape[1]), q.device)
+    step = _slice(k)
+    for start in range(0, len(queries), step):
+        asked = queries[start : start + step]
+        result[:, start : start + step] = torch.softmax(_logits(q[:, asked], k, scale), dim=-1)
+    return result
 
 
 def self_gaze(q: Tensor, k: Tensor, scale: float, shape: tuple[int, int]) -> Tensor:
@@ -66,6 +86,17 @@ def _cross_slices(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
         yield torch.softmax(_logits(k, q[:, start : start + step], scale), dim=1)
 
 
+def _room(shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Take memory for a result, unless it is too much for a machine that samples at the same time."""
+    size = 4 * shape[0] * shape[1] * shape[2]
+    if size > LARGEST:
+        raise HostError(
+            f"its attention takes {size >> 20} MiB, and {LARGEST >> 20} are the most",
+            remedy="Choose blocks of lower resolution, or fewer points.",
+        )
+    return torch.empty(shape, device=device)
+
+
 def _slice(k: Tensor) -> int:
     """Count the queries whose probabilities for the keys "head key dim" fill a slice."""
     size = CPU_SLICE if k.device.type == "cpu" else DEVICE_SLICE
@@ -73,8 +104,11 @@ def _slice(k: Tensor) -> int:
 
 
 def _logits(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Multiply "head n dim" by "head m dim" into "head n m"; in float32, as 16 bits overflow in some models."""
-    return (a.float() * scale) @ b.float().transpose(1, 2)
+    """Multiply "head n dim" by "head m dim" into "head n m"; in float32, as 16 bits overflow in some models.
+
+    The scale comes last: 16-bit operands are exact in TF32 too, which some hosts switch on, and scaled ones are not.
+    """
+    return (a.float() @ b.float().transpose(1, 2)).mul_(scale)
 
 
 def _membership(length: int, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch, Capture
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.ports import Clock, Row
 
 log = logging.getLogger("dumpunet")
@@ -62,6 +63,16 @@ class Tap(Protocol):
     fired: bool
 
 
+def stopping(hooks: HookSet, report: Report) -> Report:
+    """Make the report of a fault after which nothing more is read: it takes the hooks off first."""
+
+    def stop(error: DumpUNetError) -> None:
+        hooks.remove()
+        report(error)
+
+    return stop
+
+
 @contextmanager
 def guarded(block: str, stop: Report) -> Iterator[None]:
     """Keep a fault of reading away from the sampler: whatever it is, the image must come out."""
@@ -69,7 +80,12 @@ def guarded(block: str, stop: Report) -> Iterator[None]:
         yield
     except Exception as error:
         log.debug("reading block %s failed", block, exc_info=True)
-        stop(HostError(f"block {block} could not be read ({error})", remedy="The image is not affected."))
+        remedy = "The image is not affected."
+        if isinstance(error, DumpUNetError):
+            reason, remedy = error.problem, f"{error.remedy} {remedy}".strip()
+        else:
+            reason = str(error)
+        stop(HostError(f"block {block} could not be read: {reason}", remedy=remedy))
 
 
 class FirstCall:

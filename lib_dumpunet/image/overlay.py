@@ -22,13 +22,13 @@ GREYNESS, BRIGHTNESS = 0.6, 0.7  # of the image below, so that colours and light
 SHEET_GAP = 6
 
 
-def normalise(map: Tensor) -> tuple[Float32, float, float]:
+def normalise(heatmap: Tensor) -> tuple[Float32, float, float]:
     """Bring a map "h w" to [0,1] by its own range, and tell its lowest and highest number.
 
     What is no number becomes 0, and so does all of a constant map; infinity counts as the end that is nearer. If
     there is no finite number at all, lowest and highest are NaN.
     """
-    values = map.detach().double().numpy()
+    values = heatmap.detach().double().numpy()
     low, high = _range(values)
     if not low < high:
         return np.zeros(values.shape, np.float32), low, high
@@ -36,7 +36,7 @@ def normalise(map: Tensor) -> tuple[Float32, float, float]:
     return np.nan_to_num(scaled).astype(np.float32), low, high
 
 
-def resize_map(map: Tensor, size: tuple[int, int]) -> Float32:
+def resize_map(heatmap: Tensor, size: tuple[int, int]) -> Float32:
     """Resize a map "h w" smoothly to ``size``, width and height, without leaving its own range.
 
     Cubic curves overshoot beside an edge, hence the range has to be kept. What is no number counts as the lowest.
@@ -44,7 +44,7 @@ def resize_map(map: Tensor, size: tuple[int, int]) -> Float32:
     Returns:
         "height width"
     """
-    values = map.detach().float()
+    values = heatmap.detach().float()
     low, high = _range(values.numpy())
     if math.isnan(low):
         low = high = 0.0
@@ -53,9 +53,9 @@ def resize_map(map: Tensor, size: tuple[int, int]) -> Float32:
     return resized[0, 0].clamp(low, high).numpy()
 
 
-def layer_of(map: Tensor, size: tuple[int, int]) -> Image.Image:
+def layer_of(heatmap: Tensor, size: tuple[int, int]) -> Image.Image:
     """Draw a map "h w" as a layer of the given width and height (RGBA), the more opaque the higher the value."""
-    values = _resized(map, size)
+    values = _resized(heatmap, size)
     pixels = np.empty((*values.shape, 4), np.uint8)
     pixels[..., :3] = heat(values)
     pixels[..., 3] = np.rint(values * np.float32(OPACITY * 255))
@@ -63,29 +63,29 @@ def layer_of(map: Tensor, size: tuple[int, int]) -> Image.Image:
 
 
 def draw_overlay(
-    image: Image.Image | None, map: Tensor, title: str, *, point: tuple[float, float] | None = None
+    image: Image.Image | None, heatmap: Tensor, title: str, *, point: tuple[float, float] | None = None
 ) -> Image.Image:
     """Lay a map "h w" over an image, and put a band with a title and the scale of its colours below.
 
     Args:
         image: of any mode; it is greyed and dimmed. None draws the heat alone.
-        map: of any float type, on the CPU; the image's shape is that which counts.
+        heatmap: of any float type, on the CPU; the image's shape is that which counts.
         title: any text; a long one is cut.
         point: x and y as fractions of the image's width and height, where a ring is drawn.
 
     Returns:
         a picture of mode RGB, enlarged by a whole factor until it is at least 256 pixels wide.
     """
-    height, width = map.shape if image is None else (image.height, image.width)
+    height, width = heatmap.shape if image is None else (image.height, image.width)
     factor = max(1, -(-LEAST_WIDTH // width))
     size = width * factor, height * factor
-    picture = Image.fromarray(heat(_resized(map, size))) if image is None else _below(image, size)
+    picture = Image.fromarray(heat(_resized(heatmap, size))) if image is None else _below(image, size)
     if image is not None:
-        layer = layer_of(map, size)
+        layer = layer_of(heatmap, size)
         picture.paste(layer, mask=layer)
     if point is not None:
         _mark(picture, point)
-    _, low, high = normalise(map)
+    _, low, high = normalise(heatmap)
     band = _caption(picture.width, title, low, high)
     result = Image.new("RGB", (picture.width, picture.height + band.height))
     result.paste(picture, (0, 0))
@@ -111,9 +111,9 @@ def _range(values: NDArray[np.floating]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
 
 
-def _resized(map: Tensor, size: tuple[int, int]) -> Float32:
+def _resized(heatmap: Tensor, size: tuple[int, int]) -> Float32:
     """Bring a map to [0,1] by its own range and to a width and height."""
-    return resize_map(torch.from_numpy(normalise(map)[0]), size)
+    return resize_map(torch.from_numpy(normalise(heatmap)[0]), size)
 
 
 def _below(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -18,8 +18,8 @@ from lib_dumpunet.settings import ColorSettings
 TEXT = 11
 LONGEST_LABEL = 120
 LABELLED_CELL = (12, 14)  # height and width that a cell has at least, so that labels do not overlap
-POINTED_CELL = (1, 24)
-WIDE_CELL = 48  # pixels from which a point is marked by a dot of 3 × 3, else by one pixel
+POINTED_CELL = (1, 48)
+DOT = 1  # pixels that the mark of a point reaches from its middle, without its rim
 COMPONENTS_SIDE = 256
 _PAD = 3
 
@@ -67,7 +67,7 @@ def draw_lattice(maps: Tensor, color: ColorSettings) -> Image.Image:
     """Lay out maps "y x h w" of where the points of a lattice look, each at its point's place in the image.
 
     The point itself is marked in its map by a white dot with a black rim, so that it shows on any colour. Maps less
-    than 24 pixels wide are enlarged by a whole factor.
+    than 48 pixels wide are enlarged by a whole factor.
 
     Raises:
         FormulaError: where a custom method's formula is not arithmetic on ``v``.
@@ -76,9 +76,8 @@ def draw_lattice(maps: Tensor, color: ColorSettings) -> Image.Image:
     rows, columns, height, width = cells.shape
     for row, column in np.ndindex(rows, columns):
         y, x = (2 * row + 1) * height // (2 * rows), (2 * column + 1) * width // (2 * columns)
-        radius = int(width >= WIDE_CELL)
-        _fill_square(cells[row, column], (y, x), radius + 1, 0)
-        _fill_square(cells[row, column], (y, x), radius, _white(cells))
+        _fill_square(cells[row, column], (y, x), DOT + 1, 0)
+        _fill_square(cells[row, column], (y, x), DOT, _white(cells))
     return to_image(_table(cells))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lib_dumpunet.errors import SettingsError, Spot
 
 FIELD = "Points"
+MOST = 64
 _POINT = re.compile(r"(\d{1,5})\s*,\s*(\d{1,5})(?=\s|$)")
 _SPACE = re.compile(r"\s*")
 
@@ -56,6 +57,13 @@ def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str =
             )
         point = Point(x, y, ((x + 0.5) / width, (y + 0.5) / height))
         points.setdefault(point.name, point)
+        if len(points) > MOST:
+            raise SettingsError(
+                f"there are more than {MOST} points",
+                remedy="Leave some out.",
+                field=field,
+                spot=Spot(text, position),
+            )
         position = _end_of_space(text, match.end())
     return tuple(points.values())
 

@@ -10,6 +10,8 @@ from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.words import Token, Word, content_words, find_word
 
 EVERYTHING = "*"
+BETWEEN = Token(b"|", ends_word=True)
+"""Stands between prompts, so that no phrase is found half in one and half in the next."""
 Tokens = tuple[Token, ...]
 
 
@@ -46,15 +48,25 @@ class WordChoice:
         return tuple(word for word in found if word is not None)
 
     def check(self, texts: Sequence[Tokens]) -> None:
-        """Make sure that each phrase is in one of the prompts at least.
+        """Make sure that there is something to show, and that each phrase is in one of the prompts at least.
 
         Raises:
             SettingsError: with the words that there are.
         """
         distinct = list(dict.fromkeys(texts))
+        if not any(distinct):
+            raise SettingsError(
+                "the tokens of the prompt are not known", remedy="Leave it out.", field=self.field
+            )
+        if not self.phrases and not any(map(content_words, distinct)):
+            raise SettingsError(
+                "the prompt has no words but function words",
+                remedy="Name the words to show.",
+                field=self.field,
+            )
+        everything = [token for tokens in distinct for token in (*tokens, BETWEEN)]
         for phrase in self.phrases:
-            if not any(self._find(tokens, phrase) for tokens in distinct):
-                find_word([token for tokens in distinct for token in tokens], phrase, field=self.field)
+            find_word(everything, phrase, field=self.field)
 
     def _find(self, tokens: Tokens, phrase: str) -> Word | None:
         try:
@@ -65,5 +77,7 @@ class WordChoice:
 
 def parse_words(text: str, *, field: str) -> WordChoice:
     """Read words and phrases joined by commas; nothing, or ``*``, means all content words."""
-    phrases = tuple(dict.fromkeys(" ".join(part.split()) for part in text.split(",")))
-    return WordChoice(tuple(phrase for phrase in phrases if phrase not in ("", EVERYTHING)), field)
+    phrases = tuple(
+        phrase for phrase in dict.fromkeys(" ".join(p.split()) for p in text.split(",")) if phrase
+    )
+    return WordChoice(() if EVERYTHING in phrases else phrases, field)

@@ -102,7 +102,10 @@ def find_word(tokens: Sequence[Token], text: str, *, field: str = "words") -> Wo
     line, phrase = _read(tokens), _phrase(text)
     found = {column for place in _places(line, phrase) for column in _columns(line, place)}
     if not found:
-        problem = f"{text!r} is not in the prompt" if phrase.text else "there is no word to look for"
+        as_it_is = " as it stands, word after word" if phrase.gaps else ""
+        problem = (
+            f"{text!r} is not in the prompt{as_it_is}" if phrase.text else "there is no word to look for"
+        )
         raise SettingsError(problem, remedy=_remedy(tokens), field=field)
     return Word(_normal(" ".join(text.split())), tuple(sorted(found)))
 

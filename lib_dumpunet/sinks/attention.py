@@ -17,6 +17,7 @@ from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import AttentionSettings
 from lib_dumpunet.sinks.picture import Show
 
+KEY_SIDE = 4  # pixels of a key's number
 SHADES = 2.0  # standard deviations that the components' colours span on either side of their mean
 
 
@@ -52,9 +53,10 @@ class AttentionSink:
         """Do nothing: all pictures are out already."""
 
     def _keys(self, capture: Capture) -> Iterator[tuple[str, Image.Image]]:
-        """Draw "token dim" for each head."""
+        """Draw "token dim" for each head, each number as a square that can be seen."""
         for title, keys in self._with_average(capture.tensor):
-            yield title, draw_sheet(keys[None], self._settings.color, _heads(keys, title), [""])
+            large = keys.repeat_interleave(KEY_SIDE, 1).repeat_interleave(KEY_SIDE, 2)
+            yield title, draw_sheet(large[None], self._settings.color, _heads(keys, title), [""])
 
     def _maps(self, capture: Capture) -> Iterator[tuple[str, Image.Image]]:
         """Draw a column for each token, a row for each head."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -24,13 +24,13 @@ class Sink(Protocol):
 
     ``accept`` is called from several threads at once and in any order, so a sink guards its own state; the capture's
     tensor may be read at once and must not be changed, as other sinks read it too. ``close`` is called once, after
-    the last ``accept``, also when an ``accept`` failed.
+    the last ``accept``, also when an ``accept`` failed; captures that it gives are handed to the sinks behind it.
     """
 
     def accept(self, capture: Capture) -> None:
         """Take one capture."""
 
-    def close(self) -> None:
+    def close(self) -> Iterable[Capture] | None:
         """Finish what waits, and let go of files."""
 
 
@@ -89,8 +89,7 @@ class Fanout:
             self._pool.shutdown(wait=True, cancel_futures=True)
             raise
         finally:
-            for number, sink in enumerate(self._sinks):
-                self._guard(number, sink.close, "at its end")
+            self._close_sinks()
 
     def __enter__(self) -> Fanout:
         return self
@@ -104,19 +103,40 @@ class Fanout:
         try:
             place = _place(capture.tag)
             if self._guard(_COPY, capture.ready, place):
-                for number, sink in enumerate(self._sinks):
-                    if number not in self._problems:
-                        self._guard(number, partial(sink.accept, capture), place)
+                self._deliver(capture, 0, place)
         finally:
             with self._room:
                 self._held -= size
                 self._room.notify_all()
+
+    def _deliver(self, capture: Capture, first: int, place: str) -> None:
+        """Hand a capture to the sinks from number ``first`` on that have not failed."""
+        for number, sink in enumerate(self._sinks[first:], first):
+            if number not in self._problems:
+                self._guard(number, partial(sink.accept, capture), place)
+
+    def _close_sinks(self) -> None:
+        """Close every sink, also after an interrupt in the middle."""
+        interrupt: KeyboardInterrupt | None = None
+        for number, sink in enumerate(self._sinks):
+            try:
+                self._guard(number, partial(self._close_sink, number, sink), "at its end")
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def _close_sink(self, number: int, sink: Sink) -> None:
+        for capture in sink.close() or ():
+            self._deliver(capture, number + 1, _place(capture.tag))
 
     def _guard(self, number: int, action: Callable[[], None], place: str) -> bool:
         """Run ``action`` for the sink of that number, or for the copy from the device, and keep its first error."""
         try:
             action()
         except BaseException as error:  # whatever a sink throws, sampling and the other sinks go on
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # the user's, while sinks are being closed
             who = "Copying from the device" if number == _COPY else type(self._sinks[number]).__name__
             _log.debug("%s failed %s", who, place, exc_info=True)
             with self._room:
@@ -126,6 +146,8 @@ class Fanout:
 
 
 def _place(tag: Tag) -> str:
+    if not tag.block:
+        return f"at {tag.kind} {tag.name}, image {tag.image}"
     return f"at block {tag.block}, step {tag.step}, image {tag.image}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.files import explain
 
 COMPONENTS = 3
+_Layer = tuple[str, int, tuple[int, ...]]
 
 
 class ComponentsSink:
@@ -27,15 +27,23 @@ class ComponentsSink:
     have come before the first can be drawn; until then they wait on disk, in a file that the system removes however
     the run ends, and memory holds one sum for each layer.
 
-    ``then`` are the sinks that get the components, when this one is closed; it must be closed before them.
+    The components go to the sinks behind this one, when it is closed.
+
+    Args:
+        folder: where the file is made; None for the system's folder for temporary files.
+    Raises:
+        HostError: if it cannot be made.
     """
 
-    def __init__(self, then: Sequence[Sink]) -> None:
-        self._then = tuple(then)
+    def __init__(self, folder: str | None = None) -> None:
+        self._folder = folder or tempfile.gettempdir()
         self._lock = threading.Lock()
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="dumpunet-")  # noqa: SIM115  # closed by close()
+        with self._told():
+            self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115  # close() closes it
+                prefix="dumpunet-", dir=self._folder
+            )
         self._stored: dict[Tag, tuple[int, torch.Size]] = {}
-        self._moments: dict[tuple[str, int], _Moments] = {}
+        self._moments: dict[_Layer, _Moments] = {}
 
     def accept(self, capture: Capture) -> None:
         """Put a map aside.
@@ -46,24 +54,37 @@ class ComponentsSink:
         if capture.tag.kind != "gaze":
             return
         looks = capture.tensor.float()
-        with self._lock, _told():
-            self._stored[capture.tag] = (self._file.seek(0, 2), looks.shape)
+        with self._lock, self._told():
+            position = self._file.seek(0, 2)
             self._file.write(looks.contiguous().numpy().data)
-            self._moments.setdefault(_layer(capture.tag), _Moments()).add(looks.flatten(0, 1).flatten(1))
+            self._moments.setdefault(_layer(capture.tag, looks), _Moments()).add(
+                looks.flatten(0, 1).flatten(1)
+            )
+            self._stored[capture.tag] = (position, looks.shape)
 
-    def close(self) -> None:
-        """Compute all components and hand them on.
+    def close(self) -> Iterator[Capture]:
+        """Give the components of all maps.
 
         Raises:
-            DumpUNetError: the first of what the other sinks raise.
+            HostError: the file cannot be read.
         """
-        with self._file, _told():
+        with self._file, self._told():
             bases = {layer: moments.basis() for layer, moments in self._moments.items()}
             for tag in sorted(self._stored):
-                maps = bases[_layer(tag)].components(self._read(tag))
-                capture = Capture(Tag(tag.image, tag.step, tag.block, "pca", tag.site), maps)
-                for sink in self._then:
-                    sink.accept(capture)
+                looks = self._read(tag)
+                maps = bases[_layer(tag, looks)].components(looks)
+                yield Capture(Tag(tag.image, tag.step, tag.block, "pca", tag.site), maps)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            problem, remedy = explain(error)
+            raise HostError(
+                f"the components of self-attention could not be put aside in {self._folder}, {problem}",
+                remedy=remedy,
+            ) from error
 
     def _read(self, tag: Tag) -> Tensor:
         position, shape = self._stored[tag]
@@ -113,17 +134,6 @@ class _Moments:
         return Basis(mean, torch.nn.functional.pad(scaled, (0, COMPONENTS - scaled.shape[1])))
 
 
-def _layer(tag: Tag) -> tuple[str, int]:
-    return tag.block, tag.site
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        problem, remedy = explain(error)
-        raise HostError(
-            f"the components of self-attention could not be put aside, {problem}",
-            remedy=f"{remedy.rstrip('.')}: temporary files go to {tempfile.gettempdir()}.",
-        ) from error
+def _layer(tag: Tag, looks: Tensor) -> _Layer:
+    """Tell which maps share a basis; those of a run with images of two sizes may differ in their parts."""
+    return tag.block, tag.site, tuple(looks.shape[2:])

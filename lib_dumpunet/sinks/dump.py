@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +36,8 @@ class DumpRequest:
     ``prompts``, ``negative_prompts`` and ``seeds`` go by image; a single one holds for all images. ``blocks`` is the
     model's block table, name to whatever describes it in JSON, such as ``{"input": [4, 64, 64], "output": [320, 64,
     64]}``. ``tokens`` are the columns of the maps, the text of each by prompt; ``attention`` tells of which blocks and
-    steps words and points are means. ``expected`` are the keys of what comes for each image and step (see ``key_of``),
-    so that a file of all of it can be written as soon as the last one has come.
+    steps words and points are means. ``expected`` are the keys of what comes for each image (see ``key_of``), with the
+    steps in which it does, so that a file of all of a step can be written as soon as the last one has come.
     """
 
     prompts: Sequence[str] = ()
@@ -49,7 +49,7 @@ class DumpRequest:
     blocks: Mapping[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Sequence[str]] = field(default_factory=dict)
     attention: Mapping[str, Any] = field(default_factory=dict)
-    expected: frozenset[str] = frozenset()
+    expected: Mapping[str, Container[int]] = field(default_factory=dict)
 
     def about_image(self, image: int) -> dict[str, Any]:
         """Tell prompt, negative prompt and seed of an image; None for what is not known."""
@@ -227,7 +227,7 @@ class _Groups:
     be completed is fed after as many captures as a batch has images, and a few more that other threads get ahead.
     """
 
-    def __init__(self, expected: frozenset[str]) -> None:
+    def __init__(self, expected: Mapping[str, Container[int]]) -> None:
         self._expected = expected
         self._open: dict[tuple[int, int], _Group] = {}
         self._count = 0
@@ -241,11 +241,15 @@ class _Groups:
             group = self._open.pop(key, None) or _Group(*key)
             group.tensors[tag] = tensor
             group.fed = self._count
-            complete = self._expected and self._expected <= set(map(key_of, group.tensors))
+            complete = self._is_complete(group)
             if not complete:
                 self._open[key] = group  # at the end, so that the one that waits longest stands first
             stale = [key for key, other in self._open.items() if self._count - other.fed > _STALE]
             return ([group] if complete else []) + [self._open.pop(key) for key in stale]
+
+    def _is_complete(self, group: _Group) -> bool:
+        expected = {key for key, steps in self._expected.items() if group.step in steps}
+        return bool(expected) and expected <= set(map(key_of, group.tensors))
 
     def rest(self) -> Iterator[_Group]:
         """Give out what is left, one by one, so that the memory of each is free before the next."""

@@ -23,12 +23,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lib_dumpunet.captures import AXES
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.sinks.files import FIELD, locked, write_whole
 from lib_dumpunet.sinks.names import CHANNEL, channel_name, parse_name
 
 MANIFEST = "manifest.json"
 GENERATOR = "Dump U-Net"
+LONGEST_AXIS = 1 << 16
 Entry = dict[str, Any]
 
 _INTERVAL = 0.5  # seconds between two writings
@@ -52,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         sound = sound and all(
             isinstance(entry["image"] + entry["step"] + entry["run"], int) for entry in entries
         )
-        sound = sound and all(isinstance(sum(entry["shape"]), int) for entry in entries)
+        sound = sound and all(map(_is_tensor, entries))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -64,6 +66,18 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             field=FIELD,
         )
     return dict(content)
+
+
+def _is_tensor(entry: Entry) -> bool:
+    """Tell whether an entry says of a tensor what can be: it may have been written by anyone."""
+    shape, kind = entry["shape"], entry.get("kind", "feature")
+    texts = [entry[name] for name in ("word", "point", "prompt_part", "source_dtype") if entry.get(name)]
+    return (
+        kind in AXES
+        and isinstance(entry.get("layer", 0), int)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(length, int) and 0 < length <= LONGEST_AXIS for length in shape)
+    )
 
 
 def file_names(entry: Entry) -> Iterator[str]:

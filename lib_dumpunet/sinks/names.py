@@ -26,6 +26,7 @@ LAYER_KINDS: tuple[Kind, ...] = ("k", "qk", "vqk", "self", "pca")
 _LAYER = rf"(?:-(?P<kind>{'|'.join(LAYER_KINDS)})(?P<layer>\d+)?)?"
 _HEAT = r"(?P<heat>word|negative|point)-(?P<name>[^-]+)"
 _PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-(?P<step>\d{{3,}}){_LAYER}|{_HEAT})"
+_BLOCK = re.compile(r"[A-Z]+\d+")
 _RUN = r"(?:-(?P<run>\d+))?"
 _PATTERNS = (
     re.compile(rf"{_PLACE}-(?P<channel>\d{{4,}})-(?P<time>\d+)\.bin"),
@@ -84,6 +85,13 @@ def safetensors_name(image: int, step: int, run: int) -> str:
     return f"{image:03}-{step:03}{_suffix(run)}.safetensors"
 
 
+def bin_pattern(name: str) -> str:
+    """Put ``CHANNEL`` in place of the number in the name of a channel file."""
+    match = _PATTERNS[0].fullmatch(name)
+    assert match is not None
+    return f"{name[: match.start('channel')]}{CHANNEL}{name[match.end('channel') :]}"
+
+
 def channel_name(pattern: str, channel: int) -> str:
     """Put a channel's number into a name of ``bin_name``."""
     return pattern.replace(CHANNEL, f"{channel:04}")
@@ -103,6 +111,8 @@ def tag_of_key(key: str, image: int, step: int) -> Tag:
         ValueError: for another key.
     """
     first, *rest = key.split(".", 2)
+    if first not in ("word", "point") and not _BLOCK.fullmatch(first):
+        raise ValueError(f"{key!r} is no block")
     if not rest:
         return Tag(image, step, first)
     second, third = rest

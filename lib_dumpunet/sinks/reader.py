@@ -17,10 +17,13 @@ from torch import Tensor
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.sinks.manifest import Entry, file_names, read_manifest
-from lib_dumpunet.sinks.names import Name, bin_name, key_of, parse_name, tag_of_key
+from lib_dumpunet.sinks.names import Name, bin_pattern, key_of, parse_name, tag_of_key
 
 _log = logging.getLogger("dumpunet")
 _ENDINGS = (".bin", ".npy", ".safetensors")
+_DTYPES = {
+    str(d).removeprefix("torch."): d for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 _DAMAGES = (ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError, SafetensorError)
 
 
@@ -28,13 +31,15 @@ _DAMAGES = (ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError
 class Loaded:
     """A tensor out of a dump, with the axes of its kind, in the dtype that the model had, where the dump tells it.
 
-    ``tag`` is None for an array that some other program wrote; ``run`` is the number in the folder's manifest.
+    ``tag`` is None for an array that some other program wrote; ``run`` is the number in the folder's manifest, and
+    ``tokens`` are the texts of a prompt's columns, where the manifest has them.
     """
 
     tensor: Tensor
     paths: tuple[Path, ...]
     tag: Tag | None = None
     run: int | None = None
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class _Source:
     run: int | None = None
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    tokens: tuple[str, ...] = ()
 
 
 def load_dump(
@@ -105,14 +111,17 @@ def _entries(folder: Path) -> list[Entry] | None:
     except (SettingsError, OSError) as error:
         _log.warning("%s Going by file names.", error)
         return None
-    return None if content is None else list(content["files"])
+    if content is None:
+        return None
+    tokens = {run["run"]: run.get("tokens", {}) for run in content["runs"]}
+    return [{**e, "tokens": tokens.get(e["run"], {}).get(e.get("prompt"), ())} for e in content["files"]]
 
 
 def _from_entry(folder: Path, entry: Entry) -> _Source:
-    if Path(entry["file"]).name != entry["file"]:
+    if Path(entry["file"]).name != entry["file"] or entry["file"] == "..":
         raise SettingsError(f"{folder} has a manifest that names a file elsewhere: {entry['file']}")
     paths = tuple(folder / name for name in file_names(entry))
-    return _Source(paths, _tag_of(entry), entry["run"], tuple(entry["shape"]), entry.get("source_dtype"))
+    return _from_known(paths, entry)
 
 
 def _tag_of(entry: Entry) -> Tag:
@@ -150,10 +159,21 @@ def _from_group(paths: tuple[Path, ...], known: dict[str, Entry]) -> _Source:
     name = parse_name(paths[0].name)
     if name is None or name.tag is None:
         return _Source(paths, run=None if name is None else name.run)
-    entry = known.get(paths[0].name if name.time is None else bin_name(name.tag, name.time))
+    entry = known.get(paths[0].name if name.time is None else bin_pattern(paths[0].name))
     if entry is None:
         return _Source(paths, name.tag, None if name.time else name.run)
-    return _Source(paths, _tag_of(entry), entry["run"], tuple(entry["shape"]), entry.get("source_dtype"))
+    return _from_known(paths, entry)
+
+
+def _from_known(paths: tuple[Path, ...], entry: Entry) -> _Source:
+    return _Source(
+        paths,
+        _tag_of(entry),
+        entry["run"],
+        tuple(entry["shape"]),
+        entry.get("source_dtype"),
+        tuple(entry.get("tokens", ())),
+    )
 
 
 def _group_channels(paths: list[Path]) -> list[tuple[Path, ...]]:
@@ -203,9 +223,9 @@ def _read(source: _Source, shape: tuple[int, int] | None) -> Iterator[Loaded]:
             return
         is_npy = source.paths[0].suffix == ".npy"
         tensor = _read_npy(source.paths[0]) if is_npy else _read_bin(source, shape)
-    if source.dtype is not None:
-        tensor = tensor.to(getattr(torch, source.dtype, tensor.dtype))
-    yield Loaded(tensor, source.paths, source.tag, source.run)
+    if source.dtype in _DTYPES:
+        tensor = tensor.to(_DTYPES[source.dtype])
+    yield Loaded(tensor, source.paths, source.tag, source.run, source.tokens)
 
 
 def _read_npy(path: Path) -> Tensor:
@@ -258,7 +278,7 @@ def _read_safetensors(source: _Source) -> Iterator[Loaded]:
         image, step, run = (int(about[key]) for key in ("image", "step", "run"))
         for key in sorted(file.keys()) if source.tag is None else [key_of(source.tag)]:
             tensor = file.get_tensor(key).clone()  # or the file would stay open with the tensor
-            yield Loaded(tensor, source.paths, tag_of_key(key, image, step), run)
+            yield Loaded(tensor, source.paths, tag_of_key(key, image, step), run, source.tokens)
 
 
 @contextmanager

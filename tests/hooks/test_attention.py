@@ -14,7 +14,8 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
 from lib_dumpunet.captures import AXES, Capture, Tag
-from lib_dumpunet.errors import DumpUNetError, UnsupportedModelError
+from lib_dumpunet.errors import DumpUNetError, HostError, UnsupportedModelError
+from lib_dumpunet.hooks import probabilities
 from lib_dumpunet.hooks.attention import AttentionWant, capture_attention
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
@@ -22,13 +23,14 @@ from lib_dumpunet.ports import Row
 from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import CONTEXT, FakeClock, diffusers_unet, hook_count, sdxl_unet, twins, unet_inputs
 
-ROWS = [(0, "uncond"), (1, "uncond"), (0, "cond"), (1, "cond")]
+IMAGES = 4
+ROWS = [(image, branch) for branch in ("uncond", "cond") for image in range(IMAGES)]
 KINDS = frozenset({"k", "qk", "vqk", "self", "gaze", "word", "point"})
 UNETS = {"sd1": lambda: diffusers_unet("sd1"), "sd2": lambda: diffusers_unet("sd2"), "sdxl": sdxl_unet}
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def call(module: nn.Module, batch: int = 4, height: int = 16, width: int = 24) -> Tensor:
+def call(module: nn.Module, batch: int = 2 * IMAGES, height: int = 16, width: int = 24) -> Tensor:
     dtype = next(module.parameters()).dtype
     latents, time, context = unet_inputs(batch, height, width)
     more: dict[str, Any] = {}
@@ -134,7 +136,8 @@ def test_every_layer_equals_a_plain_computation(unet: Unet, dtype: torch.dtype, 
     reference = layers(unet, "cross_attention")
     assert {(t.block, t.site) for t in read.seen if t.kind == "qk"} == set(reference)
     for (block, site), layer in reference.items():
-        for image, row in ((0, 2), (1, 3)):
+        for image in range(IMAGES):
+            row = IMAGES + image
             qk = read.seen[Tag(image, 1, block, "qk", site)]
             height, width = qk.shape[2:]
             assert width / height == 1.5
@@ -162,7 +165,7 @@ def test_self_attention_equals_a_plain_computation(unet: Unet, dtype: torch.dtyp
     for (block, site), layer in layers(unet, "self_attention").items():
         maps = read.seen[Tag(1, 1, block, "self", site)]
         height, width = maps.shape[3:]
-        scores = layer.scores[3].unflatten(1, (height, width)).unflatten(-1, (height, width))
+        scores = layer.scores[IMAGES + 1].unflatten(1, (height, width)).unflatten(-1, (height, width))
         rows, columns = ([(2 * i + 1) * length // 4 for i in range(2)] for length in (height, width))
         expected = scores[:, rows][:, :, columns]
         torch.testing.assert_close(maps.double(), expected, rtol=0, atol=1e-6)
@@ -176,11 +179,11 @@ def test_self_attention_equals_a_plain_computation(unet: Unet, dtype: torch.dtyp
 def test_keys_of_a_large_map_are_summed_over_equal_parts() -> None:
     unet = describe(diffusers_unet("sd1"))
     with reading(unet, blocks=("IN01",)) as read:
-        call(unet.module, 4, 32, 40)
+        call(unet.module, 2 * IMAGES, 32, 40)
     gaze = read.seen[Tag(0, 1, "IN01", "gaze")]
     assert gaze.shape == (32, 40, 16, 16)
     with reading(unet, blocks=("IN01",), lattice=1) as read:
-        call(unet.module, 4, 32, 40)
+        call(unet.module, 2 * IMAGES, 32, 40)
     exact = read.seen[Tag(0, 1, "IN01", "self")].mean(0)[0, 0]  # where the middle looks
     column = [i * 16 // 40 for i in range(40)]
     for y in range(16):
@@ -197,7 +200,7 @@ def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Unet) -> Non
     cross = layers(unet, "cross_attention")
     finest = max(round((layer.q.shape[2] / 1.5) ** 0.5) for layer in cross.values())
     size = (finest, finest * 3 // 2)
-    for row, index in ((Row(1, "cond"), 3), (Row(0, "uncond"), 0)):
+    for row, index in ((Row(1, "cond"), IMAGES + 1), (Row(0, "uncond"), 0)):
         maps = [
             layer.scores[index].mean(0).T.unflatten(1, _shape(layer.q.shape[2])).float()
             for layer in cross.values()
@@ -214,7 +217,7 @@ def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Unet) -> Non
         call(unet.module)
     height, width = _shape(middle[0].q.shape[2])
     query = int(0.1 * height) * width + int(0.9 * width)
-    looks = torch.stack([layer.scores[2][:, query].mean(0) for layer in middle]).mean(0)
+    looks = torch.stack([layer.scores[IMAGES][:, query].mean(0) for layer in middle]).mean(0)
     expected = looks.unflatten(0, (height, width)).float()
     torch.testing.assert_close(read.heat.mean(Row(0, "cond"), "point"), expected[None], rtol=1e-4, atol=1e-6)
 
@@ -232,6 +235,8 @@ def test_heat_is_kept_for_each_image_until_it_is_forgotten() -> None:
         heat.add(Row(image, "cond"), "word", 3 * ones)
     assert heat.images == [0, 1]
     assert torch.equal(heat.mean(Row(1, "cond"), "word"), 2 * ones)
+    with pytest.raises(HostError, match="3 tokens where it had 2"):
+        heat.add(Row(1, "cond"), "word", torch.ones(3, 1, 1))
     heat.forget(0)
     assert heat.images == [1]
     assert heat.mean(Row(0, "cond"), "word") is None
@@ -240,8 +245,8 @@ def test_heat_is_kept_for_each_image_until_it_is_forgotten() -> None:
 def test_the_other_layout_gives_the_same_maps() -> None:
     original, copy = (describe(module) for module in twins("sd1"))
     with reading(copy) as expected:
-        call(copy.module, 4, 16, 16)
-    latents, time, context = unet_inputs(4, 16, 16)
+        call(copy.module, 2 * IMAGES, 16, 16)
+    latents, time, context = unet_inputs(2 * IMAGES, 16, 16)
     with reading(original) as read, torch.inference_mode():
         original.module(latents, time, context=context)
     assert read.problems == []
@@ -270,9 +275,9 @@ def test_sums_outlive_inference_mode_and_autocast_changes_nothing() -> None:
         assert read.seen[Tag(0, 1, "M00", "qk")].dtype == torch.float32
         sums = read.seen[Tag(0, 1, "M00", "qk")].sum(1)
         torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
-        clock.rows = [(row[0] + 2, row[1]) for row in ROWS]
+        clock.rows = [(row[0] + IMAGES, row[1]) for row in ROWS]
         call(unet.module)
-        for image in (0, 2):
+        for image in (0, IMAGES):
             assert read.heat.mean(Row(image, "cond"), "word") is not None
     assert read.problems == plain.problems == []
 
@@ -283,7 +288,7 @@ def test_of_two_evaluations_in_a_step_the_first_counts() -> None:
         call(unet.module)
         first = read.heat.mean(Row(0, "cond"), "word")
         call(unet.module)
-    assert len(read.seen) == 2
+    assert len(read.seen) == IMAGES
     assert torch.equal(read.heat.mean(Row(0, "cond"), "word"), first)
 
 
@@ -295,16 +300,18 @@ def test_a_call_that_broke_off_is_not_paired_with_the_next() -> None:
         def fail(*_: Any) -> None:
             raise ZeroDivisionError
 
-        handle = attention.to_k.register_forward_pre_hook(fail)
+        handle = attention.to_q.register_forward_pre_hook(fail)
+        attention.to_k(torch.zeros(2 * IMAGES, 7, CONTEXT))  # as an attention that begins with the keys
         with pytest.raises(ZeroDivisionError):
             call(unet.module)
         handle.remove()
+        attention.to_k(torch.zeros(2 * IMAGES, 7, CONTEXT))
         call(unet.module)
     with reading(unet, frozenset({"qk"}), blocks=("M00",)) as expected:
         call(unet.module)
     for tag, tensor in read.seen.items():
         assert torch.equal(tensor, expected.seen[tag])
-    assert len(read.seen) == 2
+    assert len(read.seen) == IMAGES
 
 
 def test_fused_projections_are_refused_with_the_call_that_undoes_it() -> None:
@@ -342,6 +349,31 @@ def test_merged_tokens_stop_self_attention_alone() -> None:
     assert "192 queries" in str(problem)
     assert "token merging" in str(problem)
     assert {tag.kind for tag in read.seen} == {"qk"}
+
+
+def test_a_map_that_would_take_too_much_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probabilities, "LARGEST", 1 << 20)
+    unet = describe(diffusers_unet("sd1"))
+    with reading(unet, frozenset({"self", "word"}), blocks=("IN01",), lattice=16) as read:
+        call(unet.module, 2 * IMAGES, 16, 24)
+    (problem,) = read.problems
+    assert "3 MiB, and 1 are the most" in str(problem)
+    assert read.heat.images == list(range(IMAGES))
+
+
+def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = describe(diffusers_unet("sd1"))
+    with reading(unet, blocks=("IN01",)) as whole:
+        call(unet.module)
+    monkeypatch.setattr(probabilities, "CPU_SLICE", 10_000)
+    with reading(unet, blocks=("IN01",)) as sliced:
+        call(unet.module)
+    for tag, tensor in whole.seen.items():
+        torch.testing.assert_close(sliced.seen[tag], tensor, rtol=1e-5, atol=1e-7)
+    row = Row(0, "cond")
+    torch.testing.assert_close(
+        sliced.heat.mean(row, "word"), whole.heat.mean(row, "word"), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_layers_that_are_never_reached_are_named(unet: Unet) -> None:

@@ -8,12 +8,21 @@ import pytest
 import torch
 
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from tests.pipelines import sdxl_pipeline
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Any:
     """Load the bundled model, to be left as it is."""
     return load_pipeline("", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def xl() -> Any:
+    """Make a small SDXL pipeline, to be left as it is."""
+    pipe = sdxl_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @pytest.fixture(autouse=True)

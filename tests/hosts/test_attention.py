@@ -72,9 +72,31 @@ def test_each_image_of_a_batch_has_its_own_attention(tiny: Any, tmp_path: Path) 
     assert words == {"large", "blue", "square", "black", "background", "yellow", "ring"}
 
 
+@pytest.mark.parametrize("guidance", [1, 7])
+def test_every_layer_of_a_block_of_sdxl_is_told_apart(xl: Any, tmp_path: Path, guidance: float) -> None:
+    sampling = replace(QUICK, guidance=guidance, steps=2, batch=2)
+    plain = run(xl, sampling, OFF, ["a red circle, (star:1.3) " * 20])
+    settings = watching(tmp_path, kinds=ALL, layers="IN07,M00", steps="2")
+    watched = run(xl, sampling, settings, ["a red circle, (star:1.3) " * 20])
+    for number, image in plain.images.items():
+        assert image.tobytes() == watched.images[number].tobytes()
+    stems = {picture.stem for picture in watched.pictures if picture.tag.kind == "qk"}
+    layers = ("qk", "qk2", "qk3")
+    assert stems == {
+        f"00{i}-{block}-002-{kind}" for i in (0, 1) for block in ("IN07", "M00") for kind in layers
+    }
+    maps = {item.tag: item.tensor for item in load_dump(tmp_path)}
+    first, second = (maps[Tag(1, 2, "IN07", "qk", site)] for site in (0, 1))
+    assert first.shape == (8, 154, 2, 3)  # two chunks of text
+    assert not torch.equal(first, second)
+    assert maps[Tag(0, 0, "", "word", 0, "star")].shape == (2, 3)
+
+
 def test_words_are_pictures_layers_and_raw_maps(tiny: Any, tmp_path: Path) -> None:
     settings = watching(words="red circle, star")
-    settings = replace(settings, attention=replace(settings.attention, dump=DumpSettings(path=str(tmp_path))))
+    settings = replace(
+        settings, attention=replace(settings.attention, heat=DumpSettings(True, "npy", str(tmp_path)))
+    )
     results = run(tiny, QUICK, settings, ["a red circle", "a star"])
     stems = sorted(picture.stem for picture in results.pictures)
     assert stems == [
@@ -102,7 +124,7 @@ def test_words_are_pictures_layers_and_raw_maps(tiny: Any, tmp_path: Path) -> No
     [
         ({"words": "hat"}, r"^Words: .*hat.*red.*circle"),
         ({"negative_words": "ring, hat"}, r"^Negative words: .*hat.*yellow.*ring"),
-        ({"kinds": ("qk",), "layers": "IN00,OUT00-OUT02"}, "IN00, OUT00-OUT02 has no attention layer"),
+        ({"kinds": ("qk",), "layers": "IN00,OUT00-OUT02"}, "IN00, OUT00-OUT02: no attention layer"),
         ({"kinds": ("qk",), "layers": "IN99"}, "^Attention layers: "),
         ({"kinds": ("qk",), "steps": "7"}, "^Attention steps: "),
         ({"points": "96,0"}, "^Points: 96,0 is outside"),

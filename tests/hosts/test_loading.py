@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline
+from diffusers import DDIMScheduler
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from lib_dumpunet.errors import SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
@@ -18,40 +18,13 @@ from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import describe
-from tests.unets import CONTEXT, diffusers_unet, ldm_unet, sdxl_unet
+from tests.pipelines import sdxl_pipeline, small_text_encoder, small_vae
+from tests.unets import diffusers_unet, ldm_unet
 
 LDM_VAE = {
     "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
     "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
 }  # fmt: skip
-
-
-def small_vae() -> AutoencoderKL:
-    torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(32,) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-
-
-def small_text_encoder(kind: type, tokenizer: CLIPTokenizer, width: int = CONTEXT) -> Any:
-    torch.manual_seed(0)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    return kind(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            projection_dim=CONTEXT,
-            pad_token_id=tokenizer.eos_token_id,
-            **ids,
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +102,7 @@ def test_folder_in_diffusers_format(folder: Path) -> None:
 
 
 def test_sdxl_from_a_folder(tmp_path: Path) -> None:
-    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
-    StableDiffusionXLPipeline(
-        vae=small_vae(),
-        text_encoder=small_text_encoder(CLIPTextModel, tokenizer, 8),
-        text_encoder_2=small_text_encoder(CLIPTextModelWithProjection, tokenizer, 8),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=sdxl_unet(),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear"),
-        add_watermarker=False,
-    ).save_pretrained(tmp_path)
+    sdxl_pipeline().save_pretrained(tmp_path)
     pipe = load_pipeline(str(tmp_path), device="cpu")
     for guidance in (1, 7):
         pictures = run_once(pipe, guidance=guidance, batch=2)

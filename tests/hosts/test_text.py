@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.text import (
@@ -26,45 +24,9 @@ from lib_dumpunet.hosts.diffusers.text import (
     parse_emphasis,
 )
 from lib_dumpunet.prompt.words import Token, find_word, labels
-from lib_dumpunet.tiny import MODEL
-from tests.unets import CONTEXT, sdxl_unet
+from tests.pipelines import XL_WIDTHS
 
 COMMA = 0
-WIDTHS = (10, 6)
-
-
-def text_encoder(kind: Any, tokenizer: Any, width: int) -> Any:
-    """Make a text encoder with random weights."""
-    torch.manual_seed(width)
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        projection_dim=CONTEXT,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return kind(config).eval()
-
-
-@pytest.fixture(scope="module")
-def xl() -> Any:
-    """Make a small SDXL pipeline that has nothing but what prompts need; the second tokenizer pads with "!"."""
-    first = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
-    second = CLIPTokenizer.from_pretrained(MODEL / "tokenizer", pad_token="!")
-    return StableDiffusionXLPipeline(
-        vae=None,
-        text_encoder=text_encoder(CLIPTextModel, first, WIDTHS[0]),
-        text_encoder_2=text_encoder(CLIPTextModelWithProjection, second, WIDTHS[1]),
-        tokenizer=first,
-        tokenizer_2=second,
-        unet=sdxl_unet(),
-        scheduler=DDIMScheduler(),
-        add_watermarker=False,
-    )
 
 
 # -- markup
@@ -258,7 +220,7 @@ def test_xl_without_its_first_encoder(xl: Any) -> None:
         alone = encode_prompts(xl, ["a (red) star"])
     finally:
         xl.text_encoder = first
-    assert torch.equal(alone.embeds, whole.embeds[..., WIDTHS[0] :])
+    assert torch.equal(alone.embeds, whole.embeds[..., XL_WIDTHS[0] :])
     assert alone.pooled is not None
     assert whole.pooled is not None
     assert torch.equal(alone.pooled, whole.pooled)
@@ -272,7 +234,7 @@ def test_a_weight_acts_on_its_tokens_and_the_mean_stays(request: pytest.FixtureR
     heavy = encode_prompts(pipe, [text.replace("star", "(star:1.5)").replace("blue", "[blue]")])
     assert heavy.tokens == plain.tokens
     (star,), (blue,) = (find_word(plain.tokens[0], word).columns for word in ("star", "blue"))
-    widths = WIDTHS if name == "xl" else (plain.embeds.shape[-1],)
+    widths = XL_WIDTHS if name == "xl" else (plain.embeds.shape[-1],)
     for before, after in zip(plain.embeds.split(widths, -1), heavy.embeds.split(widths, -1), strict=True):
         torch.testing.assert_close(after.mean(), before.mean(), rtol=1e-4, atol=1e-6)
         ratios = (after * before).sum(-1)[0] / before.square().sum(-1)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.sinks.base import Fanout
 from lib_dumpunet.sinks.components import ComponentsSink
 
@@ -21,7 +23,8 @@ class Keep:
         self.seen: dict[Tag, Tensor] = {}
 
     def accept(self, capture: Capture) -> None:
-        self.seen[capture.tag] = capture.tensor
+        if capture.tag.kind == "pca":
+            self.seen[capture.tag] = capture.tensor
 
     def close(self) -> None:
         pass
@@ -45,7 +48,7 @@ def gazes(steps: int = 3, shape: tuple[int, int] = (6, 9), images: int = 1) -> l
 
 def run(captures: list[Capture]) -> dict[Tag, Tensor]:
     keep = Keep()
-    with Fanout([ComponentsSink([keep])]) as fanout:
+    with Fanout([ComponentsSink(), keep]) as fanout:
         for capture in captures:
             fanout.put(capture)
     assert fanout.problems == []
@@ -98,7 +101,7 @@ def test_other_captures_are_not_touched() -> None:
 
 
 def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = ComponentsSink([Keep()])
+    sink = ComponentsSink()
 
     class Full:
         def seek(self, *_: Any) -> int:
@@ -120,4 +123,33 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
             fanout.put(capture)
     (problem,) = fanout.problems
     assert "the disk is full" in str(problem)
-    assert "temporary files" in str(problem)
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"could not be put aside in .*nowhere"):
+        ComponentsSink(str(tmp_path / "nowhere"))
+
+
+class Broken(Keep):
+    """A sink that takes nothing."""
+
+    def accept(self, capture: Capture) -> None:
+        raise HostError("no room")
+
+
+def test_a_sink_that_fails_costs_no_other_sink_a_component() -> None:
+    first, last, broken = Keep(), Keep(), Broken()
+    with Fanout([ComponentsSink(), first, broken, last]) as fanout:
+        for capture in gazes():
+            fanout.put(capture)
+    assert len(first.seen) == len(last.seen) == 3
+    (problem,) = fanout.problems
+    assert str(problem) == "no room."
+
+
+def test_sizes_of_different_parts_have_bases_of_their_own() -> None:
+    small, large = gazes(1), gazes(1)
+    large = [Capture(Tag(1, 1, "IN07", "gaze"), c.tensor.repeat(1, 1, 1, 2) / 2) for c in large]
+    seen = run([*small, *large])
+    assert len(seen) == 2
+    assert all(maps.isfinite().all() for maps in seen.values())

@@ -81,7 +81,7 @@ ATTENTION = {
 @pytest.mark.parametrize("kind", FORMATS)
 def test_attention_comes_back_with_its_axes(tmp_path: Path, kind: str, request_: DumpRequest) -> None:
     made = [Capture(tag, torch.randn(shape)) for tag, shape in ATTENTION.items()]
-    request_ = replace(request_, expected=frozenset(map(key_of, [tag for tag in ATTENTION if tag.step])))
+    request_ = replace(request_, expected={key_of(tag): {1} for tag in ATTENTION if tag.step})
     write(tmp_path, kind, request_, made)
     back = {loaded.tag: loaded.tensor for loaded in load_dump(tmp_path)}
     assert back.keys() == ATTENTION.keys()
@@ -99,6 +99,46 @@ def test_attention_comes_back_with_its_axes(tmp_path: Path, kind: str, request_:
         ("猫.の.耳", "positive"),
         ("red circle", "negative"),
     }
+
+
+def test_a_word_is_read_from_its_file_alone(tmp_path: Path, request_: DumpRequest) -> None:
+    (tag, shape), *_ = ((tag, shape) for tag, shape in ATTENTION.items() if tag.kind == "word")
+    capture = Capture(tag, torch.randn(shape))
+    write(tmp_path, "bin", request_, [capture])
+    (path,) = tmp_path.glob("*.bin")
+    (loaded,) = load_dump(path)
+    assert loaded.tag == tag
+    assert torch.equal(loaded.tensor, capture.tensor)
+
+
+def test_a_file_is_complete_with_what_comes_in_its_step(tmp_path: Path, request_: DumpRequest) -> None:
+    request_ = replace(request_, expected={"IN07": range(1, 4), "IN07.qk.0": {3}})
+    sink = DumpSink(tmp_path, "safetensors", request_)
+    for step in (1, 2, 3):
+        sink.accept(Capture(Tag(0, step, "IN07"), torch.zeros(1, 1, 1)))
+    assert [name for name in visible(tmp_path) if name != "manifest.json"] == [
+        "000-001.safetensors",
+        "000-002.safetensors",
+    ]
+    sink.accept(Capture(Tag(0, 3, "IN07", "qk"), torch.zeros(1, 1, 1, 1)))
+    assert "000-003.safetensors" in visible(tmp_path)
+    sink.close()
+
+
+def test_only_some_kinds_are_written(tmp_path: Path, request_: DumpRequest) -> None:
+    sink = DumpSink(tmp_path, "npy", request_, frozenset({"word"}))
+    for tag, shape in ATTENTION.items():
+        sink.accept(Capture(tag, torch.zeros(shape)))
+    sink.close()
+    assert {item.tag.kind for item in load_dump(tmp_path) if item.tag} == {"word"}
+
+
+def test_tokens_come_back_with_the_maps(tmp_path: Path, request_: DumpRequest) -> None:
+    request_ = replace(request_, tokens={"a cute girl, 猫": ["<start>", "a", "cute"]})
+    write(
+        tmp_path, "npy", request_, [Capture(Tag(i, 1, "M00", "qk"), torch.zeros(1, 3, 2, 2)) for i in (0, 1)]
+    )
+    assert [item.tokens for item in load_dump(tmp_path)] == [("<start>", "a", "cute"), ()]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -124,7 +164,8 @@ def test_attention_is_found_by_file_names_where_the_manifest_is_gone(
 
 
 def test_stems_differ_on_file_systems_that_ignore_case() -> None:
-    names = ["red circle", "red_circle", "red-circle", "Red Circle!", "red circle?", "猫", "a" * 60, "a" * 61]
+    names = ["red circle", "red_circle", "red-circle", "Red circle", "red circle?", "猫", "a" * 60, "a" * 61]
+    names += ["straße", "strasse"]
     stems = {Tag(0, 0, "", "word", 0, name).stem.casefold() for name in names}
     assert len(stems) == len(names)
     assert all(stem.replace("-", "").replace("_", "").isalnum() and len(stem) < 64 for stem in stems)
@@ -240,7 +281,7 @@ def test_an_image_the_request_does_not_know_has_no_prompt(tmp_path: Path, reques
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_prompt_may_hold_any_text(tmp_path: Path, kind: str) -> None:
-    request = DumpRequest(prompts=['"\\ \n\0 \ud800 猫 null'], expected=frozenset({"IN00"}))
+    request = DumpRequest(prompts=['"\\ \n\0 \ud800 猫 null'], expected={"IN00": {1}})
     write(tmp_path, kind, request, [Capture(Tag(0, 1, "IN00"), torch.zeros(1, 1, 1))])
     assert entries(tmp_path)[0]["prompt"] == '"\\ \n\0 ? 猫 null'
     assert len(list(load_dump(tmp_path))) == 1

@@ -28,7 +28,7 @@ from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 def dump(folder, kind, eager):
     if eager:
         manifest._INTERVAL, manifest._SHARE = 0.0, 0
-    blocks = frozenset(["IN00", "M00", "OUT11"])
+    blocks = dict.fromkeys(["IN00", "M00", "OUT11"], range(1_000_000))
     with Fanout([DumpSink(folder, kind, DumpRequest(["p"], [""], [1], expected=blocks))], threads=3) as fanout:
         for step in range(1, 1_000_000):
             for block in sorted(blocks):

@@ -77,7 +77,9 @@ def _save_plainly(captures: Sequence[Capture], target: Path) -> None:
 
 def _dump(captures: Sequence[Capture], target: Path, name: str) -> None:
     blocks = {capture.tag.block: {"output": list(capture.tensor.shape)} for capture in captures}
-    request = DumpRequest([_PROMPT], [""], [1], "Euler a", 20, "sd15", blocks, expected=frozenset(blocks))
+    request = DumpRequest(
+        [_PROMPT], [""], [1], "Euler a", 20, "sd15", blocks, expected={key: {1} for key in blocks}
+    )
     with Fanout([DumpSink(target, name, request)]) as fanout:
         for capture in captures:
             fanout.put(capture)

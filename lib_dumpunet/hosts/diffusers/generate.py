@@ -17,12 +17,13 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
-from lib_dumpunet.hosts.diffusers.text import Encoded, chunk_count, encode_prompts
+from lib_dumpunet.hosts.diffusers.text import Encoded, chunk_count, encode_prompts, tokenize
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.texts import Texts
-from lib_dumpunet.session import Subject, open_session
-from lib_dumpunet.settings import GenerateSettings, Settings
+from lib_dumpunet.session import Subject, choose_words, open_session, require_attention
+from lib_dumpunet.settings import AttentionSettings, GenerateSettings, Settings
 from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.unet.sites import describe
 
@@ -108,6 +109,8 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
     if not prompts:
         raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
     for name, text in (*(("prompt", p) for p in prompts), ("Negative prompt", sampling.negative)):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise SettingsError("it holds bytes that are no text", remedy="Write it in UTF-8.", field=name)
         if parse_prompt(text, describe(pipe.unet).order, field=name).has_brackets:
             raise SettingsError(
                 "text per block is not applied when generating",
@@ -128,6 +131,21 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
     )
 
 
+def check_attention(pipe: Any, job: Job, attention: AttentionSettings) -> None:
+    """Find mistakes in blocks, words and points before anything is made; prompts are cut into tokens for that.
+
+    Raises:
+        SettingsError: for blocks without attention, a word that is not in the prompt, a point outside of the image.
+    """
+    if not attention.enabled:
+        return
+    require_attention(describe(pipe.unet), attention.layers)
+    guided = job.sampling.guidance > 1
+    cond = [tokenize(pipe, prompt) for prompt in dict.fromkeys(job.prompts)]
+    choose_words(attention, Texts(cond, [tokenize(pipe, job.sampling.negative)] if guided else ()))
+    parse_points(attention.points, (job.width, job.height))
+
+
 def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome:
     """Run the job, showing pictures and images as they come; the pipeline is left as it was found.
 
@@ -141,7 +159,8 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     outcome = Outcome()
     own_scheduler = pipe.scheduler
     conditioning = condition(pipe, job)
-    dumping = settings.features.dump.enabled or settings.attention.dump.enabled
+    dumps = (settings.features.dump, settings.attention.dump, settings.attention.heat)
+    dumping = any(dump.enabled for dump in dumps)
     subject = Subject(dump_request(pipe, job, dumping=dumping), job.width, job.height, conditioning.texts)
     try:
         with (

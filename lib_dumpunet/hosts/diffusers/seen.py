@@ -15,7 +15,7 @@ from lib_dumpunet.image.overlay import draw_overlay
 from lib_dumpunet.ports import Picture, Row
 from lib_dumpunet.prompt.texts import Tokens
 from lib_dumpunet.prompt.words import all_words, find_word, labels
-from lib_dumpunet.settings import AttentionSettings, ColorSettings
+from lib_dumpunet.settings import AVERAGES, AttentionSettings, ColorSettings
 from lib_dumpunet.sinks.attention import AttentionSink
 
 SHOWN: dict[Kind, str] = {"k": "k", "qk": "qk", "vqk": "vqk", "self": "self", "pca": "self"}
@@ -47,7 +47,7 @@ class Trace:
 
     def average(self, block: str, step: int, image: int = 0, kind: str = "2-norm") -> Image.Image:
         """Draw the average map over the channels: ``kind`` is "sum", "1-norm" or "2-norm"."""
-        mean = average(self[block, step, image], kind)
+        mean = average(self[block, step, image], kind) if kind in AVERAGES else None
         if mean is None:
             raise HostError(
                 f"{kind!r} makes no average map", remedy="Use sum, 1-norm or 2-norm.", field="kind"
@@ -74,6 +74,8 @@ class Trace:
         color: ColorSettings | None = None,
     ) -> Image.Image:
         """Draw attention: for "qk" a column for each token and a row for each head."""
+        if kind not in SHOWN:
+            raise HostError(f"{kind!r} is not drawn here", remedy=f"Use {', '.join(SHOWN)}.", field="kind")
         tag = Tag(image, step, block, kind, layer)
         tensor = self._get(tag)
         pictures: list[Picture] = []
@@ -134,7 +136,9 @@ class Trace:
     def accept(self, capture: Capture) -> None:
         """Keep one capture; a dictionary's own lock is enough for that."""
         if capture.tag.kind != "gaze":
-            self.tensors[capture.tag] = capture.tensor
+            # Pinned memory, where copies from an accelerator arrive, is scarce, and is to be used again.
+            pinned = capture.tensor.is_pinned()
+            self.tensors[capture.tag] = capture.tensor.clone() if pinned else capture.tensor
 
     def close(self) -> None:
         """Put the tensors in order of image, step and block."""

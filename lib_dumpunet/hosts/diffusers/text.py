@@ -145,11 +145,15 @@ def encode_prompts(pipe: Any, texts: Sequence[str], *, chunks: int | None = None
     return Encoded(
         embeds.to(dtype=last.model.dtype, device=pipe._execution_device),
         outputs[-1][1],
-        tuple(
-            tokens_of(first.tokenizer, [number for chunk in layout for number in first.ids(chunk)])
-            for layout in filled[0]
-        ),
+        tuple(_tokens(first, layout) for layout in filled[0]),
     )
+
+
+def tokenize(pipe: Any, text: str, chunks: int = 1) -> tuple[Token, ...]:
+    """Tell what the columns of a prompt are, without encoding it; it is filled up to ``chunks``."""
+    first = _encoders(pipe)[0]
+    layout = first.chunks(text)
+    return _tokens(first, _fill(layout, max(chunks, len(layout))))
 
 
 def chunk_count(pipe: Any, text: str) -> int:
@@ -252,6 +256,10 @@ def _encoders(pipe: Any) -> list[_Encoder]:
     if _is_xl(pipe):
         pairs.append((pipe.tokenizer_2, pipe.text_encoder_2))
     return [_Encoder(pipe, tokenizer, model) for tokenizer, model in pairs if model is not None]
+
+
+def _tokens(encoder: _Encoder, layout: Sequence[Chunk]) -> tuple[Token, ...]:
+    return tokens_of(encoder.tokenizer, [number for chunk in layout for number in encoder.ids(chunk)])
 
 
 def _fill(layout: tuple[Chunk, ...], count: int) -> tuple[Chunk, ...]:

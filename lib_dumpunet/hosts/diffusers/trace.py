@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -18,13 +19,11 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.selection import StepChoice, parse_steps, select_blocks
 from lib_dumpunet.prompt.texts import Tokens
-from lib_dumpunet.session import CAPTURED, Plan, attention_blocks, record
+from lib_dumpunet.session import CAPTURED, Plan, attention_blocks, components_of, record
 from lib_dumpunet.settings import AttentionSettings
-from lib_dumpunet.sinks.base import Sink
-from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
@@ -64,16 +63,12 @@ def trace(
         Want(select_blocks(layers, unet.order, field="layers"), chosen) if features else None,
         _want(unet, layers, chosen, attention),
     )
-    sinks: tuple[Sink, ...] = (seen,)
-    if plan.attention is not None and "gaze" in plan.attention.kinds:
-        sinks = (ComponentsSink(sinks), *sinks)
+    plan = replace(plan, sinks=(*components_of(plan.attention), seen))
     with HookSet() as hooks:
         prompts.install(hooks)
         hooks.before(unet.module, clock.see_call)
         hooks.before(unet.module, prompts.see_call)
-        with record(
-            unet, Plan(plan.features, plan.attention, sinks=sinks), clock, seen.problems
-        ) as recording:
+        with record(unet, plan, clock, seen.problems) as recording:
             try:
                 yield seen
             finally:
@@ -120,14 +115,22 @@ class _Prompts:
             self._encoded.append(ids.detach().cpu())
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Attribute what was encoded since the pipeline's last call to the images that have come up new."""
-        moment: Moment = self._clock.now()
-        new = [row for row in moment.rows if row not in self._known]
+        """Attribute what was encoded since the pipeline's last call to the images that have come up new.
+
+        Where that fails, the images have no words; the pipeline's call goes on.
+        """
+        new = [row for row in self._clock.now().rows if row not in self._known]
         if not new:
             return
         self._known.update(new)
-        # A pipeline encodes its prompts, then its negative prompts. Anything else was encoded by someone else.
         encoded, self._encoded = self._encoded, []
+        try:
+            self._attribute(new, encoded)
+        except Exception:
+            log.debug("the tokens of the prompt could not be read", exc_info=True)
+
+    def _attribute(self, new: list[Row], encoded: list[Tensor]) -> None:
+        # A pipeline encodes its prompts, then its negative prompts. Anything else was encoded by someone else.
         for branch, ids in zip(("cond", "uncond"), encoded if len(encoded) <= 2 else (), strict=False):
             rows = [row for row in new if row.branch == branch]
             each = len(rows) // len(ids)  # num_images_per_prompt

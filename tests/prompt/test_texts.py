@@ -1,0 +1,60 @@
+"""Words that heatmaps are asked for, among the tokens of several prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.texts import Texts, Tokens, parse_words
+from lib_dumpunet.prompt.words import Token
+
+
+def tokens(text: str) -> Tokens:
+    return (Token(mark="start"), *(Token(word.encode(), True) for word in text.split()), Token(mark="end"))
+
+
+def test_a_single_text_holds_for_all_images() -> None:
+    one, two = tokens("a red circle"), tokens("a star")
+    assert Texts([one]).tokens(Row(7, "cond")) == one
+    texts = Texts([one, two], [two])
+    assert texts.tokens(Row(1, "cond")) == two
+    assert texts.tokens(Row(2, "cond")) == ()
+    assert texts.tokens(Row(2, "uncond")) == two
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("", ()),
+        (" , ,", ()),
+        ("*", ()),
+        ("red  circle, star ,red circle", ("red circle", "star")),
+        ("*, star", ()),
+    ],
+)
+def test_phrases(text: str, phrases: tuple[str, ...]) -> None:
+    assert parse_words(text, field="Words").phrases == phrases
+
+
+def test_each_prompt_gives_the_words_that_it_has() -> None:
+    choice = parse_words("red circle, star", field="Words")
+    prompts = [tokens("a red circle"), tokens("a star")]
+    choice.check(prompts)
+    assert [[word.text for word in choice.find(prompt)] for prompt in prompts] == [["red circle"], ["star"]]
+    assert [word.columns for word in choice.find(prompts[0])] == [(2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("words", "prompts", "message"),
+    [
+        ("hat", ["a red circle", "a star"], r"^Words: 'hat' is not in the prompt.*red, circle, star"),
+        ("circle a", ["a red circle", "a star"], "'circle a' is not"),  # half in each of two prompts
+        ("", ["the", "of an"], "no words but function words"),
+        ("", [], "not known"),
+        ("red", [], "not known"),
+    ],
+)
+def test_mistakes(words: str, prompts: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_words(words, field="Words").check([tokens(prompt) for prompt in prompts])
