@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lib_dumpunet.app.models import hush_libraries
 from lib_dumpunet.app.output import Terminal
 
 
@@ -28,6 +29,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Measure and print a table; exit code 1 if a bound is missed."""
+    hush_libraries()
     from lib_dumpunet.app.bench import measure
 
     rows = measure(args.parts, terminal.say)

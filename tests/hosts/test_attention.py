@@ -232,3 +232,35 @@ def test_trace_refuses_an_unknown_kind(tiny: Any) -> None:
         trace(tiny, attention="heads"),
     ):
         pass
+
+
+def test_trace_goes_on_where_tokens_cannot_be_read(tiny: Any) -> None:
+    ids = tiny.tokenizer(["a red circle"], padding="max_length", return_tensors="pt").input_ids
+    tokenizer, tiny.tokenizer = tiny.tokenizer, None
+    try:
+        with trace(tiny, layers="M00", steps="1", attention="words") as seen, torch.no_grad():
+            embeds = tiny.text_encoder(ids)[0]
+            images = call(tiny, None, prompt_embeds=embeds, negative_prompt_embeds=embeds)
+    finally:
+        tiny.tokenizer = tokenizer
+    assert len(images) == 1
+    with pytest.raises(HostError, match="tokens are not known"):
+        seen.word("red")
+
+
+def test_a_fault_of_the_words_costs_no_image(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("lib_dumpunet.hooks.heat.Heat.mean", broken)
+    results = Results()
+    job = make_job(tiny, ["a red circle"], replace(QUICK, count=2))
+    outcome = generate(tiny, job, watching(words="red"), results.outlet)
+    assert outcome.images == 2
+    assert len(outcome.problems) == 2
+    assert "words and points of image 0 could not be drawn (out of memory)" in str(outcome.problems[0])
+
+
+def test_text_that_is_none_is_refused(tiny: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^prompt: it holds bytes that are no text"):
+        make_job(tiny, ["caf\udce9"], QUICK)

@@ -244,3 +244,29 @@ def test_threads_end_with_it() -> None:
         fanout.put(capture())
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+class Late(Collect):
+    """Make two captures at the end."""
+
+    def close(self) -> list[Capture]:  # type: ignore[override]
+        super().close()
+        return [capture(7), capture(8)]
+
+
+def test_what_comes_at_the_end_goes_to_the_sinks_behind_that_have_not_failed() -> None:
+    before, failed, behind = Collect(), Fail(HostError("full"), at=1), Collect()
+    with Fanout([before, Late(), failed, behind]) as fanout:
+        fanout.put(capture(1))
+    assert [tag.image for tag in before.tags] == [1]
+    assert [tag.image for tag in failed.tags] == [1]
+    assert [tag.image for tag in behind.tags] == [1, 7, 8]
+    assert len(fanout.problems) == 1
+
+
+def test_an_interrupt_at_the_end_is_the_users_and_closes_the_rest() -> None:
+    last = Collect()
+    fanout = Fanout([Fail(KeyboardInterrupt(), at=0), last])
+    with pytest.raises(KeyboardInterrupt):
+        fanout.close()
+    assert last.closed == 1

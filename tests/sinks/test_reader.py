@@ -202,7 +202,7 @@ def test_a_listed_file_that_is_gone_is_told(tmp_path: Path, request_: DumpReques
         next(items)
 
 
-@pytest.mark.parametrize("name", ["../secret.npy", "/etc/passwd", "sub/a.npy"])
+@pytest.mark.parametrize("name", ["../secret.npy", "/etc/passwd", "sub/a.npy", ".."])
 def test_a_manifest_reaches_no_file_elsewhere(
     tmp_path: Path, name: str, request_: DumpRequest, captures: Make
 ) -> None:
@@ -220,6 +220,52 @@ def test_a_foreign_manifest_is_passed_over(tmp_path: Path, caplog: pytest.LogCap
     (tmp_path / "manifest.json").write_text("{}")
     assert len(list(load_dump(tmp_path))) == 1
     assert "Going by file names" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"kind": None},
+        {"kind": ["qk"]},
+        {"kind": "qk", "layer": "x"},
+        {"kind": "word", "word": ["x"]},
+        {"shape": [0, 2, 2]},
+        {"shape": [-1, 2, 2]},
+        {"shape": [10**12, 2, 2]},
+        {"source_dtype": 5},
+    ],
+)
+def test_a_manifest_that_lies_is_passed_over(
+    tmp_path: Path, lie: dict[str, object], request_: DumpRequest, captures: Make
+) -> None:
+    (made,) = captures(images=1, steps=1)[:1]
+    write(tmp_path, "npy", request_, [made])
+    path = tmp_path / "manifest.json"
+    content = json.loads(path.read_bytes())
+    content["files"][0] |= lie
+    path.write_text(json.dumps(content))
+    (loaded,) = load_dump(tmp_path)
+    assert loaded.tag == made.tag
+    assert torch.equal(loaded.tensor, made.tensor)
+
+
+@pytest.mark.parametrize("name", ["load", "nn", "qint8"])
+def test_a_dtype_that_no_model_has_is_passed_over(
+    tmp_path: Path, name: str, request_: DumpRequest, captures: Make
+) -> None:
+    write(tmp_path, "npy", request_, captures(images=1, steps=1)[:1])
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace('"source_dtype": "float32"', f'"source_dtype": "{name}"'))
+    (loaded,) = load_dump(tmp_path)
+    assert loaded.tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize("key", ["IN\0", "../x", "IN07.heads.0", "IN07.qk.x"])
+def test_a_tensor_of_an_odd_name_is_told(tmp_path: Path, key: str) -> None:
+    metadata = {"image": "0", "step": "1", "run": "1"}
+    save_file({key: torch.zeros(1, 2, 2)}, tmp_path / "000-001.safetensors", metadata)
+    with pytest.raises(SettingsError, match="damaged, or not a dump"):
+        list(load_dump(tmp_path / "000-001.safetensors"))
 
 
 def test_an_unknown_run_is_told(tmp_path: Path, request_: DumpRequest, captures: Make) -> None:
