@@ -1,0 +1,50 @@
+"""The benchmarks of attention run, and measure what they say."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from lib_dumpunet.app.bench import attention, words
+from lib_dumpunet.app.bench.attention import measure_attention
+from lib_dumpunet.app.bench.sampling import PLAIN, added_seconds, sampling_step
+from lib_dumpunet.app.bench.words import measure_words
+
+NARROW = (32, 64, 128, 128)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")
+def test_time_and_memory_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_peak", lambda way, steps, width: {PLAIN: 100.0}.get(way, 110.0 + steps))
+    rows = {row.name: row.value for row in measure_attention(rounds=1, widths=NARROW)}
+    assert all(math.isfinite(value) for value in rows.values())
+    assert rows["peak memory of words, above plain sampling"] == 12
+    assert rows["peak memory of words, 6 steps above 2"] == 4
+
+
+def test_each_way_is_run_as_often_as_the_others() -> None:
+    runs: list[tuple[object, int]] = []
+
+    def run(plan: object, *, copies: int = 1) -> None:
+        runs.append((plan, copies))
+
+    added_seconds(run, {"one": lambda: "a", "two": lambda: "b"}, rounds=2, copies=3)  # type: ignore[dict-item, return-value]
+    assert runs == [(None, 1), *[(None, 3), ("a", 3), ("b", 3)] * 2]
+
+
+def test_what_is_measured_is_what_reads() -> None:
+    unet, run = sampling_step(NARROW, size=16)
+    for way, blocks in (("words", 16), ("qk", 1), ("self", 1)):
+        plan = attention.plan_of(unet, way)
+        assert plan.attention is not None
+        assert len(plan.attention.blocks) == blocks
+        run(plan, steps=1, copies=2)
+
+
+def test_words_land_on_their_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "BATCH", 2)
+    rows = measure_words(count=2, steps=8)
+    assert [row.bound for row in rows] == [1.5, 1.5]
+    assert all(row.value > 1 for row in rows)
