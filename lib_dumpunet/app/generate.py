@@ -40,15 +40,20 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description="Make images, with pictures (and files) of what each U-Net block puts out, of attention, and of "
         "where words land. Blocks, steps and averaged maps of attention are those of the features unless given.",
     )
+    add_job(parser)
+    add_settings(parser, FeatureSettings, skip=("enabled", "path"))
+    add_settings(parser, AttentionSettings, skip=SHARED)
+    return parser
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """Add what says which images to make, with which model, and where to put them."""
     parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
     parser.add_argument(
         "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
     )
     add_model_flags(parser)
     add_settings(parser, GenerateSettings)
-    add_settings(parser, FeatureSettings, skip=("enabled", "path"))
-    add_settings(parser, AttentionSettings, skip=SHARED)
-    return parser
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.generate import SHARED, check_early, produce
-from lib_dumpunet.app.models import add_model_flags, load
+from lib_dumpunet.app.generate import SHARED, add_job, check_early, produce
+from lib_dumpunet.app.models import load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.settings import AttentionSettings, FeatureSettings, GenerateSettings, Settings
 
@@ -23,12 +23,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description="Make an image, and lay over it where each word of the prompt lands: cross-attention, the mean of "
         "heads, blocks and steps. For each word there are a picture, a transparent layer and the raw map.",
     )
-    parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
-    parser.add_argument(
-        "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
-    )
-    add_model_flags(parser)
-    add_settings(parser, GenerateSettings)
+    add_job(parser)
     add_settings(parser, AttentionSettings, skip=(*SHARED, *OTHERS))
     return parser
 

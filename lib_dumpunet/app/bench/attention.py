@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
 
 from lib_dumpunet.app.bench.capture import Forget
+from lib_dumpunet.app.bench.memory import peak_of
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, added_seconds, sampling_step
 from lib_dumpunet.captures import Kind
-from lib_dumpunet.errors import HostError
 from lib_dumpunet.hooks.attention import AttentionWant
 from lib_dumpunet.session import Plan
 from lib_dumpunet.unet.sites import Unet
@@ -76,11 +74,4 @@ def run_for_memory(way: str, steps: int, width: int) -> None:
 
 
 def _peak(way: str, steps: int, width: int) -> float:
-    command = [sys.executable, "-c", PROGRAM, way, str(steps), str(width)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        reason = result.stderr.strip().rpartition("\n")[2]
-        raise HostError(
-            f"the run to be measured failed ({reason})", remedy="On Windows memory is not measured."
-        )
-    return float(result.stdout.split()[-1])
+    return peak_of(PROGRAM, [way, str(steps), str(width)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.errors import HostError
@@ -29,16 +30,25 @@ def measure_memory(few: int = 10, many: int = 50, size: int = 384) -> list[Row]:
     return [Row(f"peak memory with {many} steps, above {few} steps", growth, "%", 5, at_least=False)]
 
 
-def _peak(steps: int, size: int) -> int:
+def _peak(steps: int, size: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["generate", "a red circle", "--seed", "1", "--batch", "2", "--guidance", "4", "-q"]
         arguments += ["--steps", str(steps), "--width", str(size), "--height", str(size)]
         arguments += ["--dump", "npy", "-o", folder]
-        command = [sys.executable, "-c", PROGRAM, *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        return peak_of(PROGRAM, arguments)
+
+
+def peak_of(program: str, arguments: Sequence[str]) -> float:
+    """Run a program in a process of its own and give the last thing it prints, its peak memory.
+
+    Raises:
+        HostError: if it fails.
+    """
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = result.stderr.strip().rpartition("\n")[2]
         raise HostError(
             f"the run to be measured failed ({reason})", remedy="On Windows memory is not measured."
         )
-    return int(result.stdout.split()[-1])
+    return float(result.stdout.split()[-1])
