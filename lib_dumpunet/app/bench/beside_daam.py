@@ -17,6 +17,7 @@ from lib_dumpunet.app.bench.sampling import WIDTHS
 from lib_dumpunet.errors import HostError
 
 STEPS = 3
+# The folder of this script comes first on its path, so nothing there may be called daam.
 SCRIPT = Path(__file__).with_name("daam_run.py")
 # daam names matplotlib nowhere though it needs it, and diffusers 0.21 needs an older huggingface_hub than gradio.
 PACKAGES = ("daam==0.2.0", "huggingface_hub<0.26", "matplotlib")
