@@ -28,9 +28,9 @@ def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
             f"there is no part {unknown[0]!r}", remedy=f"Use {', '.join(names)}.", field="PART"
         )
     from lib_dumpunet.app.bench.attention import measure_attention
+    from lib_dumpunet.app.bench.beside_daam import measure_daam
     from lib_dumpunet.app.bench.capture import measure_capture
     from lib_dumpunet.app.bench.colour import measure_colour
-    from lib_dumpunet.app.bench.beside_daam import measure_daam
     from lib_dumpunet.app.bench.dump import measure_dump
     from lib_dumpunet.app.bench.memory import measure_memory
     from lib_dumpunet.app.bench.words import measure_words
