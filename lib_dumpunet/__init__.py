@@ -1,6 +1,6 @@
 """Look inside a Stable Diffusion U-Net, block by block.
 
-``trace`` is for notebooks, and is loaded on first use: it needs diffusers, which the core does without.
+``trace`` and ``steer`` are for notebooks, and are loaded on first use: they need diffusers, which the core does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
 
 if TYPE_CHECKING:
+    from lib_dumpunet.hosts.diffusers.steered import steer
     from lib_dumpunet.hosts.diffusers.trace import trace
 
 __version__ = "0.1.0"
@@ -29,11 +30,16 @@ __all__ = [
     "parse_prompt",
     "select_blocks",
     "select_steps",
+    "steer",
     "trace",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "steer":
+        from lib_dumpunet.hosts.diffusers.steered import steer
+
+        return steer
     if name == "trace":
         from lib_dumpunet.hosts.diffusers.trace import trace
 

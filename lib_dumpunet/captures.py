@@ -3,15 +3,18 @@
 Axes of a capture's tensor, by kind (einops notation; one image, so there is no batch axis). Attention has a token or
 a query for each place where the text or the latents are looked at; maps are probabilities in float32.
 
-    feature   "c h w"                        output of a block
-    k         "head token dim"               keys of a cross-attention layer, in the model's dtype
-    qk        "head token h w"               how much each place looks at each token; over tokens it adds up to 1
-    vqk       "c h w"                        what a layer gets out of the text, all heads, in the model's dtype
-    self      "head row column h w"          where the points of a lattice "row column" look, in self-attention
-    gaze      "h w row column"               where each place looks: head mean, summed over parts of the map
-    pca       "component h w"                first three principal components of self-attention
-    word      "h w"                          how much each place looks at a word: mean of heads, layers and steps
-    point     "h w"                          where a point of the image looks: mean of heads, layers and steps
+    feature     "c h w"                         output of a block
+    plain       "c h w"                         the same in the run without per-block prompts, to be compared
+    steered     "c h w"                         the same in the run with them, to be compared
+    difference  "c h w"                         steered minus plain, in float32
+    k           "head token dim"                keys of a cross-attention layer, in the model's dtype
+    qk          "head token h w"                how much each place looks at each token; over tokens it adds up to 1
+    vqk         "c h w"                         what a layer gets out of the text, all heads, in the model's dtype
+    self        "head row column h w"           where the points of a lattice "row column" look, in self-attention
+    gaze        "h w row column"                where each place looks: head mean, summed over parts of the map
+    pca         "component h w"                 first three principal components of self-attention
+    word        "h w"                           how much each place looks at a word: mean of heads, layers and steps
+    point       "h w"                           where a point of the image looks: mean of heads, layers and steps
 """
 
 from __future__ import annotations
@@ -23,11 +26,16 @@ from typing import Literal
 
 from torch import Tensor
 
-Kind = Literal["feature", "k", "qk", "vqk", "self", "gaze", "pca", "word", "point"]
+Kind = Literal[
+    "feature", "plain", "steered", "difference", "k", "qk", "vqk", "self", "gaze", "pca", "word", "point"
+]
 Branch = Literal["cond", "uncond"]
 
 AXES: dict[Kind, tuple[str, ...]] = {
     "feature": ("channel", "height", "width"),
+    "plain": ("channel", "height", "width"),
+    "steered": ("channel", "height", "width"),
+    "difference": ("channel", "height", "width"),
     "k": ("head", "token", "dim"),
     "qk": ("head", "token", "height", "width"),
     "vqk": ("channel", "height", "width"),
@@ -37,6 +45,9 @@ AXES: dict[Kind, tuple[str, ...]] = {
     "word": ("height", "width"),
     "point": ("height", "width"),
 }
+
+PASSING: frozenset[Kind] = frozenset({"gaze", "plain", "steered"})
+"""What is only on its way to a sink that makes something else of it; it is neither drawn nor dumped."""
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +69,8 @@ class Tag:
 
     @property
     def stem(self) -> str:
-        """Start of the names of files: ``000-OUT11-020``, ``000-IN07-020-qk2`` (second layer), ``000-word-red_circle``.
+        """Start of the names of files: ``000-OUT11-020``, ``000-IN07-020-qk2`` (second layer), ``000-word-red_circle``,
+        ``000-OUT11-020-difference``.
 
         Different tags have different stems, on file systems that ignore case too.
         """

@@ -186,6 +186,44 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
+class DifferenceSettings:
+    """What per-block prompts change in the U-Net, and how it is drawn."""
+
+    enabled: bool = option(
+        False,
+        "Output difference map of U-Net features between with and without Layer Prompt",
+        "make each image twice from the same seed, without and with per-block prompts, and draw what they change",
+        flag="difference",
+    )
+    layers: str = option(
+        "",
+        "Difference layers",
+        "blocks to compare; empty means all",
+        placeholder="eg. IN00-OUT03(+2),OUT10",
+        flag="difference-layers",
+    )
+    steps: str = option(
+        "",
+        "Difference steps",
+        "sampling steps to compare; empty means all",
+        placeholder="eg. 1,5-20(+5)",
+        flag="difference-steps",
+    )
+    average: str = option(
+        "disable",
+        "Show averaged difference map",
+        "one more picture, of the difference over all channels, by the formulas of the averaged map",
+        choices=AVERAGES,
+        flag="difference-average",
+    )
+    color: ColorSettings = field(default_factory=ColorSettings)
+    dump: DumpSettings = field(default_factory=DumpSettings)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
 class AttentionSettings:
     """What is taken from the attention layers, and how it is drawn."""
 
@@ -294,3 +332,4 @@ class Settings:
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
+    difference: DifferenceSettings = field(default_factory=DifferenceSettings)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lib_dumpunet.app.flags import add_settings, options, read_settings
 from lib_dumpunet.app.models import add_model_flags, load
 from lib_dumpunet.app.output import Terminal
-from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import select_steps
 from lib_dumpunet.settings import (
     AttentionSettings,
     ColorSettings,
+    DifferenceSettings,
     DumpSettings,
     FeatureSettings,
     GenerateSettings,
@@ -22,14 +23,12 @@ from lib_dumpunet.settings import (
 )
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from lib_dumpunet.app.results import ResultFolder
-    from lib_dumpunet.ports import Picture
 
 
+Like = TypeVar("Like", AttentionSettings, DifferenceSettings)
 SHARED = tuple(option.flag for kind in (ColorSettings, DumpSettings) for option in options(kind))
-"""Flags of colours and dumps: features and attention have the same on the command line."""
+"""Flags of colours and dumps: features, attention and differences have the same on the command line."""
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
@@ -37,12 +36,14 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "generate",
         help="make images, with pictures of what the U-Net's blocks do",
-        description="Make images, with pictures (and files) of what each U-Net block puts out, of attention, and of "
-        "where words land. Blocks, steps and averaged maps of attention are those of the features unless given.",
+        description="Make images, with pictures (and files) of what each U-Net block puts out, of attention, of where "
+        "words land, and of what per-block prompts change. Blocks, steps and averaged maps of attention and of "
+        "differences are those of the features unless given.",
     )
     add_job(parser)
     add_settings(parser, FeatureSettings, skip=("enabled", "path"))
     add_settings(parser, AttentionSettings, skip=SHARED)
+    add_settings(parser, DifferenceSettings, skip=SHARED)
     return parser
 
 
@@ -61,22 +62,20 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     sampling = read_settings(args, GenerateSettings)
     dump = DumpSettings() if args.dump is None else DumpSettings(enabled=True, format=args.dump)
     features = read_settings(args, FeatureSettings, dump=dump)
-    attention = read_attention(args, features)
-    settings = Settings(features, attention)
+    attention = read_settings(args, AttentionSettings, color=features.color, dump=dump)
+    attention = _like_features(attention, features, args, "attention")
+    difference = read_settings(args, DifferenceSettings, color=features.color, dump=dump)
+    difference = _like_features(difference, features, args, "difference")
+    settings = Settings(features, attention, difference)
     check_early(settings, sampling.steps)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
 
 
-def read_attention(args: argparse.Namespace, features: FeatureSettings) -> AttentionSettings:
-    """Make the settings of attention; what is not given for it is as for features."""
-    attention = read_settings(args, AttentionSettings, color=features.color, dump=features.dump)
-    return replace(
-        attention,
-        layers=features.layers if args.attention_layers is None else attention.layers,
-        steps=features.steps if args.attention_steps is None else attention.steps,
-        average=features.average if args.attention_average is None else attention.average,
-    )
+def _like_features(settings: Like, features: FeatureSettings, args: argparse.Namespace, prefix: str) -> Like:
+    """Take blocks, steps and averages from the features where they are not given."""
+    given = {name: getattr(args, f"{prefix}_{name}") is not None for name in ("layers", "steps", "average")}
+    return replace(settings, **{name: getattr(features, name) for name, own in given.items() if not own})
 
 
 def check_early(settings: Settings, steps: int) -> None:
@@ -89,6 +88,7 @@ def check_early(settings: Settings, steps: int) -> None:
 
     select_steps(settings.features.steps, steps)
     select_steps(settings.attention.steps, steps, field="Attention steps")
+    select_steps(settings.difference.steps, steps, field="Difference steps")
     parse_points(settings.attention.points)
     compile_channels(settings.features.color)
 
@@ -102,40 +102,35 @@ def produce(
     terminal: Terminal,
 ) -> int:
     """Generate into a folder and tell what came out; returns the exit code."""
-    from lib_dumpunet.app.overview import Overview, WordSheet
+    from lib_dumpunet.app.collect import Collector
     from lib_dumpunet.app.results import open_results
-    from lib_dumpunet.hosts.diffusers.generate import Outlet, check_attention, generate, make_job
+    from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+    from lib_dumpunet.hosts.diffusers.job import check_attention, make_job
+    from lib_dumpunet.planning import require_brackets
     from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
     check_attention(pipe, job, settings.attention)
+    if settings.difference.enabled:
+        require_brackets(job.plan)
     folder = open_results(out)
-    dump = replace(settings.features.dump, path=str(folder.dump))
-    settings = Settings(
-        replace(settings.features, dump=dump),
-        replace(settings.attention, dump=dump, heat=replace(dump, enabled=True)),
-    )
     with terminal.progress("Sampling") as progress:
-        overview, words = Overview(describe(pipe.unet).order), WordSheet(job.prompts[0], sampling.negative)
-
-        def show(picture: Picture) -> None:
-            overview.add(picture)
-            words.add(picture)
-            parameters = f"{job.parameters(picture.tag.image)}, {picture.caption}"
-            folder.save_picture(picture, {"parameters": parameters})
-
-        def keep(number: int, image: Image.Image) -> None:
-            folder.save_image(f"{number:03}", image, {"parameters": job.parameters(number)})
-
-        outcome = generate(pipe, job, settings, Outlet(keep, show, progress))
-    for name, sheet in (("overview", overview.draw()), ("words", words.draw())):
-        if sheet is not None:
-            try:
-                folder.save_sheet(name, sheet, {"parameters": job.parameters(0)})
-            except HostError as error:
-                outcome.problems.append(error)
+        collector = Collector(folder, job, describe(pipe.unet).order)
+        outlet = Outlet(collector.image, collector.picture, progress, collector.plain)
+        outcome = generate(pipe, job, into(folder, settings), outlet)
+    outcome.problems += collector.save_sheets()
     _tell(folder, outcome.problems, {"seeds": list(job.seeds)}, terminal)
     return 1 if outcome.problems else 0
+
+
+def into(folder: ResultFolder, settings: Settings) -> Settings:
+    """Let dumps go into a folder; maps of words and points are always written, as they are small."""
+    dump = replace(settings.features.dump, path=str(folder.dump))
+    return Settings(
+        replace(settings.features, dump=dump),
+        replace(settings.attention, dump=dump, heat=replace(dump, enabled=True)),
+        replace(settings.difference, dump=dump),
+    )
 
 
 def _tell(
@@ -144,19 +139,19 @@ def _tell(
     for problem in problems:
         terminal.error(problem)
     dumped = folder.dump.is_dir()
-    lines = [f"Results in {folder.path}", f"  images    {', '.join(p.name for p in folder.images)}"]
+    lines = [f"Results in {folder.path}", f"  images     {', '.join(p.name for p in folder.images)}"]
     for room, pictures in sorted(folder.by_room().items()):
-        lines.append(f"  {room.ljust(9)} {len(pictures)} pictures in {folder.path / room}")
-    lines += [f"  {'overview'.ljust(9)} {sheet}" for sheet in folder.sheets.values()]
+        lines.append(f"  {room.ljust(10)} {len(pictures)} pictures in {folder.path / room}")
+    lines += [f"  {'overview'.ljust(10)} {sheet}" for sheet in folder.sheets.values()]
     if dumped:
-        lines.append(f"  dump      {folder.dump / 'manifest.json'}")
+        lines.append(f"  dump       {folder.dump / 'manifest.json'}")
     data = {
         "folder": str(folder.path),
         "images": [str(p) for p in folder.images],
         "pictures": [str(p) for p in sorted(folder.pictures)],
         **{
             name: str(folder.sheets[name]) if name in folder.sheets else None
-            for name in ("overview", "words")
+            for name in ("overview", "differences", "words")
         },
         "dump": str(folder.dump) if dumped else None,
         "problems": [str(p) for p in problems],

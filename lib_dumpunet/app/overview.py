@@ -10,6 +10,7 @@ from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.image.overlay import contact_sheet
 from lib_dumpunet.ports import Picture
+from lib_dumpunet.sinks.picture import AVERAGE, Drawn
 
 CELL = 64  # pixels; maps of all resolutions are brought to this width
 GAP = 4
@@ -20,16 +21,20 @@ MOST_ROWS = 50  # of more steps, only every second, third, ... is shown
 
 
 class Overview:
-    """Collects average maps of one image as they come, from several threads, and lays them out."""
+    """Collects average maps of one image as they come, from several threads, and lays them out.
 
-    def __init__(self, order: BlockOrder) -> None:
-        self._order = order
+    ``kind`` tells of what the maps are.
+    """
+
+    def __init__(self, order: BlockOrder, kind: Drawn = "feature") -> None:
+        self._order, self._kind = order, kind
         self._maps: dict[tuple[str, int], Image.Image] = {}
         self._lock = threading.Lock()
 
     def add(self, picture: Picture) -> None:
         """Take a picture if it is an average map of the first image."""
-        if picture.title == "unet-average" and picture.tag.image == 0:
+        wanted = (self._kind, AVERAGE[self._kind], 0)
+        if (picture.tag.kind, picture.title, picture.tag.image) == wanted:
             with self._lock:
                 self._maps[picture.tag.block, picture.tag.step] = _cell(picture.image)
 

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from lib_dumpunet.app.models import add_model_flags, hush_libraries, load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.blocks import SD1, BlockOrder, spans
-from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.layer_prompt import Share, Template, parse_prompt
+
+MOST_STEPS = 1000
+"""Sampling takes no more, so steps past it are not told apart."""
+
+
+class _Phase(NamedTuple):
+    """Steps in which a block reads the same: the first and the last of each run, None where it has no end."""
+
+    runs: tuple[tuple[int, int | None], ...]
+    shares: tuple[Share, ...]
+
+    @property
+    def when(self) -> str:
+        """The steps as words, ``steps 1-4, from 6``; empty for all steps."""
+        if self.runs == ((1, None),):
+            return ""
+        names = ", ".join(_span(first, last) for first, last in self.runs)
+        if len(self.runs) > 1 or "-" in names:
+            return f"steps {names}"
+        return names.replace("from", "from step") if "from" in names else f"step {names}"
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
@@ -17,8 +40,8 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "prompt",
         help="show the text that each block gets from a per-block prompt",
         description="Show the text that each block gets from a prompt with per-block brackets, such as "
-        '"a (~: IN00-OUT11: cute ; M00: excellent :~) girl", or where the prompt is wrong. Without --model, for the '
-        "blocks of SD 1.x and 2.x.",
+        '"a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl", in which steps, and what a strength mixes, '
+        "with weights; or where the prompt is wrong. Without --model, for the blocks of SD 1.x and 2.x.",
     )
     parser.add_argument("prompt", help="the prompt")
     add_model_flags(parser)
@@ -29,18 +52,53 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Print the texts, blocks with the same one together."""
     order = _order(args, terminal) if args.model else SD1
     template = parse_prompt(args.prompt, order, field="prompt")
-    texts = {block: template.text_for(block) for block in order}
-    groups: dict[str, list[str]] = {}
-    for block, text in texts.items():
-        groups.setdefault(text, []).append(block)
-    names = {text: spans(tuple(blocks)) for text, blocks in groups.items()}
-    width = max(len(name) for name in names.values())
-    lines = [f"{name.ljust(width)}  {text!r}" for text, name in names.items()]
+    phases = {block: _phases(template, block) for block in order}
+    groups: dict[tuple[_Phase, ...], list[str]] = {}
+    for block, own in phases.items():
+        groups.setdefault(own, []).append(block)
+    rows = [row for own, blocks in groups.items() for row in _rows(spans(tuple(blocks)), own)]
+    rows.append(("base prompt", repr(template.erased)))
+    width = max(len(name) for name, _ in rows)
     terminal.result(
-        [*lines, f"{'base prompt'.ljust(width)}  {template.erased!r}"],
-        {"blocks": texts, "base": template.erased},
+        [f"{name.ljust(width)}  {text}" for name, text in rows],
+        {
+            "blocks": {block: template.text_for(block) for block in order},
+            "base": template.erased,
+            "shares": {block: [_as_data(phase) for phase in own] for block, own in phases.items()},
+        },
     )
     return 0
+
+
+def _phases(template: Template, block: str) -> tuple[_Phase, ...]:
+    """Tell the steps apart in which a block reads something else, up to the first that no item names any more."""
+    named = (item.steps.largest for bracket in template.brackets for item in bracket.items)
+    end = min(max(named, default=0), MOST_STEPS) + 1
+    mix = cache(template.mix)  # many steps have the same items
+    runs: dict[tuple[Share, ...], list[tuple[int, int | None]]] = {}
+    for shares, group in groupby(range(1, end + 1), lambda step: mix(template.acting(block, step))):
+        steps = list(group)
+        runs.setdefault(shares, []).append((steps[0], None if steps[-1] == end else steps[-1]))
+    return tuple(_Phase(tuple(own), shares) for shares, own in runs.items())
+
+
+def _rows(blocks: str, phases: tuple[_Phase, ...]) -> Iterator[tuple[str, str]]:
+    for phase in phases:
+        name = f"{blocks}, {phase.when}" if phase.when else blocks
+        for share in phase.shares:
+            part = f"{100 * share.weight:.4g}% ".rjust(5) if len(phase.shares) > 1 else ""
+            yield name, f"{part}{share.text!r}"
+            name = ""
+
+
+def _span(first: int, last: int | None) -> str:
+    if last is None:
+        return f"from {first}"
+    return f"{first}-{last}" if last > first else str(first)
+
+
+def _as_data(phase: _Phase) -> dict[str, Any]:
+    return {"steps": phase.runs, "texts": [share._asdict() for share in phase.shares]}
 
 
 def _order(args: argparse.Namespace, terminal: Terminal) -> BlockOrder:

@@ -13,7 +13,7 @@ from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
 
-ROOMS = {"feature": "features", "word": "words", "point": "points"}
+ROOMS = {"feature": "features", "difference": "difference", "word": "words", "point": "points"}
 """Folders by the kind of what their pictures show; layers of attention are in ``attention``."""
 MARK = ".dumpunet-run"
 """An empty file that says that a run's results are in this folder."""
@@ -27,6 +27,7 @@ class ResultFolder:
         self.images: list[Path] = []
         self.pictures: list[Path] = []
         self.sheets: dict[str, Path] = {}
+        self.texts: list[Path] = []
         self._lock = threading.Lock()
 
     @property
@@ -54,6 +55,12 @@ class ResultFolder:
         self._write(path, sheet, info)
         self.sheets[name] = path
 
+    def save_text(self, name: str, text: str) -> None:
+        """Write a text file, such as a table."""
+        path = self.path / name
+        self._write_bytes(path, text.encode("utf-8"))
+        self.texts.append(path)
+
     def by_room(self) -> dict[str, list[Path]]:
         """Group the pictures by the folder that they are in."""
         rooms: dict[str, list[Path]] = {}
@@ -62,7 +69,9 @@ class ResultFolder:
         return rooms
 
     def _write(self, path: Path, image: Image.Image, info: dict[str, str]) -> None:
-        data = png_bytes(image, info)
+        self._write_bytes(path, png_bytes(image, info))
+
+    def _write_bytes(self, path: Path, data: bytes) -> None:
         try:
             write_whole(path, [data])
         except OSError as error:

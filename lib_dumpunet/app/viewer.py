@@ -19,7 +19,7 @@ from lib_dumpunet.settings import AttentionSettings, FeatureSettings
 from lib_dumpunet.sinks.attention import AttentionSink
 from lib_dumpunet.sinks.files import prepare_folder, write_whole
 from lib_dumpunet.sinks.names import LAYER_KINDS
-from lib_dumpunet.sinks.picture import PictureSink
+from lib_dumpunet.sinks.picture import Drawn, PictureSink
 from lib_dumpunet.sinks.reader import Loaded, load_dump
 
 
@@ -60,10 +60,13 @@ def _draw(loaded: Loaded, settings: FeatureSettings) -> list[tuple[str, Image.Im
     tag = loaded.tag or Tag(0, 0, "")
     if tag.kind in LAYER_KINDS:
         attention = AttentionSettings(average=settings.average, color=settings.color)
-        AttentionSink(attention, lambda _: loaded.tokens, ratio, pictures.append).accept(Capture(tag, tensor))
+        AttentionSink(attention, lambda *_: loaded.tokens, ratio, pictures.append).accept(
+            Capture(tag, tensor)
+        )
     else:
-        plain = settings if tag.kind == "feature" else replace(settings, average="disable")
-        PictureSink(plain, ratio, pictures.append).accept(Capture(Tag(0, 0, tag.block), tensor))
+        kind: Drawn = "difference" if tag.kind == "difference" else "feature"
+        plain = settings if tag.kind == kind else replace(settings, average="disable")
+        PictureSink(plain, ratio, pictures.append, kind).accept(Capture(Tag(0, 0, tag.block, kind), tensor))
     return [(picture.title, picture.image) for picture in pictures]
 
 
@@ -98,12 +101,11 @@ def _chosen(
 
 
 def _name(loaded: Loaded) -> str:
-    """Name a picture after its file, and after the block where a file holds several."""
-    stem = loaded.paths[0].stem
-    if loaded.tag is not None and loaded.tag.kind != "feature" and loaded.paths[0].suffix != ".npy":
-        return loaded.tag.stem
-    if loaded.paths[0].suffix == ".safetensors" and loaded.tag is not None:
-        return f"{stem}-{loaded.tag.block}"
-    if len(loaded.paths) > 1 and loaded.tag is not None:
-        return loaded.tag.stem
-    return stem
+    """Name a picture after its file, and after what it shows where a file holds several tensors, or part of one."""
+    path, tag = loaded.paths[0], loaded.tag
+    if tag is None or path.suffix == ".npy":
+        return path.stem
+    if path.suffix == ".safetensors":
+        return f"{path.stem}-{tag.block}" if tag.kind == "feature" else tag.stem
+    one_channel = len(loaded.paths) == 1 and tag.kind in ("feature", "difference")
+    return path.stem if one_channel else tag.stem

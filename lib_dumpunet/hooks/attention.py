@@ -20,12 +20,26 @@ from lib_dumpunet.errors import HostError, UnsupportedModelError
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.probabilities import cross_map, cross_mean, self_gaze, self_map, split_heads
-from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping, to_cpu
+from lib_dumpunet.hooks.reading import (
+    NOTHING,
+    Emit,
+    FirstCall,
+    Picker,
+    Report,
+    copy_rows,
+    guarded,
+    stopping,
+    to_cpu,
+)
 from lib_dumpunet.ports import Clock, Row
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
 
 CROSS: frozenset[Kind] = frozenset({"k", "qk", "vqk", "word"})
 SELF: frozenset[Kind] = frozenset({"self", "gaze", "point"})
+
+
+def _same_text(row: Row, block: str, step: int) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class AttentionWant:
         lattice: points in a row and in a column of the lattice of ``self``.
         points: places "x y" of the image, as fractions of its width and height, for ``point``.
         branches: whose words to sum up: the prompt's, the negative prompt's, or both.
+        text_of: tells the text that a row reads in a block and step; words of different texts are summed up apart.
     """
 
     blocks: tuple[str, ...]
@@ -44,6 +59,7 @@ class AttentionWant:
     lattice: int = 8
     points: tuple[tuple[float, float], ...] = ()
     branches: tuple[Branch, ...] = ("cond",)
+    text_of: Callable[[Row, str, int], str] = _same_text
 
 
 @contextmanager
@@ -136,7 +152,9 @@ def _watching(unet: Unet, taps: Sequence[_PairTap | _OutputTap], report: Report)
         stop = stopping(hooks, report)
         for tap in taps:
             tap.install(hooks, stop)
-        hooks.after(unet.module, FirstCall(taps, stop, "the attention layers of "))
+        hooks.after(
+            unet.module, FirstCall(taps, stop, NOTHING.format(blocks="the attention layers of {blocks}"))
+        )
         yield
 
 
@@ -265,7 +283,8 @@ def _read_cross(out: _Out, seen: _Seen) -> None:
         maps = cross_map(seen.q, seen.k, seen.scale)
         out.send(seen.tag("qk"), maps.unflatten(2, seen.shape))
     if "word" in out.want.kinds and seen.row.branch in out.want.branches:
-        out.heat.add(seen.row, "word", cross_mean(seen.q, seen.k, seen.scale).unflatten(1, seen.shape))
+        maps = cross_mean(seen.q, seen.k, seen.scale).unflatten(1, seen.shape)
+        out.heat.add(seen.row, "word", maps, out.want.text_of(seen.row, seen.layer.block, seen.step))
 
 
 def _read_self(out: _Out, seen: _Seen) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.captures import Capture, Kind, Tag
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping
 from lib_dumpunet.ports import Clock
@@ -17,10 +17,11 @@ from lib_dumpunet.unet.sites import Unet
 
 @dataclass(frozen=True)
 class Want:
-    """Which blocks to read in which sampling steps."""
+    """Which blocks to read in which sampling steps, and what the captures are called."""
 
     blocks: tuple[str, ...]
     steps: Container[int]
+    kind: Kind = "feature"
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def capture_blocks(unet: Unet, want: Want, clock: Clock, emit: Emit, report: Rep
     with HookSet() as hooks:
         stop = stopping(hooks, report)
         taps = [
-            _Tap(site.block, Picker(want.steps, clock), emit, stop)
+            _Tap(site.block, want.kind, Picker(want.steps, clock), emit, stop)
             for site in unet.sites
             if site.block in want.blocks
         ]
@@ -46,10 +47,10 @@ def capture_blocks(unet: Unet, want: Want, clock: Clock, emit: Emit, report: Rep
 class _Tap:
     """A hook on one block's output."""
 
-    def __init__(self, block: str, picker: Picker, emit: Emit, stop: Report) -> None:
+    def __init__(self, block: str, kind: Kind, picker: Picker, emit: Emit, stop: Report) -> None:
         self.block = block
         self.fired = False
-        self._picker, self._emit, self._stop = picker, emit, stop
+        self._kind, self._picker, self._emit, self._stop = kind, picker, emit, stop
 
     def __call__(self, output: Tensor) -> None:
         self.fired = True
@@ -58,4 +59,4 @@ class _Tap:
             if rows:
                 tensor, ready = copy_rows(output, list(rows))
                 for row, part in zip(rows.values(), tensor, strict=True):
-                    self._emit(Capture(Tag(row.image, step, self.block), part, ready))
+                    self._emit(Capture(Tag(row.image, step, self.block, self._kind), part, ready))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lib_dumpunet.errors import HostError
 from lib_dumpunet.ports import Row
 
 Size = tuple[int, int]
 HeatKind = Literal["word", "point"]
+
+
+@dataclass(frozen=True)
+class HeatSum:
+    """Maps "n h w" of the layers that read one text, added up, and how many they are."""
+
+    text: str
+    total: Tensor
+    count: int
 
 
 @dataclass
@@ -24,54 +34,63 @@ class _Sum:
 class Heat:
     """Sums maps of one image as they come, on the device where they are, one sum for each resolution of the layers.
 
-    The maps of "word" are "token h w", of all columns of the text; those of "point" are "point h w". They are added
-    and taken on the sampling thread.
+    The maps of "word" are "token h w", of all columns of the text that a block has read; texts are summed up apart.
+    Those of "point" are "point h w". They are added and taken on the sampling thread.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[Row, HeatKind], dict[Size, _Sum]] = {}
+        self._sums: dict[tuple[Row, HeatKind], dict[tuple[str, Size], _Sum]] = {}
 
     @property
     def images(self) -> list[int]:
         """Images of which something has come that was not forgotten."""
         return sorted({row.image for row, _ in self._sums})
 
-    def add(self, row: Row, kind: HeatKind, maps: Tensor) -> None:
-        """Add one layer's maps "n h w", float32.
+    def add(self, row: Row, kind: HeatKind, maps: Tensor, text: str = "") -> None:
+        """Add one layer's maps "n h w", float32; ``text`` is what the layer has read.
 
-        Raises:
-            HostError: if there were another number of maps before: the columns of two texts cannot be added.
+        A text may be filled up to more columns in one block than in another, where it stands beside longer ones; its
+        own columns come first, so those that both have are kept.
         """
         sums = self._sums.setdefault((row, kind), {})
-        before = next(iter(sums.values())).total if sums else maps
-        if len(before) != len(maps):
-            raise HostError(
-                f"the text has {len(maps)} tokens where it had {len(before)} before, so words cannot be summed up"
-            )
-        size = (maps.shape[1], maps.shape[2])
-        if size not in sums:
-            sums[size] = _Sum(maps)
+        key = (text, (maps.shape[1], maps.shape[2]))
+        if key not in sums:
+            sums[key] = _Sum(maps)
+        elif len(sums[key].total) == len(maps):
+            sums[key].total += maps
+            sums[key].count += 1
         else:
-            sums[size].total += maps
-            sums[size].count += 1
+            columns = min(len(sums[key].total), len(maps))
+            sums[key] = _Sum(sums[key].total[:columns] + maps[:columns], sums[key].count + 1)
+
+    def sums(self, row: Row, kind: HeatKind) -> Iterator[HeatSum]:
+        """Give the sum of each text on the CPU, at the finest layer's resolution; coarser maps are interpolated."""
+        by_text: dict[str, list[_Sum]] = {}
+        parts = self._sums.get((row, kind), {})
+        finest = max((size for _, size in parts), key=lambda size: size[0] * size[1], default=(0, 0))
+        for (text, _), part in parts.items():
+            by_text.setdefault(text, []).append(part)
+        for text, same in by_text.items():
+            columns = min(len(part.total) for part in same)
+            resized = [
+                interpolate(part.total[None, :columns].cpu(), finest, mode="bilinear", align_corners=False)[0]
+                for part in same
+            ]
+            total = sum(resized[1:], start=resized[0])
+            yield HeatSum(text, total, sum(part.count for part in same))
 
     def mean(self, row: Row, kind: HeatKind) -> Tensor | None:
-        """Average what came, each layer with the same weight, at the finest layer's resolution, on the CPU.
-
-        Coarser maps are interpolated. Returns "n h w", None if nothing came.
-        """
-        sums = self._sums.get((row, kind))
-        if not sums:
-            return None
-        finest = max(sums, key=lambda size: size[0] * size[1])
-        resized = (
-            interpolate(part.total.cpu()[None], finest, mode="bilinear", align_corners=False)[0]
-            for part in sums.values()
-        )
-        return sum(resized, start=sums[finest].total.new_zeros((), device="cpu")) / sum(
-            part.count for part in sums.values()
-        )
+        """Average the maps of one text, each layer with the same weight: "n h w", None if nothing came."""
+        for part in self.sums(row, kind):
+            return part.total / part.count
+        return None
 
     def forget(self, image: int) -> None:
         """Let go of an image's sums: memory must not grow with the number of images."""
         self._sums = {key: value for key, value in self._sums.items() if key[0].image != image}
+
+
+def mean_of(parts: Sequence[tuple[HeatSum, tuple[int, ...]]]) -> Tensor:
+    """Average the columns of each sum over texts: "h w"; every layer has the same weight, whatever it has read."""
+    totals = torch.stack([part.total[list(columns)].mean(0) for part, columns in parts])
+    return totals.sum(0) / sum(part.count for part, _ in parts)

@@ -88,11 +88,14 @@ def guarded(block: str, stop: Report) -> Iterator[None]:
         stop(HostError(f"block {block} could not be read: {reason}", remedy=remedy))
 
 
-class FirstCall:
-    """Checks, after the first U-Net call, that every tap was reached; ``what`` says what would have come from it."""
+NOTHING = "nothing came from {blocks} in the first U-Net call, so capturing was stopped"
 
-    def __init__(self, taps: Sequence[Tap], stop: Report, what: str = "") -> None:
-        self._taps, self._stop, self._what = taps, stop, what
+
+class FirstCall:
+    """Checks, after the first U-Net call, that every tap was reached; ``problem`` says what is amiss if not."""
+
+    def __init__(self, taps: Sequence[Tap], stop: Report, problem: str = NOTHING) -> None:
+        self._taps, self._stop, self._problem = taps, stop, problem
         self._done = False
 
     def __call__(self, _: Tensor) -> None:
@@ -100,7 +103,7 @@ class FirstCall:
         if dead and not self._done:
             self._stop(
                 HostError(
-                    f"nothing came from {self._what}{spans(dead)} in the first U-Net call, so capturing was stopped",
+                    self._problem.format(blocks=spans(dead)),
                     remedy="Likely causes: torch.compile, TensorRT or another replacement of the U-Net, or an "
                     "extension that skips these blocks. Switch it off and try again.",
                 )

@@ -143,11 +143,15 @@ def _caption(width: int, title: str, low: float, high: float) -> Image.Image:
     size = max(12, width // 42)
     band = Image.new("RGB", (width, 2 * size), "white")
     pad = size // 2
-    scale = _scale(size, f"{low:.2g}", f"{high:.2g}")
+    scale = _scale(size, _number(low), _number(high))
     text = text_image(title, size, longest=width - scale.width - 4 * pad)
     band.paste(text, (pad, (band.height - text.height) // 2))
     band.paste(scale, (width - scale.width - pad, (band.height - scale.height) // 2))
     return band
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if 10 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
 def _scale(size: int, low: str, high: str) -> Image.Image:

@@ -7,6 +7,7 @@ people want words.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -15,12 +16,15 @@ from lark import Lark, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 WORDS = {
-    "BLOCK": "a block such as IN00, M00 or OUT11",
     "NUMBER": "a number",
+    "STRENGTH": "a strength such as 0.5",
     "COMMA": "','",
+    "STEP_COMMA": "','",
     "DASH": "'-'",
     "STRIDE": "'(+'",
     "STRIDE_END": "')'",
+    "TIMES": "'*'",
+    "AT": "'@'",
     "OTHERWISE": "'_'",
     "COLON": "':'",
     "SEMICOLON": "';'",
@@ -28,7 +32,9 @@ WORDS = {
     "CLOSE": "':~)'",
     "PROMPT": "a prompt",
     "TEXT": "text",
+    "BLOCK": "a block such as IN00, M00 or OUT11",
 }
+_PIECE = re.compile(r"\(~:|:~\)|[0-9]*\.[0-9]+|\w{1,20}|[\s\S]")
 
 
 class Mismatch(Exception):
@@ -61,7 +67,9 @@ class Grammar(NamedTuple):
 @cache
 def _parser(file: str, start: str) -> Lark:
     # Built on first use: it takes a few milliseconds, and an import must cost nothing.
-    return Lark.open(file, rel_to=__file__, parser="lalr", lexer="contextual", start=start)
+    return Lark.open(
+        file, rel_to=__file__, parser="lalr", lexer="contextual", start=start, propagate_positions=True
+    )
 
 
 def _mismatch(error: UnexpectedInput, text: str) -> Mismatch:
@@ -76,7 +84,7 @@ def _mismatch(error: UnexpectedInput, text: str) -> Mismatch:
 
 def _words(terminals: Iterable[str]) -> tuple[str, ...]:
     names = {own_name(name).lstrip("_") for name in terminals}
-    return tuple(word for name, word in WORDS.items() if name in names)
+    return tuple(dict.fromkeys(word for name, word in WORDS.items() if name in names))
 
 
 def own_name(name: str) -> str:
@@ -91,6 +99,13 @@ def one_of(words: tuple[str, ...]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
+def piece(text: str, position: int) -> str:
+    """Give the word, number or sign at a position as one would quote it; a long word is cut, the end is empty."""
+    match = _PIECE.match(text, position)
+    return match[0] if match else ""
+
+
 def complaint(text: str, position: int) -> str:
     """Say what is wrong at a position where the text leaves its grammar."""
-    return f"{text[position]!r} cannot stand here" if position < len(text) else "the text ends too early"
+    found = piece(text, position)
+    return f"{found!r} cannot stand here" if found else "the text ends too early"

@@ -34,8 +34,8 @@ def select_blocks(text: str, order: Iterable[str] = SD1, *, field: str = "Layers
     names = BlockOrder(tuple(order))
     fail = _failure(text, field)
     tree = _parse(BLOCKS, text, fail)
-    lists = [child for child in tree.children if isinstance(child, Tree)]
-    chosen = blocks_of(lists[0], names, fail) if lists else set(names)
+    items = [item for child in tree.children if isinstance(child, Tree) for item in child.children]
+    chosen = {name for item in items for name in block_range(item, names, fail)} if items else set(names)
     return tuple(name for name in names if name in chosen)
 
 
@@ -56,15 +56,30 @@ class StepChoice:
         Raises:
             SettingsError: where no step is left.
         """
-        chosen = tuple(step for step in range(1, total + 1) if step in self)
-        if not chosen:
-            fail = _failure(self.text, self.field)
-            raise fail(f"no step is left, as sampling takes {total}", f"Choose steps from 1 to {total}.", 0)
-        if any(r[-1] > total for r in self.ranges):
+        chosen = self.within(total, _failure(self.text, self.field), 0)
+        if self.goes_past(total):
             log.warning(
                 "%s: %r goes past the last step; sampling takes %d steps", self.field, self.text, total
             )
         return chosen
+
+    def within(self, total: int, fail: Fail, position: int) -> tuple[int, ...]:
+        """List the chosen steps from 1 to ``total``; where no step is left, fail at a position."""
+        chosen = tuple(step for step in range(1, total + 1) if step in self)
+        if not chosen:
+            raise fail(
+                f"no step is left, as sampling takes {total}", f"Choose steps from 1 to {total}.", position
+            )
+        return chosen
+
+    def goes_past(self, total: int) -> bool:
+        """Tell whether a chosen step lies past ``total``; that all steps are chosen says nothing of their number."""
+        return self.largest > total
+
+    @property
+    def largest(self) -> int:
+        """The last step that is named; 0 where none is."""
+        return max((r[-1] for r in self.ranges), default=0)
 
 
 def parse_steps(text: str, *, field: str = "Image saving steps") -> StepChoice:
@@ -76,7 +91,7 @@ def parse_steps(text: str, *, field: str = "Image saving steps") -> StepChoice:
     fail = _failure(text, field)
     tree = _parse(STEPS, text, fail)
     items = [item for child in tree.children if isinstance(child, Tree) for item in child.children]
-    return StepChoice(text, tuple(_step_range(item, fail) for item in items), field)
+    return StepChoice(text, tuple(step_range(item, fail) for item in items), field)
 
 
 def select_steps(text: str, total: int, *, field: str = "Image saving steps") -> tuple[int, ...]:
@@ -88,17 +103,15 @@ def select_steps(text: str, total: int, *, field: str = "Image saving steps") ->
     return parse_steps(text, field=field).up_to(total)
 
 
-def blocks_of(block_list: Tree, order: BlockOrder, fail: Fail) -> set[str]:  # type: ignore[type-arg]
-    """Resolve the ``block_list`` of a parse tree."""
-    chosen: set[str] = set()
-    for item in block_list.children:
-        ends = [_known(t, order, fail) for t in _tokens(item, "BLOCK")]
-        low, high = min(ends), max(ends)
-        chosen.update(order.names[low : high + 1 : _stride(item, fail)])
-    return chosen
+def block_range(item: Tree, order: BlockOrder, fail: Fail) -> tuple[str, ...]:  # type: ignore[type-arg]
+    """Resolve a ``block_item`` of a parse tree, a block or a range."""
+    ends = [_known(t, order, fail) for t in _tokens(item, "BLOCK")]
+    low, high = min(ends), max(ends)
+    return order.names[low : high + 1 : _stride(item, fail)]
 
 
-def _step_range(item: Tree, fail: Fail) -> range:  # type: ignore[type-arg]
+def step_range(item: Tree, fail: Fail) -> range:  # type: ignore[type-arg]
+    """Resolve a ``step_item`` of a parse tree, a step or a range."""
     ends = []
     for token in (t for step in _parts(item, "step") for t in _tokens(step, "NUMBER")):
         ends.append(_number(token, fail))

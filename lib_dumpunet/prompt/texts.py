@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.words import Token, Word, content_words, find_word
 
 EVERYTHING = "*"
@@ -17,20 +19,33 @@ Tokens = tuple[Token, ...]
 
 @dataclass(frozen=True)
 class Texts:
-    """Tokens of the prompts and negative prompts, one for each column of the text, by image.
+    """What the blocks read of a request's prompts, and the tokens of each text, one for each column.
 
-    A single entry holds for all images; none at all says that the host does not know.
+    Attributes:
+        plan: None says that the host does not know.
+        tokens: by text; a text that is not in it is not known.
+        filler: tokens of the chunk that texts are filled up with beside longer ones.
     """
 
-    cond: Sequence[Tokens] = ()
-    uncond: Sequence[Tokens] = ()
+    plan: PromptPlan | None = None
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    filler: Tokens = ()
 
-    def tokens(self, row: Row) -> Tokens:
-        """Give the tokens of an image's prompt or negative prompt; nothing if they are not known."""
-        texts = self.cond if row.branch == "cond" else self.uncond
-        if len(texts) == 1:
-            return texts[0]
-        return texts[row.image] if row.image < len(texts) else ()
+    def of(self, branch: Branch) -> list[Tokens]:
+        """List the tokens of all texts of the prompts or negative prompts, each once, main texts first."""
+        texts = () if self.plan is None else self.plan.texts(branch)
+        return [self.tokens[text] for text in texts if text in self.tokens]
+
+    def text(self, row: Row, block: str, step: int) -> str:
+        """Give the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
+        return "" if self.plan is None else self.plan.text(row, block, step)
+
+    def columns(self, row: Row, block: str, step: int, count: int) -> Tokens:
+        """Tell what the ``count`` columns are that a block reads; nothing if that is not known."""
+        tokens = self.tokens.get(self.text(row, block, step), ())
+        while tokens and self.filler and len(tokens) < count:
+            tokens += self.filler
+        return tokens if len(tokens) == count else ()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ SHADES = 2.0  # standard deviations that the components' colours span on either 
 class AttentionSink:
     """Draw each attention layer's captures.
 
-    ``labels`` gives the text of each token of an image's prompt, nothing if it is not known: tokens are numbered then.
+    ``labels`` gives the text of each of the tokens that a layer has read, whose number it is told, and nothing if they
+    are not known: they are numbered then.
     ``ratio`` is width / height of the generated image.
 
     Raises:
@@ -32,7 +33,11 @@ class AttentionSink:
     """
 
     def __init__(
-        self, settings: AttentionSettings, labels: Callable[[int], Sequence[str]], ratio: float, show: Show
+        self,
+        settings: AttentionSettings,
+        labels: Callable[[Tag, int], Sequence[str]],
+        ratio: float,
+        show: Show,
     ) -> None:
         compile_channels(settings.color)
         self._settings, self._labels, self._ratio, self._show = settings, labels, ratio, show
@@ -61,7 +66,7 @@ class AttentionSink:
     def _maps(self, capture: Capture) -> Iterator[tuple[str, Image.Image]]:
         """Draw a column for each token, a row for each head."""
         tokens = capture.tensor.shape[1]
-        columns: Sequence[str] = self._labels(capture.tag.image)
+        columns: Sequence[str] = self._labels(capture.tag, tokens)
         if len(columns) != tokens:
             columns = [str(number) for number in range(tokens)]
         for title, maps in self._with_average(capture.tensor):

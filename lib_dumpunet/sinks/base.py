@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Protocol
@@ -24,10 +24,10 @@ class Sink(Protocol):
 
     ``accept`` is called from several threads at once and in any order, so a sink guards its own state; the capture's
     tensor may be read at once and must not be changed, as other sinks read it too. ``close`` is called once, after
-    the last ``accept``, also when an ``accept`` failed; captures that it gives are handed to the sinks behind it.
+    the last ``accept``, also when an ``accept`` failed. Captures that either gives are handed to the sinks behind it.
     """
 
-    def accept(self, capture: Capture) -> None:
+    def accept(self, capture: Capture) -> Iterable[Capture] | None:
         """Take one capture."""
 
     def close(self) -> Iterable[Capture] | None:
@@ -42,6 +42,7 @@ class Fanout:
     captured, since that is what the user wants to see of an interrupted run; a second interrupt drops the rest.
 
     ``max_bytes`` bounds the tensors that wait or are being worked on. A larger single one passes when it is alone.
+    What a sink makes of one is not counted: there are as many at a time as threads.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Fanout:
         self._sinks = tuple(sinks)
         self._max_bytes = max_bytes
         self._held = 0
+        self._put = 0
+        self._unfinished: dict[int, Future[None]] = {}  # by the captures' numbers, in the order of coming
         self._closed = False
         self._room = threading.Condition()
         self._problems: dict[int, DumpUNetError] = {}
@@ -73,8 +76,19 @@ class Fanout:
                 self._room.wait(1.0)  # Windows delivers an interrupt only between waits
             if self._closed:
                 raise RuntimeError("a capture came after the end of its run")
-            self._pool.submit(self._work, capture, size)
+            self._unfinished[self._put] = self._pool.submit(self._work, capture, self._put, size)
+            self._put += 1
             self._held += size
+
+    def drain(self) -> None:
+        """Wait until every sink has had all that was put so far; what comes meanwhile is not waited for.
+
+        Not to be called by a sink, which would wait for itself.
+        """
+        with self._room:
+            end = self._put
+            while min(self._unfinished, default=end) < end:
+                self._room.wait(1.0)  # Windows delivers an interrupt only between waits
 
     def close(self) -> None:
         """Finish what is queued, then close every sink; safe to call again."""
@@ -84,10 +98,7 @@ class Fanout:
         if closed:
             return
         try:
-            self._pool.shutdown(wait=True)
-        except KeyboardInterrupt:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            raise
+            self._finish()
         finally:
             self._close_sinks()
 
@@ -99,7 +110,26 @@ class Fanout:
     ) -> None:
         self.close()
 
-    def _work(self, capture: Capture, size: int) -> None:
+    def _finish(self) -> None:
+        """Work off what is queued, and what has begun even after an interrupt: sinks are closed next."""
+        try:
+            # Not by the pool's own end: on Windows no interrupt reaches it, elsewhere it leaves threads at work then.
+            self.drain()
+        except KeyboardInterrupt:
+            self._drop()
+            raise
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _drop(self) -> None:
+        """Give up what no thread has begun with."""
+        with self._room:
+            dropped = [number for number, future in self._unfinished.items() if future.cancel()]
+            for number in dropped:
+                del self._unfinished[number]
+            self._room.notify_all()
+
+    def _work(self, capture: Capture, number: int, size: int) -> None:
         try:
             place = _place(capture.tag)
             if self._guard(_COPY, capture.ready, place):
@@ -107,13 +137,22 @@ class Fanout:
         finally:
             with self._room:
                 self._held -= size
+                del self._unfinished[number]
                 self._room.notify_all()
 
     def _deliver(self, capture: Capture, first: int, place: str) -> None:
         """Hand a capture to the sinks from number ``first`` on that have not failed."""
         for number, sink in enumerate(self._sinks[first:], first):
             if number not in self._problems:
-                self._guard(number, partial(sink.accept, capture), place)
+                self._guard(number, partial(self._feed, number, sink, capture), place)
+
+    def _feed(self, number: int, sink: Sink, capture: Capture) -> None:
+        self._pass_on(number, sink.accept(capture))
+
+    def _pass_on(self, number: int, made: Iterable[Capture] | None) -> None:
+        """Hand what a sink has made to those behind it."""
+        for capture in made or ():
+            self._deliver(capture, number + 1, _place(capture.tag))
 
     def _close_sinks(self) -> None:
         """Close every sink, also after an interrupt in the middle."""
@@ -127,8 +166,7 @@ class Fanout:
             raise interrupt
 
     def _close_sink(self, number: int, sink: Sink) -> None:
-        for capture in sink.close() or ():
-            self._deliver(capture, number + 1, _place(capture.tag))
+        self._pass_on(number, sink.close())
 
     def _guard(self, number: int, action: Callable[[], None], place: str) -> bool:
         """Run ``action`` for the sink of that number, or for the copy from the device, and keep its first error."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import IO
 
 import torch
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.errors import HostError
-from lib_dumpunet.sinks.files import explain
+from lib_dumpunet.sinks.aside import Aside
 
 COMPONENTS = 3
 _Layer = tuple[str, int, tuple[int, ...]]
@@ -36,13 +33,8 @@ class ComponentsSink:
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self._folder = folder or tempfile.gettempdir()
+        self._aside = Aside("the maps of self-attention", folder)
         self._lock = threading.Lock()
-        with self._told():
-            self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115  # close() closes it
-                prefix="dumpunet-", dir=self._folder
-            )
-        self._stored: dict[Tag, tuple[int, torch.Size]] = {}
         self._moments: dict[_Layer, _Moments] = {}
 
     def accept(self, capture: Capture) -> None:
@@ -54,13 +46,11 @@ class ComponentsSink:
         if capture.tag.kind != "gaze":
             return
         looks = capture.tensor.float()
-        with self._lock, self._told():
-            position = self._file.seek(0, 2)
-            self._file.write(looks.contiguous().numpy().data)
+        with self._lock:
             self._moments.setdefault(_layer(capture.tag, looks), _Moments()).add(
                 looks.flatten(0, 1).flatten(1)
             )
-            self._stored[capture.tag] = (position, looks.shape)
+        self._aside.put(capture.tag, looks)
 
     def close(self) -> Iterator[Capture]:
         """Give the components of all maps.
@@ -68,30 +58,13 @@ class ComponentsSink:
         Raises:
             HostError: the file cannot be read.
         """
-        with self._file, self._told():
+        with closing(self._aside):
             bases = {layer: moments.basis() for layer, moments in self._moments.items()}
-            for tag in sorted(self._stored):
-                looks = self._read(tag)
+            for tag in self._aside.tags:
+                looks = self._aside.read(tag)
+                assert looks is not None
                 maps = bases[_layer(tag, looks)].components(looks)
                 yield Capture(Tag(tag.image, tag.step, tag.block, "pca", tag.site), maps)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            problem, remedy = explain(error)
-            raise HostError(
-                f"the components of self-attention could not be put aside in {self._folder}, {problem}",
-                remedy=remedy,
-            ) from error
-
-    def _read(self, tag: Tag) -> Tensor:
-        position, shape = self._stored[tag]
-        self._file.seek(position)
-        return torch.frombuffer(bytearray(self._file.read(4 * shape.numel())), dtype=torch.float32).view(
-            shape
-        )
 
 
 @dataclass(frozen=True)

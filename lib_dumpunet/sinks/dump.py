@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_dumpunet.captures import AXES, Capture, Kind, Tag
+from lib_dumpunet.captures import AXES, PASSING, Capture, Kind, Tag
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.settings import FORMATS
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
 from lib_dumpunet.sinks.manifest import Entry, Manifest
 from lib_dumpunet.sinks.names import bin_name, channel_name, key_of, npy_name, safetensors_name
 
+READING: frozenset[Kind] = frozenset({"k", "qk", "vqk"})
+"""What depends on the text that a layer has read."""
 _T = TypeVar("_T")
 _NUMPY = (torch.float16, torch.float32, torch.float64)
 _STALE = 128  # captures; an unfinished group that so many have passed by is not going to be completed
@@ -35,7 +37,8 @@ class DumpRequest:
 
     ``prompts``, ``negative_prompts`` and ``seeds`` go by image; a single one holds for all images. ``blocks`` is the
     model's block table, name to whatever describes it in JSON, such as ``{"input": [4, 64, 64], "output": [320, 64,
-    64]}``. ``tokens`` are the columns of the maps, the text of each by prompt; ``attention`` tells of which blocks and
+    64]}``. ``tokens`` are the columns of the maps, the text of each by prompt, and by "" of those that shorter texts
+    are filled up with; ``text_of`` tells what the layer of a tag has read. ``attention`` tells of which blocks and
     steps words and points are means. ``expected`` are the keys of what comes for each image (see ``key_of``), with the
     steps in which it does, so that a file of all of a step can be written as soon as the last one has come.
     """
@@ -48,6 +51,7 @@ class DumpRequest:
     model: str = ""
     blocks: Mapping[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    text_of: Callable[[Tag], str] | None = None
     attention: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Container[int]] = field(default_factory=dict)
 
@@ -58,6 +62,11 @@ class DumpRequest:
             "negative_prompt": _of(self.negative_prompts, image),
             "seed": _of(self.seeds, image),
         }
+
+    def about_layer(self, tag: Tag) -> dict[str, str]:
+        """Tell what an attention layer has read, where that is not the prompt as a whole."""
+        text = self.text_of(tag) if self.text_of is not None and tag.kind in READING else None
+        return {} if text is None or text == _of(self.prompts, tag.image) else {"text": text}
 
     def about_run(self) -> dict[str, Any]:
         """Tell what holds for all images."""
@@ -73,6 +82,8 @@ class DumpRequest:
 
 class DumpSink:
     """Write every capture of some ``kinds`` into a folder, with a ``manifest.json`` that lists the files.
+
+    What is only passing (see ``captures.py``) is never written.
 
     - ``bin``: raw little-endian float32, one file for each channel (of attention: each index of the first axis), its
       rows one after another.
@@ -101,7 +112,7 @@ class DumpSink:
             raise SettingsError(f"{file_format!r} is not a format", remedy=f"Use {choices}.", field="Format")
         self._folder = prepare_folder(folder)
         self._request = request
-        self._format, self._kinds = file_format, kinds
+        self._format, self._kinds = file_format, kinds - PASSING
         self._groups = _Groups(request.expected)
         self._file_locks: dict[tuple[int, int], threading.Lock] = {}
         self._count = threading.Lock()
@@ -185,6 +196,7 @@ class DumpSink:
             "step": tag.step,
             "block": tag.block,
             **_details(tag),
+            **self._request.about_layer(tag),
             "axes": list(AXES[tag.kind]),
             "shape": list(tensor.shape),
             "dtype": dtype_name(stored),
@@ -258,12 +270,12 @@ class _Groups:
 
 
 def _details(tag: Tag) -> dict[str, Any]:
-    """Tell what a feature has not: which layer of the block, or which word of which prompt, or which point."""
+    """Tell what blocks have not: which layer of the block, or which word of which prompt, or which point."""
     if tag.kind == "word":
         return {"word": tag.name, "prompt_part": "negative" if tag.branch == "uncond" else "positive"}
     if tag.kind == "point":
         return {"point": tag.name}
-    return {} if tag.kind == "feature" else {"layer": tag.site}
+    return {} if tag.kind in ("feature", "difference") else {"layer": tag.site}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -86,12 +86,12 @@ def prepare_folder(path: str | Path) -> Path:
     Raises:
         SettingsError: no path, a path to a file, or a place where nothing can be written.
     """
-    text = str(path).strip().strip('"').strip()
+    text = _plain(path)
     if not text:
         raise SettingsError("no folder is given", remedy="Write the folder for the files.", field=FIELD)
     folder = Path(text)
     try:
-        folder = folder.expanduser().absolute()
+        folder = absolute(path)
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(errno.EEXIST, "")
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +103,19 @@ def prepare_folder(path: str | Path) -> Path:
     except (ValueError, RuntimeError) as error:  # a null character; a home directory that nobody has
         raise SettingsError(f"{text!r} is not a path", remedy=_ANOTHER, field=FIELD) from error
     return folder
+
+
+def absolute(path: str | Path) -> Path:
+    """Read a path as people write it: with blanks, quotes or ``~``.
+
+    Raises:
+        RuntimeError: a home directory that nobody has.
+    """
+    return Path(_plain(path)).expanduser().absolute()
+
+
+def _plain(path: str | Path) -> str:
+    return str(path).strip().strip('"').strip()
 
 
 def _try_out(folder: Path) -> None:

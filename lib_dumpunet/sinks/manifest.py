@@ -9,9 +9,11 @@
 
 One entry for each tensor; ``captures.py`` says what each kind is. Attention has the number of its ``layer`` in the
 block, a word its ``word``, a point its ``point``, both with step 0 and no block, as they are means over steps and
-blocks. A ``bin`` entry stands for its channel files, ``file`` then holds ``{channel:04}`` in place of the number,
-0 to ``shape[0] - 1`` (one file for a shape of two numbers). ``dtype`` is that of the file, ``source_dtype`` that of
-the model.
+blocks. An attention layer that has read another text than the whole prompt has it as its ``text``. A difference is
+that of two runs: with the ``prompt`` and ``negative_prompt`` of its entry, minus without their per-block parts. A
+``bin`` entry stands for its channel files, ``file`` then holds ``{channel:04}`` in place of the number, 0 to
+``shape[0] - 1`` (one file for a shape of two numbers). ``dtype`` is that of the file, ``source_dtype`` that of the
+model.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lib_dumpunet.captures import AXES
+from lib_dumpunet.captures import AXES, PASSING
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.sinks.files import FIELD, locked, write_whole
 from lib_dumpunet.sinks.names import CHANNEL, channel_name, parse_name
@@ -71,9 +73,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def _is_tensor(entry: Entry) -> bool:
     """Tell whether an entry says of a tensor what can be: it may have been written by anyone."""
     shape, kind = entry["shape"], entry.get("kind", "feature")
-    texts = [entry[name] for name in ("word", "point", "prompt_part", "source_dtype") if entry.get(name)]
+    texts = [
+        entry[name] for name in ("word", "point", "prompt_part", "text", "source_dtype") if entry.get(name)
+    ]
     return (
         kind in AXES
+        and kind not in PASSING
         and isinstance(entry.get("layer", 0), int)
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(length, int) and 0 < length <= LONGEST_AXIS for length in shape)

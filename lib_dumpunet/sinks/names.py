@@ -3,6 +3,7 @@
 What a tensor is makes the start of its file's name (``Tag.stem``):
 
     feature            {image:03}-{block}-{step:03}
+    difference         {image:03}-{block}-{step:03}-difference
     attention layer    {image:03}-{block}-{step:03}-{kind}, and the number of the layer from a block's second on
     word or point      {image:03}-{word | negative | point}-{its text}
 
@@ -23,7 +24,7 @@ CHANNEL = (
 )
 LAYER_KINDS: tuple[Kind, ...] = ("k", "qk", "vqk", "self", "pca")
 
-_LAYER = rf"(?:-(?P<kind>{'|'.join(LAYER_KINDS)})(?P<layer>\d+)?)?"
+_LAYER = rf"(?:-(?:(?P<kind>{'|'.join(LAYER_KINDS)})(?P<layer>\d+)?|(?P<difference>difference)))?"
 _HEAT = r"(?P<heat>word|negative|point)-(?P<name>[^-]+)"
 _PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-(?P<step>\d{{3,}}){_LAYER}|{_HEAT})"
 _BLOCK = re.compile(r"[A-Z]+\d+")
@@ -66,7 +67,8 @@ def _tag(parts: dict[str, str | None]) -> Tag | None:
         return Tag(image, 0, "", "point" if heat == "point" else "word", 0, name or "", branch)
     if block is None:
         return None
-    kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), "feature")
+    plain: Kind = "feature" if parts["difference"] is None else "difference"
+    kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), plain)
     return Tag(image, int(parts["step"] or 0), block, kind, int(parts["layer"] or 1) - 1)
 
 
@@ -98,9 +100,13 @@ def channel_name(pattern: str, channel: int) -> str:
 
 
 def key_of(tag: Tag) -> str:
-    """Name a tensor within the file of its image and step: ``OUT11``, ``IN07.qk.1``, ``word.cond.red circle``."""
+    """Name a tensor within the file of its image and step: ``OUT11``, ``OUT11.difference``, ``IN07.qk.1``,
+    ``word.cond.red circle``.
+    """
     if tag.kind in ("word", "point"):
         return f"{tag.kind}.{tag.branch}.{tag.name}"
+    if tag.kind == "difference":
+        return f"{tag.block}.{tag.kind}"
     return tag.block if tag.kind == "feature" else f"{tag.block}.{tag.kind}.{tag.site}"
 
 
@@ -115,6 +121,8 @@ def tag_of_key(key: str, image: int, step: int) -> Tag:
         raise ValueError(f"{key!r} is no block")
     if not rest:
         return Tag(image, step, first)
+    if rest == ["difference"] and _BLOCK.fullmatch(first):
+        return Tag(image, step, first, "difference")
     second, third = rest
     if first in ("word", "point"):
         kind: Kind = "point" if first == "point" else "word"

@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from PIL import Image
+from torch import Tensor
 
 from lib_dumpunet.captures import Capture
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.colorize import compile_channels
 from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.ports import Picture
-from lib_dumpunet.settings import FeatureSettings
+from lib_dumpunet.settings import DifferenceSettings, FeatureSettings
 
 Show = Callable[[Picture], None]
+Drawn = Literal["feature", "difference"]
+
+GRID: Mapping[Drawn, str] = {"feature": "unet", "difference": ""}
+"""Title of the picture of all channels; the tag of a difference says already what it is."""
+AVERAGE: Mapping[Drawn, str] = {"feature": "unet-average", "difference": "average"}
+"""Title of the average map."""
+CAPTION = {"Difference": "with - without Layer Prompt"}
+"""What tells a difference's captions from those of features."""
 
 
 class PictureSink:
-    """Draw each block's features as a grid of its channels, and the average map ahead of it if one is asked for.
+    """Draw each block as a grid of its channels, and the average map ahead of it if one is asked for.
 
-    ``ratio`` is width / height of the generated image, which the grid comes as near to as it can.
+    ``ratio`` is width / height of the generated image, which the grid comes as near to as it can. ``kind`` tells what
+    is drawn: "feature" or "difference". White/Black shows how large a value is, so of a difference it gets the
+    absolute value, of its average map too.
 
     Raises:
         FormulaError: at once, for a colour formula that cannot be read.
     """
 
-    def __init__(self, settings: FeatureSettings, ratio: float, show: Show) -> None:
+    def __init__(
+        self,
+        settings: FeatureSettings | DifferenceSettings,
+        ratio: float,
+        show: Show,
+        kind: Drawn = "feature",
+    ) -> None:
         compile_channels(settings.color)
-        self._settings = settings
-        self._ratio = ratio
-        self._show = show
+        self._color, self._average = settings.color, settings.average
+        self._absolute = kind == "difference" and settings.color.method == "white-black"
+        self._ratio, self._show, self._kind = ratio, show, kind
 
     def accept(self, capture: Capture) -> None:
         """Draw one capture; pictures are independent of each other, so no state is kept."""
-        if capture.tag.kind != "feature":
+        if capture.tag.kind != self._kind:
             return
-        mean = average(capture.tensor, self._settings.average)
+        mean = average(capture.tensor, self._average)
         if mean is not None:
-            image = draw_features(mean, self._settings.color, self._ratio)
-            self._show(Picture(image, capture.tag, "unet-average", self._info(capture)))
-        image = draw_features(capture.tensor, self._settings.color, self._ratio)
-        self._show(Picture(image, capture.tag, "unet", self._info(capture)))
+            self._show(Picture(self._draw(mean), capture.tag, AVERAGE[self._kind], self._info(capture)))
+        image = self._draw(capture.tensor)
+        self._show(Picture(image, capture.tag, GRID[self._kind], self._info(capture)))
 
     def close(self) -> None:
         """Do nothing: all pictures are out already."""
 
+    def _draw(self, tensor: Tensor) -> Image.Image:
+        return draw_features(tensor.abs() if self._absolute else tensor, self._color, self._ratio)
+
     def _info(self, capture: Capture) -> dict[str, str]:
-        return {"Layer Name": capture.tag.block, "Feature Steps": str(capture.tag.step)}
+        info = {"Layer Name": capture.tag.block, "Feature Steps": str(capture.tag.step)}
+        return {**info, **CAPTION} if self._kind == "difference" else info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,17 @@ def _entries(folder: Path) -> list[Entry] | None:
     if content is None:
         return None
     tokens = {run["run"]: run.get("tokens", {}) for run in content["runs"]}
-    return [{**e, "tokens": tokens.get(e["run"], {}).get(e.get("prompt"), ())} for e in content["files"]]
+    return [{**e, "tokens": _columns(e, tokens.get(e["run"], {}))} for e in content["files"]]
+
+
+def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Find the texts of the columns that a layer has read: its own, and those that it was filled up with."""
+    own = tuple(tokens.get(entry.get("text") or entry.get("prompt") or "", ()))
+    filler = tuple(tokens.get("", ()))
+    count = entry["shape"][1] if entry.get("kind") in ("k", "qk") else 0
+    while own and filler and len(own) < count:
+        own += filler
+    return own
 
 
 def _from_entry(folder: Path, entry: Entry) -> _Source:

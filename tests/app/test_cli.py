@@ -13,7 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_dumpunet.captures import Tag
+from lib_dumpunet.app.overview import CELL, GAP, MOST_ROWS, Overview
+from lib_dumpunet.app.results import open_results
+from lib_dumpunet.blocks import SD1
+from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.ports import Picture
+from lib_dumpunet.settings import ColorSettings, DifferenceSettings
+from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.reader import load_dump
 
 
@@ -157,6 +164,33 @@ def test_prompt_shows_the_text_of_each_block(run: Any) -> None:
     assert run("prompt", "x", "--json").data["blocks"]["OUT11"] == "x"
 
 
+def test_prompt_shows_strengths_and_steps(run: Any) -> None:
+    result = run("prompt", "a (~: IN00-OUT11: cute ; M00*0.8@1-10, OUT03@5, OUT11@2: fine :~) girl")
+    assert result.out.splitlines() == [
+        "IN00-IN11, OUT00-OUT02, OUT04-OUT10  'a  cute  girl'",
+        "M00, steps 1-10                       80% 'a  fine  girl'",
+        "                                      20% 'a  girl'",
+        "M00, from step 11                    'a  cute  girl'",
+        "OUT03, steps 1-4, from 6             'a  cute  girl'",
+        "OUT03, step 5                        'a  fine  girl'",
+        "OUT11, steps 1, from 3               'a  cute  girl'",
+        "OUT11, step 2                        'a  fine  girl'",
+        "base prompt                          'a  girl'",
+    ]
+    data = run("prompt", "a(~: M00*2@2: b:~)", "--json").data
+    assert data["blocks"]["M00"] == data["base"] == "a"
+    assert data["shares"]["IN00"] == [{"steps": [[1, None]], "texts": [{"text": "a", "weight": 1}]}]
+    assert data["shares"]["M00"] == [
+        {"steps": [[1, 1], [3, None]], "texts": [{"text": "a", "weight": 1}]},
+        {"steps": [[2, 2]], "texts": [{"text": "a b", "weight": 2}, {"text": "a", "weight": -1}]},
+    ]
+
+
+def test_prompt_joins_steps_with_the_same_text_and_is_quick_with_many(run: Any) -> None:
+    result = run("prompt", "(~: M00@1-5: x; M00@6-999999999(+1), IN00: x; _*1: x:~)")
+    assert result.out.splitlines() == ["IN00-IN11, M00, OUT00-OUT11  ' x'", "base prompt                  ''"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -173,9 +207,18 @@ def test_prompt_shows_the_text_of_each_block(run: Any) -> None:
         (["generate", "a", "--model", "C:\\models\\x.ckpt"], "model: there is no file or folder"),
         (["generate", "a", "--device", "toaster"], "device: 'toaster' is not available here. Use auto, cpu"),
         (["generate", "(~: IN00"], "prompt: this bracket is not closed"),
-        (["generate", "a (~: IN00: b :~)"], "prompt: text per block is not applied"),
+        (["generate", "a", "--difference"], "Difference: no prompt has text per block"),
+        (["generate", "a (~: M00@30: b :~)"], "prompt: no step of M00@30 is left"),
+        (["sweep", "a girl"], "prompt: there is no {block}, so all images would be the same"),
+        (
+            ["sweep", "a (~:{block}: b :~)", "--groups", "IN09-IN11"],
+            "--groups: IN09-IN11: no attention layer",
+        ),
+        (["sweep", "a (~:{block}: b :~)", "--groups", "UP"], "--groups: 'UP' cannot stand here"),
+        (["sweep", "a (~:{block}: b", "--blocks", "M00"], "prompt: this bracket is not closed"),
         (["generate", "a", "-o", "/dev/null/x"], "Output path: /dev/null/x cannot be used"),
-        (["prompt", "a (~: IN00 :~)"], "prompt: ':' cannot stand here"),
+        (["prompt", "a (~: IN00 :~)"], "prompt: ':' and a text are missing"),
+        (["prompt", "a (~: IN00*11: b :~)"], "prompt: a strength of 11 is too large. Use 0 to 10."),
         (["view", "/no/such/file.npy", "-o", "/tmp"], "/no/such/file.npy does not exist"),
         (["blocks", "--width", "7"], "--width: 7 is not a multiple of 8"),
         (["blocks", "--model", __file__], "model: test_cli.py is not a checkpoint"),
@@ -263,17 +306,64 @@ def test_view_with_nothing_chosen_is_told(run: Any, tmp_path: Path) -> None:
 
 
 def test_many_steps_keep_the_overview_small() -> None:
-    from lib_dumpunet.app.overview import MOST_ROWS, Overview
-    from lib_dumpunet.blocks import SD1
-    from lib_dumpunet.captures import Tag
-    from lib_dumpunet.ports import Picture
-
     overview = Overview(SD1)
     for step in range(1, 1001):
         overview.add(Picture(Image.new("RGB", (128, 64)), Tag(0, step, "M00"), "unet-average"))
     sheet = overview.draw()
     assert sheet is not None
     assert sheet.height < 40 * (MOST_ROWS + 1)
+
+
+def test_view_draws_dumped_differences_as_they_were_drawn(run: Any, tmp_path: Path) -> None:
+    tag, tensor = Tag(0, 20, "OUT11", "difference"), torch.randn(3, 4, 5)
+    colours = ("--method", "white-black", "--average", "sum")
+    settings = DifferenceSettings(average="sum", color=ColorSettings(method="white-black"))
+    drawn: list[Picture] = []
+    PictureSink(settings, 5 / 4, drawn.append, "difference").accept(Capture(tag, tensor))
+    for name in ("bin", "npy", "safetensors"):
+        sink = DumpSink(tmp_path / name, name, DumpRequest())
+        sink.accept(Capture(tag, tensor))
+        sink.accept(Capture(Tag(0, 20, "OUT11"), -tensor))
+        sink.close()
+        result = run("view", tmp_path / name, "-o", tmp_path / f"{name}-view", *colours, "--json")
+        assert result.code == 0, result.err
+        assert len(result.data["pictures"]) == 4
+        for picture in drawn:
+            again = opened(tmp_path / f"{name}-view" / f"{picture.stem}.png")
+            assert again.tobytes() == picture.image.tobytes()
+
+
+def test_channels_of_a_difference_are_drawn_under_their_own_names(run: Any, tmp_path: Path) -> None:
+    sink = DumpSink(tmp_path, "bin", DumpRequest())
+    sink.accept(Capture(Tag(0, 20, "OUT11", "difference"), torch.randn(3, 4, 4)))
+    sink.close()
+    path = next(tmp_path.glob("*-0001-*.bin"))
+    assert run("view", path, "-o", tmp_path / "view").code == 0
+    assert [p.name for p in (tmp_path / "view").iterdir()] == [f"{path.stem}.png"]
+
+
+def test_overview_is_of_one_kind() -> None:
+    features, differences = Overview(SD1), Overview(SD1, "difference")
+    for overview in (features, differences):
+        overview.add(Picture(Image.new("L", (8, 8)), Tag(0, 1, "M00"), "unet-average"))
+        overview.add(Picture(Image.new("L", (8, 8), 255), Tag(0, 1, "M00", "difference"), ""))
+        assert differences.draw() is None
+    for step in (1, 2):
+        differences.add(Picture(Image.new("L", (8, 8)), Tag(0, step, "M00", "difference"), "average"))
+        differences.add(Picture(Image.new("L", (8, 8)), Tag(1, step, "IN00", "difference"), "average"))
+    one, two = features.draw(), differences.draw()
+    assert one is not None
+    assert two is not None
+    assert one.width == two.width
+    assert two.height - one.height == CELL + GAP
+
+
+def test_pictures_of_differences_have_a_folder(tmp_path: Path) -> None:
+    folder = open_results(str(tmp_path))
+    folder.save_picture(Picture(Image.new("L", (2, 2)), Tag(0, 3, "M00", "difference"), "average"), {})
+    assert folder.by_room() == {
+        "difference": [tmp_path / "difference" / "000-M00-003-difference-average.png"]
+    }
 
 
 def test_generate_draws_attention_where_the_features_are_chosen(run: Any, tmp_path: Path) -> None:

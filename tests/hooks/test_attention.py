@@ -14,10 +14,10 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
 from lib_dumpunet.captures import AXES, Capture, Tag
-from lib_dumpunet.errors import DumpUNetError, HostError, UnsupportedModelError
+from lib_dumpunet.errors import DumpUNetError, UnsupportedModelError
 from lib_dumpunet.hooks import probabilities
 from lib_dumpunet.hooks.attention import AttentionWant, capture_attention
-from lib_dumpunet.hooks.heat import Heat
+from lib_dumpunet.hooks.heat import Heat, mean_of
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.ports import Row
 from lib_dumpunet.unet.sites import Unet, describe
@@ -235,11 +235,22 @@ def test_heat_is_kept_for_each_image_until_it_is_forgotten() -> None:
         heat.add(Row(image, "cond"), "word", 3 * ones)
     assert heat.images == [0, 1]
     assert torch.equal(heat.mean(Row(1, "cond"), "word"), 2 * ones)
-    with pytest.raises(HostError, match="3 tokens where it had 2"):
-        heat.add(Row(1, "cond"), "word", torch.ones(3, 1, 1))
     heat.forget(0)
     assert heat.images == [1]
     assert heat.mean(Row(0, "cond"), "word") is None
+
+
+def test_heat_of_each_text_is_summed_up_apart_and_columns_are_averaged_over_texts() -> None:
+    heat, row = Heat(), Row(0, "cond")
+    heat.add(row, "word", torch.full((3, 2, 2), 1.0), "red")
+    heat.add(row, "word", torch.full((5, 4, 4), 3.0), "red")  # filled up beside a longer text
+    heat.add(row, "word", torch.full((5, 4, 4), 10.0), "blue")
+    red, blue = heat.sums(row, "word")
+    assert (red.text, red.count, red.total.shape) == ("red", 2, (3, 4, 4))
+    assert (blue.text, blue.count, blue.total.shape) == ("blue", 1, (5, 4, 4))
+    assert torch.equal(red.total, torch.full((3, 4, 4), 4.0))
+    mean = mean_of([(red, (0, 2)), (blue, (4,))])
+    torch.testing.assert_close(mean, torch.full((4, 4), 14 / 3))  # of three layers
 
 
 def test_the_other_layout_gives_the_same_maps() -> None:

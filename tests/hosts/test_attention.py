@@ -13,7 +13,8 @@ import torch
 from lib_dumpunet import trace
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError, SettingsError, UnsupportedModelError
-from lib_dumpunet.hosts.diffusers.generate import generate, make_job
+from lib_dumpunet.hosts.diffusers.generate import generate
+from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.ports import Row
 from lib_dumpunet.settings import (
     AttentionSettings,

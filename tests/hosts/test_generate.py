@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from lib_dumpunet.errors import PromptSyntaxError, SettingsError
-from lib_dumpunet.hosts.diffusers.generate import Job, Outcome, Outlet, generate, make_job
+from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
+from lib_dumpunet.hosts.diffusers.job import Job, make_job
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.sinks.reader import load_dump

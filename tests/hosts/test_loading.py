@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from lib_dumpunet.errors import SettingsError, UnsupportedModelError
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate, make_job
+from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.tiny import MODEL

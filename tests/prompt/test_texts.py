@@ -6,6 +6,8 @@ import pytest
 
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.texts import Texts, Tokens, parse_words
 from lib_dumpunet.prompt.words import Token
 
@@ -14,13 +16,20 @@ def tokens(text: str) -> Tokens:
     return (Token(mark="start"), *(Token(word.encode(), True) for word in text.split()), Token(mark="end"))
 
 
-def test_a_single_text_holds_for_all_images() -> None:
-    one, two = tokens("a red circle"), tokens("a star")
-    assert Texts([one]).tokens(Row(7, "cond")) == one
-    texts = Texts([one, two], [two])
-    assert texts.tokens(Row(1, "cond")) == two
-    assert texts.tokens(Row(2, "cond")) == ()
-    assert texts.tokens(Row(2, "uncond")) == two
+def test_each_block_has_the_columns_of_what_it_reads() -> None:
+    cond = [parse_prompt("a (~: M00: red; _: blue :~)"), parse_prompt("a star")]
+    plan = plan_prompts(cond, [parse_prompt("ugly")], ["IN04", "M00"], 2)
+    names = ["a  red", "a  blue ", "a star", "ugly"]
+    texts = Texts(plan, {name: tokens(name) for name in names}, tokens(""))
+    assert texts.of("uncond") == [tokens("ugly")]
+    assert set(texts.of("cond")) == {tokens(name) for name in ("a red", "a blue", "a star")}
+    assert texts.columns(Row(0, "cond"), "M00", 1, 4) == tokens("a red")
+    assert texts.columns(Row(0, "cond"), "IN04", 2, 6) == tokens("a blue") + tokens("")
+    assert texts.columns(Row(1, "cond"), "M00", 1, 4) == tokens("a star")
+    assert texts.columns(Row(7, "uncond"), "M00", 1, 3) == tokens("ugly")
+    assert texts.columns(Row(0, "cond"), "M00", 1, 5) == ()  # neither its own nor filled up
+    assert Texts().columns(Row(0, "cond"), "M00", 1, 5) == ()
+    assert Texts().of("cond") == []
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def same(a: Image.Image, b: Image.Image) -> bool:
 
 def draw(kind: Kind, tensor: torch.Tensor, labels: tuple[str, ...] = WORDS, site: int = 0) -> list[Picture]:
     pictures: list[Picture] = []
-    sink = AttentionSink(SETTINGS, lambda image: labels if image == 3 else (), 2.0, pictures.append)
+    sink = AttentionSink(SETTINGS, lambda tag, _: labels if tag.image == 3 else (), 2.0, pictures.append)
     sink.accept(Capture(Tag(3, 5, "IN07", kind, site), tensor))
     return pictures
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -98,31 +96,6 @@ def test_fewer_parts_than_components_and_no_variance(parts: tuple[int, int]) -> 
 
 def test_other_captures_are_not_touched() -> None:
     assert run([Capture(Tag(0, 1, "M00"), torch.ones(2, 3, 3))]) == {}
-
-
-def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = ComponentsSink()
-
-    class Full:
-        def seek(self, *_: Any) -> int:
-            return 0
-
-        def write(self, _: Any) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *_: Any) -> None:
-            pass
-
-    sink._file.close()
-    monkeypatch.setattr(sink, "_file", Full())
-    with Fanout([sink]) as fanout:
-        for capture in gazes():
-            fanout.put(capture)
-    (problem,) = fanout.problems
-    assert "the disk is full" in str(problem)
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

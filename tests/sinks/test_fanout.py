@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import random
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -56,10 +58,15 @@ class Gate(Collect):
     def __init__(self) -> None:
         super().__init__()
         self.open = threading.Event()
+        self.at_close: list[int] = []
 
     def accept(self, capture: Capture) -> None:
         assert self.open.wait(20)
         super().accept(capture)
+
+    def close(self) -> None:
+        super().close()
+        self.at_close.append(len(self.tags))
 
 
 def capture(number: int = 0, floats: int = 4) -> Capture:
@@ -262,6 +269,139 @@ def test_what_comes_at_the_end_goes_to_the_sinks_behind_that_have_not_failed() -
     assert [tag.image for tag in failed.tags] == [1]
     assert [tag.image for tag in behind.tags] == [1, 7, 8]
     assert len(fanout.problems) == 1
+
+
+class Double(Collect):
+    """Make a capture of each, whose number is a hundred more; fail while giving the second if asked to."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def accept(self, item: Capture) -> Iterator[Capture]:  # type: ignore[override]
+        super().accept(item)
+        yield capture(item.tag.image + 100)
+        if self.fails:
+            raise OSError("no more")
+
+
+def test_what_a_sink_makes_of_a_capture_goes_to_the_sinks_behind() -> None:
+    before, failed, behind = Collect(), Fail(HostError("full"), at=1), Collect()
+    with Fanout([before, Double(), failed, Double(), behind], threads=1) as fanout:
+        fanout.put(capture(1))
+        fanout.put(capture(2))
+        fanout.drain()
+        seen = sorted(tag.image for tag in behind.tags)
+    assert seen == [1, 2, 101, 101, 102, 102, 201, 202]
+    assert [tag.image for tag in before.tags] == [1, 2]
+    assert [tag.image for tag in failed.tags] == [101]
+    assert [str(problem) for problem in fanout.problems] == ["full."]
+
+
+def test_a_fault_while_making_captures_is_that_of_the_maker() -> None:
+    behind = Collect()
+    with Fanout([Double(fails=True), behind], threads=1) as fanout:
+        for number in (1, 2):
+            fanout.put(capture(number))
+    assert [tag.image for tag in behind.tags] == [101, 1, 2]
+    (problem,) = fanout.problems
+    assert "Double failed at block IN00, step 1, image 1" in str(problem)
+
+
+def test_drain_waits_for_what_was_put_and_for_nothing_that_comes_later() -> None:
+    gate = Gate()
+    with Fanout([gate], threads=2) as fanout:
+        fanout.drain()
+        for number in range(5):
+            fanout.put(capture(number, floats=0))
+        drained = threading.Event()
+
+        def wait() -> None:
+            fanout.drain()
+            drained.set()
+
+        threading.Thread(target=wait).start()
+        assert not drained.wait(0.2)
+        assert gate.tags == []
+        gate.open.set()
+        assert drained.wait(20)
+        assert {tag.image for tag in gate.tags} == set(range(5))
+        gate.open.clear()
+        fanout.put(capture(5))
+        gate.open.set()
+        fanout.drain()
+        assert len(gate.tags) == 6
+
+
+def test_drain_does_not_wait_for_those_that_keep_coming() -> None:
+    class Feeder(Collect):
+        """Puts the next when one comes, so that there is always one that waits."""
+
+        def accept(self, item: Capture) -> None:
+            super().accept(item)
+            if not stop.is_set():
+                fanout.put(capture(item.tag.image + 1))
+
+    stop = threading.Event()
+    fanout = Fanout([Feeder()], threads=1)
+    fanout.put(capture(0))
+    waiter = threading.Thread(target=fanout.drain)
+    waiter.start()
+    waiter.join(20)
+    ended = not waiter.is_alive()
+    stop.set()
+    fanout.drain()
+    fanout.close()
+    assert ended
+
+
+def test_drain_ends_where_sinks_and_copies_fail() -> None:
+    def fail() -> None:
+        raise RuntimeError("device lost")
+
+    with Fanout([Fail(ValueError(), 1)]) as fanout:
+        fanout.put(capture(0))
+        fanout.put(Capture(Tag(1, 1, "IN00"), torch.zeros(1), fail))
+        fanout.drain()
+        assert len(fanout.problems) == 2
+    fanout.drain()
+
+
+def test_an_interrupt_ends_drain_even_if_it_is_delivered_only_between_waits() -> None:
+    gate, interrupted = Gate(), []
+    fanout = Fanout([gate])
+    fanout.put(capture())
+    timer = threading.Timer(0.3, _thread.interrupt_main)
+    timer.start()
+    try:
+        fanout.drain()
+    except KeyboardInterrupt:
+        interrupted.append(len(gate.tags))
+    finally:
+        timer.cancel()
+        gate.open.set()
+        fanout.close()
+    assert interrupted == [0]
+    assert len(gate.tags) == 1
+
+
+def test_an_interrupt_while_closing_drops_the_rest_and_finishes_what_has_begun() -> None:
+    gate = Gate()
+    fanout = Fanout([gate], threads=1)
+    for number in range(3):
+        fanout.put(capture(number))
+    waiter = threading.Thread(target=fanout.drain)
+    waiter.start()
+    # The interrupt arrives between two waits of a second.
+    timers = [threading.Timer(0.2, _thread.interrupt_main), threading.Timer(1.6, gate.open.set)]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        fanout.close()
+    waiter.join(20)
+    assert not waiter.is_alive()
+    assert gate.at_close == [1]
+    assert [tag.image for tag in gate.tags] == [0]
 
 
 def test_an_interrupt_at_the_end_is_the_users_and_closes_the_rest() -> None:

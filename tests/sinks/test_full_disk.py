@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from lib_dumpunet.captures import Capture
+from lib_dumpunet.captures import Capture, Kind, Tag
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.sinks import files
-from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks import aside, files
+from lib_dumpunet.sinks.base import Fanout, Sink
+from lib_dumpunet.sinks.components import ComponentsSink
+from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.reader import load_dump
 
@@ -34,6 +36,16 @@ class Count:
 
     def close(self) -> None:
         return None
+
+
+class FullAside(io.FileIO):
+    """A file, with no buffer, on a disk that takes ``LIMIT`` bytes."""
+
+    def write(self, data: Any) -> int:
+        size = min(len(data), LIMIT - self.tell())
+        if size <= 0:
+            raise OSError(28, "No space left on device")
+        return super().write(data[:size]) or 0
 
 
 class FullFile(io.FileIO):
@@ -62,6 +74,7 @@ def full_disk(
         monkeypatch.setattr(
             files, "open", lambda path, mode: FullFile(path, mode.replace("b", "")), raising=False
         )
+        monkeypatch.setattr(aside.tempfile, "TemporaryFile", lambda **_: FullAside(folder / "aside", "w+"))
         yield folder
         return
     mount, umount = shutil.which("mount"), shutil.which("umount")
@@ -91,6 +104,26 @@ def test_one_message_no_half_file_and_the_others_go_on(
     assert "\n" not in str(problem)
     assert len(count.seen) == len(made)
     check(full_disk, made)
+
+
+@pytest.mark.parametrize("kind", ["plain", "gaze"])
+def test_what_must_wait_is_told_and_the_others_go_on(full_disk: Path, kind: Kind) -> None:
+    sink: Sink = DifferenceSink(str(full_disk)) if kind == "plain" else ComponentsSink(str(full_disk))
+    what = {"plain": "features without per-block prompts", "gaze": "the maps of self-attention"}[kind]
+    count = Count()
+    with Fanout([sink, count]) as fanout:
+        for step in range(1, 41):
+            fanout.put(Capture(Tag(0, step, "M00", kind), torch.rand(8, 8, 8, 2)))  # 4 KiB, 160 KiB in all
+        fanout.drain()
+        free = shutil.disk_usage(full_disk).free
+    (problem,) = fanout.problems
+    assert isinstance(problem, HostError)
+    folder = str(full_disk)
+    assert str(problem).startswith(f"{what} could not be put aside in {folder}, the disk is full. Free some")
+    assert "\n" not in str(problem)
+    assert len([capture for capture in count.seen if capture.tag.kind == kind]) == 40
+    if kind == "plain":  # a dump may be on the same disk
+        assert free > LIMIT // 2
 
 
 def check(folder: Path, made: list[Capture]) -> None:

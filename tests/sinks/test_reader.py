@@ -227,6 +227,7 @@ def test_a_foreign_manifest_is_passed_over(tmp_path: Path, caplog: pytest.LogCap
     [
         {"kind": None},
         {"kind": ["qk"]},
+        {"kind": "plain"},
         {"kind": "qk", "layer": "x"},
         {"kind": "word", "word": ["x"]},
         {"shape": [0, 2, 2]},
@@ -260,7 +261,7 @@ def test_a_dtype_that_no_model_has_is_passed_over(
     assert loaded.tensor.dtype == torch.float32
 
 
-@pytest.mark.parametrize("key", ["IN\0", "../x", "IN07.heads.0", "IN07.qk.x"])
+@pytest.mark.parametrize("key", ["IN\0", "../x", "IN07.heads.0", "IN07.qk.x", "IN07.plain"])
 def test_a_tensor_of_an_odd_name_is_told(tmp_path: Path, key: str) -> None:
     metadata = {"image": "0", "step": "1", "run": "1"}
     save_file({key: torch.zeros(1, 2, 2)}, tmp_path / "000-001.safetensors", metadata)

@@ -10,7 +10,7 @@ from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, added_seconds, sampling_step
 from lib_dumpunet.captures import Kind
 from lib_dumpunet.hooks.attention import AttentionWant
-from lib_dumpunet.session import Plan
+from lib_dumpunet.planning import Plan
 from lib_dumpunet.unet.sites import Unet
 
 ROUNDS = 3

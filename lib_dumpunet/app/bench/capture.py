@@ -6,8 +6,8 @@ from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import WIDTHS, added_seconds, sampling_step
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.planning import Plan
 from lib_dumpunet.ports import Picture
-from lib_dumpunet.session import Plan
 from lib_dumpunet.settings import FeatureSettings
 from lib_dumpunet.sinks.picture import PictureSink
 

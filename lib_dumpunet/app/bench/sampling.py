@@ -10,8 +10,9 @@ from contextlib import ExitStack
 import torch
 from diffusers import UNet2DConditionModel
 
+from lib_dumpunet.planning import Plan
 from lib_dumpunet.ports import Moment, Row
-from lib_dumpunet.session import Plan, record
+from lib_dumpunet.session import record
 from lib_dumpunet.unet.sites import Unet, describe
 
 WIDTHS = (320, 640, 1280, 1280)

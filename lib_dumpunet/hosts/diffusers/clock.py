@@ -22,13 +22,17 @@ class SchedulerClock:
         self._moment = Moment(0, ())
         self._timesteps: Any = None
         self._begin = 0
-        self._images = 0
-        self._images_before = 0
+        self._first = 0
+        self._next = 0
         self.trouble: HostError | None = None
 
     def now(self) -> Moment:
         """Tell the moment of the U-Net call that is under way."""
         return self._moment
+
+    def begin(self, image: int) -> None:
+        """Number the images of the pipeline's next call from ``image`` on; without this, from the last one on."""
+        self._next = image
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the latents and the timestep of a U-Net call.
@@ -49,7 +53,7 @@ class SchedulerClock:
         if scheduler.timesteps is not self._timesteps:
             # `set_timesteps` makes a new tensor for each call of the pipeline, even one with the same steps.
             self._timesteps, self._begin = scheduler.timesteps, index
-            self._images_before += self._images
+            self._first = self._next
         return Moment(step_of(scheduler, index - self._begin), self._rows(len(sample)))
 
     def _rows(self, batch: int) -> tuple[Row, ...]:
@@ -63,8 +67,8 @@ class SchedulerClock:
             ) from None
         if guided and batch % 2:
             raise HostError(f"a batch of {batch} rows does not divide into prompt and negative prompt")
-        self._images = batch // 2 if guided else batch
-        images = range(self._images_before, self._images_before + self._images)
+        images = range(self._first, self._first + (batch // 2 if guided else batch))
+        self._next = images.stop
         cond = tuple(Row(image, "cond") for image in images)
         return tuple(Row(image, "uncond") for image in images) + cond if guided else cond
 

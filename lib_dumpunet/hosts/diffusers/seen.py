@@ -81,7 +81,9 @@ class Trace:
         pictures: list[Picture] = []
         settings = AttentionSettings(kinds=(SHOWN[kind],), color=color or ColorSettings())
         ratio = tensor.shape[-1] / tensor.shape[-2]
-        AttentionSink(settings, self.tokens, ratio, pictures.append).accept(Capture(tag, tensor))
+        AttentionSink(settings, lambda tag, _: self.tokens(tag.image), ratio, pictures.append).accept(
+            Capture(tag, tensor)
+        )
         return pictures[-1].image
 
     def tokens(self, image: int = 0, *, negative: bool = False) -> tuple[str, ...]:

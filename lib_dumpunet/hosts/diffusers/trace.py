@@ -19,10 +19,11 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
+from lib_dumpunet.planning import CAPTURED, Plan, attention_blocks, components_of
 from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.selection import StepChoice, parse_steps, select_blocks
 from lib_dumpunet.prompt.texts import Tokens
-from lib_dumpunet.session import CAPTURED, Plan, attention_blocks, components_of, record
+from lib_dumpunet.session import record
 from lib_dumpunet.settings import AttentionSettings
 from lib_dumpunet.unet.sites import Unet, describe
 
@@ -61,7 +62,7 @@ def trace(
     prompts = _Prompts(pipe, clock, seen.texts)
     plan = Plan(
         Want(select_blocks(layers, unet.order, field="layers"), chosen) if features else None,
-        _want(unet, layers, chosen, attention),
+        attention=_want(unet, layers, chosen, attention),
     )
     plan = replace(plan, sinks=(*components_of(plan.attention), seen))
     with HookSet() as hooks:

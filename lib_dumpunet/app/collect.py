@@ -1,0 +1,60 @@
+"""Put what a generation gives into a folder, and collect the pictures of many along the way."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from lib_dumpunet.app.overview import Overview, WordSheet
+from lib_dumpunet.app.results import ResultFolder
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hosts.diffusers.job import Job
+from lib_dumpunet.image.compare import draw_change
+from lib_dumpunet.ports import Picture
+
+
+class Collector:
+    """Saves images and pictures with the parameters that made them."""
+
+    def __init__(self, folder: ResultFolder, job: Job, order: BlockOrder) -> None:
+        self._folder, self._job = folder, job
+        self._sheets: dict[str, Overview | WordSheet] = {
+            "overview": Overview(order),
+            "differences": Overview(order, "difference"),
+            "words": WordSheet(job.prompts[0], job.sampling.negative),
+        }
+        self._plain: dict[int, Image.Image] = {}
+
+    def picture(self, picture: Picture) -> None:
+        """Take a picture of what was seen; several threads may do so at once."""
+        for sheet in self._sheets.values():
+            sheet.add(picture)
+        parameters = f"{self._job.parameters(picture.tag.image)}, {picture.caption}"
+        self._folder.save_picture(picture, {"parameters": parameters})
+
+    def plain(self, number: int, image: Image.Image) -> None:
+        """Take an image without per-block prompts, to be compared to the one of the same number that will come."""
+        self._plain[number] = image
+        self._folder.save_image(
+            f"{number:03}-plain", image, {"parameters": self._job.plain_parameters(number)}
+        )
+
+    def image(self, number: int, image: Image.Image) -> None:
+        """Take an image."""
+        parameters = {"parameters": self._job.parameters(number)}
+        self._folder.save_image(f"{number:03}", image, parameters)
+        plain = self._plain.pop(number, None)
+        if plain is not None:
+            self._folder.save_image(f"{number:03}-difference", draw_change(plain, image), parameters)
+
+    def save_sheets(self) -> list[DumpUNetError]:
+        """Save the pictures of many; returns what went wrong."""
+        problems: list[DumpUNetError] = []
+        for name, collected in self._sheets.items():
+            sheet = collected.draw()
+            if sheet is not None:
+                try:
+                    self._folder.save_sheet(name, sheet, {"parameters": self._job.parameters(0)})
+                except HostError as error:
+                    problems.append(error)
+        return problems

@@ -1,0 +1,161 @@
+"""``dumpunet sweep``: one image for each block, to see which blocks a text acts in."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.models import add_model_flags, load
+from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lib_dumpunet.app.results import ResultFolder
+    from lib_dumpunet.hosts.diffusers.job import Job
+    from lib_dumpunet.hosts.diffusers.sweep import Sweep, SweepOutcome
+
+PLAIN = "plain"
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "sweep",
+        help="make an image for each block, and rank the blocks by what a text in them changes",
+        description="Make one image for each block that has cross-attention, from a prompt with {block} in it such as "
+        '"a girl, (~:{block}: bad anatomy :~)", and one without; rank the blocks by how far their image is from that.',
+    )
+    parser.add_argument("prompt", help="the prompt, with {block} where the block's name goes")
+    parser.add_argument(
+        "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
+    )
+    parser.add_argument(
+        "--blocks", default="", metavar="BLOCKS", help="blocks to try; empty means all with cross-attention"
+    )
+    parser.add_argument(
+        "--groups",
+        default="",
+        metavar="GROUPS",
+        help="groups to try as a whole, joined by commas: IN, M, OUT or ranges such as IN04-IN08",
+    )
+    add_model_flags(parser)
+    add_settings(parser, GenerateSettings)
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Sweep, and tell the ranking."""
+    sampling = read_settings(args, GenerateSettings)
+    pipe = load(args, terminal)
+    from lib_dumpunet.app.results import open_results
+    from lib_dumpunet.hosts.diffusers.sweep import SweepOutcome, choose_targets, plan_sweep, run_sweep
+    from lib_dumpunet.unet.sites import describe
+
+    targets = choose_targets(describe(pipe.unet), args.blocks, args.groups)
+    sweep = plan_sweep(pipe, args.prompt, sampling, targets)
+    folder = open_results(args.out)
+    images = _Images(folder, sweep)
+    outcome = SweepOutcome()
+    try:
+        with terminal.progress("Sampling") as progress:
+            run_sweep(pipe, sweep, outcome, images.keep, progress)
+    finally:  # after an interrupt too: what came before it is worth seeing
+        _save(folder, images, outcome)
+    _tell(folder, sweep.plain, outcome, terminal)
+    return 1 if outcome.problems else 0
+
+
+class _Images:
+    """Saves images as they come, and keeps them for the sheet."""
+
+    def __init__(self, folder: ResultFolder, sweep: Sweep) -> None:
+        self._folder = folder
+        self._jobs = {"": sweep.plain, **{target.name: job for target, job in sweep.jobs.items()}}
+        self.by_name: dict[str, list[Image.Image]] = {}
+
+    def keep(self, name: str, number: int, image: Image.Image) -> None:
+        """Take an image; ``name`` is empty for the plain one."""
+        stem = f"{number:03}-{name or PLAIN}".replace("(+", "-").replace(")", "")
+        self._folder.save_image(stem, image, {"parameters": self._jobs[name].parameters(number)})
+        self.by_name.setdefault(name, []).append(image)
+
+
+def _save(folder: ResultFolder, images: _Images, outcome: SweepOutcome) -> None:
+    """Write the sheet and the table."""
+    from lib_dumpunet.image.gallery import draw_gallery
+
+    distances = {change.target.name: change.pixel_distance for change in outcome.changes}
+    names = [name for name in images.by_name if not name or name in distances]
+    several = len(images.by_name.get("", [])) > 1
+    rows = (
+        zip(*(images.by_name[name] for name in names), strict=False)
+        if several
+        else [[images.by_name[name][0] for name in names]]
+    )
+    cells = [
+        (image, f"{name}  {distances[name]:.1f}" if name else PLAIN)
+        for row in rows
+        for name, image in zip(names, row, strict=True)
+    ]
+    try:
+        if cells:
+            folder.save_sheet("sweep", draw_gallery(cells, len(names) if several else None), {})
+        if outcome.changes:
+            folder.save_text("sweep.csv", _csv(outcome))
+    except HostError as error:
+        outcome.problems.append(error)
+
+
+def _csv(outcome: SweepOutcome) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["rank", "blocks", "pixel_distance", "latent_distance", "images"])
+    for rank, change in enumerate(outcome.ranked(), 1):
+        writer.writerow(
+            [
+                rank,
+                change.target.name,
+                f"{change.pixel_distance:.4f}",
+                f"{change.latent_distance:.6f}",
+                len(change.pixels),
+            ]
+        )
+    return table.getvalue()
+
+
+def _tell(folder: ResultFolder, job: Job, outcome: SweepOutcome, terminal: Terminal) -> None:
+    problems: list[DumpUNetError] = outcome.problems
+    for problem in problems:
+        terminal.error(problem)
+    ranked = outcome.ranked()
+    width = max([len("blocks"), *(len(change.target.name) for change in ranked)])
+    lines = [f"{'rank':>4}  {'blocks'.ljust(width)}  {'pixels':>7}  {'latents':>7}"]
+    lines += [
+        f"{rank:>4}  {change.target.name.ljust(width)}  {change.pixel_distance:7.2f}  {change.latent_distance:7.3f}"
+        for rank, change in enumerate(ranked, 1)
+    ]
+    files = [*folder.sheets.values(), *folder.texts]
+    terminal.result(
+        [*lines, f"Results in {folder.path}", *(f"  {path}" for path in files)],
+        {
+            "folder": str(folder.path),
+            "images": [str(path) for path in folder.images],
+            "files": [str(path) for path in files],
+            "seeds": list(job.seeds),
+            "ranking": [
+                {
+                    "blocks": change.target.name,
+                    "pixel_distance": change.pixel_distance,
+                    "latent_distance": change.latent_distance,
+                }
+                for change in ranked
+            ],
+            "problems": [str(problem) for problem in problems],
+        },
+    )

@@ -1,0 +1,148 @@
+"""Give blocks texts of their own while the U-Net runs: what their cross-attention layers read is replaced by hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.hooks.hookset import Arguments, HookSet
+from lib_dumpunet.hooks.reading import FirstCall, Report
+from lib_dumpunet.ports import Clock, Moment, Row
+from lib_dumpunet.prompt.layer_prompt import Share
+from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.unet.sites import Unet
+
+CONTEXT_NAMES = ("encoder_hidden_states", "context")
+"""Names of the text among the arguments of a spatial transformer, in diffusers and in ldm."""
+
+UNREACHED = (
+    "the text of {blocks} was not read in the first U-Net call, so the image is as if it had not been given"
+)
+
+_Shares = tuple[tuple[Share, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The texts of each block, and what the host's encoder made of them.
+
+    Attributes:
+        at: gives the context "token dim" of a text in a sampling step.
+        filler: context "token dim" of the chunk that texts are filled up with beside longer ones, that of no text.
+    """
+
+    plan: PromptPlan
+    at: Callable[[str, int], Tensor]
+    filler: Tensor
+
+
+@contextmanager
+def steer(unet: Unet, steering: Steering, clock: Clock, report: Report) -> Iterator[None]:
+    """Let each block's cross-attention read the block's own text.
+
+    The host passes the main text of each row to the U-Net; rows and blocks that get no other are left as they are.
+    ``report`` hears of blocks that the first call did not reach.
+
+    Raises:
+        HostError: out of the U-Net's call, if the clock expects another batch than comes. An image with the texts of
+            another would be worse than none.
+    """
+    call = _Call(steering)
+    with HookSet() as hooks:
+        steered = [site for site in unet.sites if site.block in steering.plan.steered]
+        taps = [_Tap(site.block, call, clock) for site in steered]
+        for site, tap in zip(steered, taps, strict=True):
+            for transformer in site.transformers:
+                hooks.change(transformer, tap)
+        hooks.after(unet.module, FirstCall(taps, report, UNREACHED))
+        yield
+
+
+def fill_up(context: Tensor, filler: Tensor, tokens: int) -> Tensor:
+    """Lengthen a context "token dim" to a number of tokens, by chunks of no text, as the webui does."""
+    missing = tokens - len(context)
+    if missing <= 0:
+        return context
+    return torch.cat([context, filler.repeat(-(-missing // len(filler)), 1)[:missing]])
+
+
+class _Tap:
+    """Replaces the context of one block's transformers."""
+
+    def __init__(self, block: str, call: _Call, clock: Clock) -> None:
+        self.block = block
+        self.fired = False
+        self._call, self._clock = call, clock
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        self.fired = True
+        moment = self._clock.now()
+        if moment.step < 1:
+            return None
+        name = next((name for name in CONTEXT_NAMES if name in kwargs), None)
+        context = kwargs.get(name) if name else args[1] if len(args) > 1 else None
+        if not isinstance(context, Tensor):
+            raise HostError(f"the text that block {self.block} reads is not where it was expected")
+        own = self._call.context(self.block, moment, context)
+        if own is None:
+            return None
+        if name:
+            return args, {**kwargs, name: own}
+        return (args[0], own, *args[2:]), kwargs
+
+
+class _Call:
+    """What was made for the U-Net call that is under way: blocks with the same texts share one tensor."""
+
+    def __init__(self, steering: Steering) -> None:
+        self._steering = steering
+        self._moment: Moment | None = None
+        self._passed: Tensor | None = None
+        self._made: dict[_Shares, Tensor] = {}
+
+    def context(self, block: str, moment: Moment, passed: Tensor) -> Tensor | None:
+        """Give the context "row token dim" of a block in place of the one passed; None if that is the right one."""
+        if moment != self._moment or passed is not self._passed:
+            self._moment, self._passed, self._made = moment, passed, {}
+        if len(moment.rows) != len(passed):
+            raise HostError(
+                f"the U-Net's batch has {len(passed)} rows where {len(moment.rows)} were expected"
+            )
+        shares = tuple(self._own(row, block, moment.step) for row in moment.rows)
+        if not any(shares):
+            return None
+        if shares not in self._made:
+            self._made[shares] = self._stack(shares, moment.step, passed)
+        return self._made[shares]
+
+    def _own(self, row: Row, block: str, step: int) -> tuple[Share, ...] | None:
+        """Give the texts of a row in a block, None where it is the main text alone."""
+        plan = self._steering.plan
+        shares = plan.shares(row, block, step)
+        return None if shares == ((plan.main(row), 1.0),) else shares
+
+    def _stack(self, shares: _Shares, step: int, passed: Tensor) -> Tensor:
+        rows = [row if own is None else self._mix(own, step) for own, row in zip(shares, passed, strict=True)]
+        tokens = max(map(len, rows))
+        return torch.stack([self._filled(row, tokens).to(passed) for row in rows])
+
+    def _mix(self, shares: Sequence[Share], step: int) -> Tensor:
+        """Add texts up by their weights, in float32: "token dim"."""
+        contexts = [self._steering.at(share.text, step) for share in shares]
+        if len(contexts) == 1:
+            return contexts[0]
+        tokens = max(map(len, contexts))
+        weighed = [
+            share.weight * self._filled(context, tokens).float()
+            for share, context in zip(shares, contexts, strict=True)
+        ]
+        return torch.stack(weighed).sum(0)
+
+    def _filled(self, context: Tensor, tokens: int) -> Tensor:
+        return fill_up(context, self._steering.filler.to(context), tokens)

@@ -1,0 +1,126 @@
+"""What is to be made: prompts read, seeds and sizes settled, every mistake found that can be found without encoding."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.hosts.diffusers.text import tokenize
+from lib_dumpunet.planning import choose_words, require_attention
+from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
+from lib_dumpunet.prompt.points import parse_points
+from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.settings import AttentionSettings, GenerateSettings
+from lib_dumpunet.unet.sites import Unet, describe
+
+
+@dataclass(frozen=True)
+class Job:
+    """All images of one request: ``prompts`` and ``seeds`` go by image, of which a batch takes ``per_batch``.
+
+    ``plan`` says what each block reads of the prompts.
+    """
+
+    prompts: tuple[str, ...]
+    plan: PromptPlan
+    seeds: tuple[int, ...]
+    per_batch: int
+    width: int
+    height: int
+    sampling: GenerateSettings
+
+    @property
+    def batches(self) -> list[range]:
+        """Images of each call of the pipeline."""
+        total = len(self.prompts)
+        return [range(first, first + self.per_batch) for first in range(0, total, self.per_batch)]
+
+    def parameters(self, image: int) -> str:
+        """Describe how an image was made, as the webui writes it into its files."""
+        return self._describe(image, self.prompts[image], self.sampling.negative)
+
+    def plain_parameters(self, image: int) -> str:
+        """Describe how an image was made without per-block prompts."""
+        negative = self.plan.uncond[0].erased if self.plan.uncond else ""
+        return self._describe(image, self.plan.cond[image].erased, negative)
+
+    def _describe(self, image: int, prompt: str, negative: str) -> str:
+        s = self.sampling
+        lines = [prompt]
+        if negative:
+            lines.append(f"Negative prompt: {negative}")
+        lines.append(
+            f"Steps: {s.steps}, Sampler: {s.sampler or 'model default'}, CFG scale: {s.guidance:g}, "
+            f"Seed: {self.seeds[image]}, Size: {self.width}x{self.height}"
+        )
+        return "\n".join(lines)
+
+
+def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> Job:
+    """Settle what the settings leave open: size, seed, which image gets which prompt, and what blocks read of it.
+
+    Raises:
+        SettingsError: if no prompt is given, or one is no text.
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+    if not prompts:
+        raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
+    # Read even where it is not used, as a mistake in it is one.
+    read_prompt(sampling.negative, describe(pipe.unet), "Negative prompt")
+    negative = sampling.negative if sampling.guidance > 1 else None
+    own = int(pipe.unet.config.sample_size) * 8
+    seed = secrets.randbelow(2**32) if sampling.seed < 0 else sampling.seed
+    in_batch = [prompt for prompt in prompts for _ in range(sampling.batch)]
+    total = len(in_batch) * sampling.count
+    return Job(
+        prompts=tuple(in_batch * sampling.count),
+        plan=read_prompts(describe(pipe.unet), in_batch * sampling.count, negative, sampling.steps),
+        seeds=tuple(range(seed, seed + total)),
+        per_batch=len(in_batch),
+        width=sampling.width or own,
+        height=sampling.height or own,
+        sampling=sampling,
+    )
+
+
+def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps: int) -> PromptPlan:
+    """Read the prompts, one for each image, and the negative prompt; None if it is not used.
+
+    Raises:
+        SettingsError: if one is no text.
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+    known = {prompt: read_prompt(prompt, unet, "prompt") for prompt in dict.fromkeys(prompts)}
+    attending = tuple(site.block for site in unet.sites if site.layers)
+    uncond = [] if negative is None else [read_prompt(negative, unet, "Negative prompt")]
+    return plan_prompts([known[prompt] for prompt in prompts], uncond, attending, steps)
+
+
+def read_prompt(text: str, unet: Unet, field: str) -> Template:
+    """Read one prompt.
+
+    Raises:
+        SettingsError: if it is no text, as a terminal may give it.
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise SettingsError("it holds bytes that are no text", remedy="Write it in UTF-8.", field=field)
+    return parse_prompt(text, unet.order, field=field)
+
+
+def check_attention(pipe: Any, job: Job, attention: AttentionSettings) -> None:
+    """Find mistakes in blocks, words and points before anything is made; prompts are cut into tokens for that.
+
+    Raises:
+        SettingsError: for blocks without attention, a word that is not in the prompt, a point outside of the image.
+    """
+    if not attention.enabled:
+        return
+    require_attention(describe(pipe.unet), attention.layers)
+    texts = (*job.plan.texts("cond"), *job.plan.texts("uncond"))
+    choose_words(attention, Texts(job.plan, {text: tokenize(pipe, text) for text in texts}))
+    parse_points(attention.points, (job.width, job.height))

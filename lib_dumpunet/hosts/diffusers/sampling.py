@@ -1,0 +1,116 @@
+"""Sample batches of a job with a diffusers pipeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.conditioning import Conditioning, Encodings, condition
+from lib_dumpunet.hosts.diffusers.job import Job
+from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
+from lib_dumpunet.prompt.plan import PromptPlan
+
+log = logging.getLogger("dumpunet")
+
+Progress = Callable[[int, int], None]
+
+
+class Sample(NamedTuple):
+    """An image, and the latents "c h w" that it was decoded from, on the CPU."""
+
+    image: Image.Image
+    latents: Tensor
+
+
+class Sampler:
+    """Makes the images of a job, each batch ``runs`` times; leaving the ``with`` leaves the pipeline as it was.
+
+    Each distinct text is encoded once, whatever run needs it.
+    """
+
+    def __init__(
+        self, pipe: Any, job: Job, clock: SchedulerClock, progress: Progress, *, runs: int = 1
+    ) -> None:
+        self._pipe, self._job, self._clock, self._progress = pipe, job, clock, progress
+        self._encodings = Encodings(pipe)
+        self._total = job.sampling.steps * len(job.batches) * runs
+        self._done = 0
+        self._hooks = HookSet()
+        self._own_scheduler = pipe.scheduler
+
+    def __enter__(self) -> Sampler:
+        self._hooks.before(self._pipe.unet, self._clock.see_call)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hooks.remove()
+        self._pipe.scheduler = self._own_scheduler
+
+    def condition(self, plan: PromptPlan) -> Conditioning:
+        """Encode what blocks read; all batches of a job have the same prompts.
+
+        Raises:
+            HostError: if the text encoder fails.
+        """
+        try:
+            return condition(self._encodings, plan, self._job.batches[0])
+        except Exception as error:
+            log.debug("encoding failed", exc_info=True)
+            raise sampling_error(error) from error
+
+    def sample(self, conditioning: Conditioning, images: range) -> list[Sample]:
+        """Make a batch: the images of these numbers.
+
+        Raises:
+            HostError: if the pipeline fails.
+        """
+        s = self._job.sampling
+        seeds = [self._job.seeds[i] for i in images]
+        self._pipe.scheduler = scheduler_for(s.sampler, self._own_scheduler, seeds)
+        self._clock.begin(images.start)
+        last: list[Tensor] = []
+
+        def step_ended(_: Any, index: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
+            last[:] = [values["latents"]]
+            step = min(index // self._pipe.scheduler.order + 1, s.steps)
+            self._progress(min(self._done + step, self._total), self._total)
+            return values
+
+        try:
+            result = self._pipe(
+                **conditioning.arguments,
+                num_inference_steps=s.steps,
+                guidance_scale=s.guidance,
+                width=self._job.width,
+                height=self._job.height,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                callback_on_step_end=step_ended,
+            )
+        except DumpUNetError:
+            raise
+        except Exception as error:
+            log.debug("sampling failed", exc_info=True)
+            raise sampling_error(error) from error
+        self._done += s.steps
+        return [Sample(*pair) for pair in zip(result.images, last[0].cpu(), strict=True)]
+
+
+def sampling_error(error: Exception) -> HostError:
+    """Say what made the pipeline stop; running out of memory has as many words as there are devices."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if isinstance(error, MemoryError) or "memory" in reason.lower():
+        return HostError(
+            f"the device ran out of memory ({reason})", remedy="Use a smaller size or batch, or fp16."
+        )
+    return HostError(f"sampling failed ({reason})", remedy="Try another sampler or fewer steps.")

@@ -1,0 +1,181 @@
+"""Try one prompt in each block in turn: which blocks change the image, and how far."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hooks.steer import steer
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.job import Job, make_job, read_prompt
+from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler
+from lib_dumpunet.image.compare import pixel_distance
+from lib_dumpunet.planning import attention_blocks, require_attention
+from lib_dumpunet.settings import GenerateSettings
+from lib_dumpunet.unet.sites import Unet, describe
+
+PLACE = "{block}"
+"""Stands for the block in the prompts of a sweep."""
+
+Keep = Callable[[str, int, Image.Image], None]
+"""Takes an image: the name of the blocks that were steered, "" for the plain one, and the image's number."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one image is steered at: its name for people, and how the prompt names its blocks."""
+
+    name: str
+    blocks: str
+
+
+@dataclass
+class Change:
+    """How far the images of one target are from the plain ones, by image: see ``distances``."""
+
+    target: Target
+    pixels: list[float] = field(default_factory=list)
+    latents: list[float] = field(default_factory=list)
+
+    @property
+    def pixel_distance(self) -> float:
+        """Mean over the images, in levels of 255."""
+        return fmean(self.pixels)
+
+    @property
+    def latent_distance(self) -> float:
+        """Mean over the images, in the latents' own unit, whose standard deviation is about 1."""
+        return fmean(self.latents)
+
+
+@dataclass
+class SweepOutcome:
+    """Changes in the order of targets, of those that came out, and what went wrong without stopping the sweep."""
+
+    changes: list[Change] = field(default_factory=list)
+    problems: list[DumpUNetError] = field(default_factory=list)
+
+    def ranked(self) -> list[Change]:
+        """Sort by pixel distance, the largest first."""
+        return sorted(self.changes, key=lambda change: change.pixel_distance, reverse=True)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The job of the images that others are compared to, and that of each target, from the same seeds."""
+
+    plain: Job
+    jobs: dict[Target, Job]
+
+
+def choose_targets(unet: Unet, blocks: str, groups: str) -> tuple[Target, ...]:
+    """Choose what is steered in turn: each of ``blocks``, then each of ``groups``; with neither, every block with text.
+
+    Groups are joined by commas: ``IN``, ``M``, ``OUT`` or a range of blocks.
+
+    Raises:
+        SettingsError: for an unknown block, or a group without cross-attention.
+    """
+    targets: list[Target] = []
+    if blocks.strip() or not groups.strip():
+        targets += [Target(name, name) for name in attention_blocks(unet, blocks, field="--blocks")]
+    for item in filter(None, (part.strip().upper() for part in groups.split(","))):
+        span = _family(unet.order, item)
+        require_attention(unet, span, field="--groups")
+        targets.append(Target(item, span))
+    return tuple(dict.fromkeys(targets))
+
+
+def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequence[Target]) -> Sweep:
+    """Read the prompt for each target, and for a block without cross-attention, where it changes nothing.
+
+    So the images that others are compared to are those of the base prompt, or of what ``_`` and other pairs say.
+
+    Raises:
+        SettingsError: if neither prompt says where the block's name goes.
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+    if PLACE not in prompt + (sampling.negative if sampling.guidance > 1 else ""):
+        raise SettingsError(
+            f"there is no {PLACE}, so all images would be the same",
+            remedy=f"Write it where the block's name goes, as in a girl, (~:{PLACE}: bad anatomy :~).",
+            field="prompt",
+        )
+    first, *others = (_job(pipe, prompt, sampling, target.blocks) for target in targets)
+    jobs = (first, *(replace(job, seeds=first.seeds) for job in others))
+    return Sweep(_without(pipe, prompt, sampling, first), dict(zip(targets, jobs, strict=True)))
+
+
+def _job(pipe: Any, prompt: str, sampling: GenerateSettings, blocks: str) -> Job:
+    negative = sampling.negative.replace(PLACE, blocks)
+    return make_job(pipe, [prompt.replace(PLACE, blocks)], replace(sampling, negative=negative))
+
+
+def _without(pipe: Any, prompt: str, sampling: GenerateSettings, like: Job) -> Job:
+    """Make the job for a block without cross-attention; not by ``make_job``, which would warn of it."""
+    unet = describe(pipe.unet)
+    idle = next(site.block for site in unet.sites if not site.layers)
+    text, negative = (source.replace(PLACE, idle) for source in (prompt, sampling.negative))
+    cond = (read_prompt(text, unet, "prompt"),) * len(like.prompts)
+    uncond = (read_prompt(negative, unet, "Negative prompt"),) if like.plan.uncond else ()
+    return replace(
+        like,
+        prompts=(text,) * len(like.prompts),
+        plan=replace(like.plan, cond=cond, uncond=uncond),
+        sampling=replace(sampling, negative=negative),
+    )
+
+
+def run_sweep(pipe: Any, sweep: Sweep, outcome: SweepOutcome, keep: Keep, progress: Progress) -> None:
+    """Make the plain images once, then those of each target from the same seeds; each text is encoded once.
+
+    ``outcome`` is filled as images come, so that it has what came before an interrupt. A fault of sampling or saving
+    ends the sweep, and is told in it.
+    """
+    clock = SchedulerClock(pipe)
+    unet = describe(pipe.unet)
+    changes = {target: Change(target) for target in sweep.jobs}
+    sampler = Sampler(pipe, sweep.plain, clock, progress, runs=1 + len(changes))
+
+    def sample(job: Job, images: range) -> list[Sample]:
+        conditioning = sampler.condition(job.plan)
+        with steer(unet, conditioning.steering, clock, outcome.problems.append):
+            return sampler.sample(conditioning, images)
+
+    try:
+        with sampler:
+            for images in sweep.plain.batches:
+                originals = sample(sweep.plain, images)
+                for number, original in zip(images, originals, strict=True):
+                    keep("", number, original.image)
+                for target, job in sweep.jobs.items():
+                    samples = sample(job, images)
+                    change = changes[target]
+                    for number, before, after in zip(images, originals, samples, strict=True):
+                        keep(target.name, number, after.image)
+                        change.pixels.append(pixel_distance(before.image, after.image))
+                        change.latents.append(_latent_distance(before, after))
+                    if change not in outcome.changes:
+                        outcome.changes.append(change)
+    except HostError as error:  # what came before it is worth telling
+        outcome.problems.append(error)
+
+
+def _latent_distance(before: Sample, after: Sample) -> float:
+    """Root of the mean square of the differences."""
+    difference: Tensor = after.latents.float() - before.latents.float()
+    return float(difference.square().mean().sqrt())
+
+
+def _family(order: BlockOrder, item: str) -> str:
+    """Write out IN, M and OUT as ranges."""
+    names = [name for name in order if re.fullmatch(rf"{re.escape(item)}\d+", name)]
+    return f"{names[0]}-{names[-1]}" if names else item

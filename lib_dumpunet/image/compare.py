@@ -1,0 +1,25 @@
+"""How far two pictures of one size are from each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lib_dumpunet.image.overlay import draw_overlay
+
+
+def draw_change(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Draw how much each pixel has changed: the mean of red, green and blue, each at most 255, with a scale below."""
+    change = np.abs(_levels(after) - _levels(before)).mean(-1)
+    return draw_overlay(None, torch.from_numpy(change), "change, of 255")
+
+
+def pixel_distance(before: Image.Image, after: Image.Image) -> float:
+    """Give the root of the mean square of all differences of red, green and blue, in levels of 255."""
+    return float(np.sqrt(np.square(_levels(after) - _levels(before)).mean()))
+
+
+def _levels(image: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(image.convert("RGB"), np.float32)

@@ -1,0 +1,306 @@
+"""Settings resolved against a model, prompts and a number of steps: every mistake is found here, before sampling."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
+
+from lib_dumpunet.blocks import spans
+from lib_dumpunet.captures import AXES, PASSING, Branch, Kind, Tag
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.hooks.attention import AttentionWant
+from lib_dumpunet.hooks.capture import Want
+from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.prompt.points import Point, parse_points
+from lib_dumpunet.prompt.selection import select_blocks, select_steps
+from lib_dumpunet.prompt.texts import Texts, WordChoice, parse_words
+from lib_dumpunet.prompt.words import all_words, labels
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    DifferenceSettings,
+    DumpSettings,
+    FeatureSettings,
+    Settings,
+)
+from lib_dumpunet.sinks.attention import AttentionSink
+from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.components import ComponentsSink
+from lib_dumpunet.sinks.difference import DifferenceSink
+from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.heatmap import HeatmapSink
+from lib_dumpunet.sinks.names import LAYER_KINDS, key_of
+from lib_dumpunet.sinks.picture import PictureSink, Show
+from lib_dumpunet.unet.sites import Unet
+
+log = logging.getLogger("dumpunet")
+
+CAPTURED: dict[str, frozenset[Kind]] = {
+    "k": frozenset({"k"}),
+    "qk": frozenset({"qk"}),
+    "vqk": frozenset({"vqk"}),
+    "self": frozenset({"self", "gaze"}),
+    "words": frozenset({"word"}),
+}
+"""What is captured for each choice of the settings."""
+
+HEAT: frozenset[Kind] = frozenset({"word", "point"})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is generated.
+
+    Attributes:
+        request: what dumps tell of it.
+        width, height: of the images, in pixels.
+        texts: what blocks read, and its tokens.
+        steering: the texts in the form that blocks read them; None where no prompt has any per block.
+    """
+
+    request: DumpRequest
+    width: int
+    height: int
+    texts: Texts = field(default_factory=Texts)
+    steering: Steering | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        return self.width / self.height
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read in a run, what to steer, and where what was read goes."""
+
+    features: Want | None = None
+    difference: Want | None = None
+    attention: AttentionWant | None = None
+    attention_steps: tuple[int, ...] = ()
+    words: Mapping[Branch, WordChoice] = field(default_factory=dict)
+    points: tuple[Point, ...] = ()
+    steering: Steering | None = None
+    sinks: tuple[Sink, ...] = ()
+
+
+def make_plan(unet: Unet, settings: Settings, show: Show, subject: Subject) -> Plan:
+    """Resolve the settings; pictures go to ``show``.
+
+    Raises:
+        SettingsError: for the first mistake.
+    """
+    plan = Plan(steering=subject.steering)
+    if settings.features.enabled:
+        plan = _with_features(plan, unet, settings.features, show, subject)
+    if settings.attention.enabled:
+        plan = _with_attention(plan, unet, settings.attention, show, subject)
+    if settings.difference.enabled:
+        plan = _with_difference(plan, unet, settings.difference, show, subject)
+    dumps = _dump_sinks(plan, unet, settings, subject)  # makes the folders
+    # What makes captures out of others stands before those that take them.
+    makers = components_of(plan.attention, settings.attention.dump)
+    if plan.difference is not None:
+        makers += (DifferenceSink(_folder(settings.difference.dump)),)
+    return replace(plan, sinks=(*makers, *plan.sinks, *dumps))
+
+
+def components_of(want: AttentionWant | None, dump: DumpSettings | None = None) -> tuple[Sink, ...]:
+    """Make the sink that has to stand before all others where self-attention is looked at; else nothing."""
+    if want is None or "gaze" not in want.kinds:
+        return ()
+    return (ComponentsSink(_folder(dump)),)
+
+
+def _folder(dump: DumpSettings | None) -> str | None:
+    """Choose the folder of large temporary files: where dumps go, if there are any."""
+    return dump.path if dump is not None and dump.enabled else None
+
+
+def _with_features(plan: Plan, unet: Unet, features: FeatureSettings, show: Show, subject: Subject) -> Plan:
+    blocks = select_blocks(features.layers, unet.order)
+    steps = frozenset(select_steps(features.steps, subject.request.steps))
+    return replace(
+        plan,
+        features=Want(blocks, steps),
+        sinks=(*plan.sinks, PictureSink(features, subject.ratio, show)),
+    )
+
+
+def _with_difference(
+    plan: Plan, unet: Unet, difference: DifferenceSettings, show: Show, subject: Subject
+) -> Plan:
+    require_brackets(subject.texts.plan)
+    blocks = select_blocks(difference.layers, unet.order, field="Difference layers")
+    steps = frozenset(select_steps(difference.steps, subject.request.steps, field="Difference steps"))
+    return replace(
+        plan,
+        difference=Want(blocks, steps, "steered"),
+        sinks=(*plan.sinks, PictureSink(difference, subject.ratio, show, "difference")),
+    )
+
+
+def _with_attention(
+    plan: Plan, unet: Unet, attention: AttentionSettings, show: Show, subject: Subject
+) -> Plan:
+    blocks = attention_blocks(unet, attention.layers)
+    steps = select_steps(attention.steps, subject.request.steps, field="Attention steps")
+    words = choose_words(attention, subject.texts)
+    points = parse_points(attention.points, (subject.width, subject.height))
+    asked = [CAPTURED[kind] for kind in attention.kinds if kind != "words"]
+    if words:
+        asked.append(frozenset({"word"}))
+    if points:
+        asked.append(frozenset({"point"}))
+    kinds = frozenset[Kind]().union(*asked)
+    want = AttentionWant(
+        blocks,
+        frozenset(steps),
+        kinds,
+        attention.lattice,
+        tuple(point.place for point in points),
+        tuple(words),
+        subject.texts.text,
+    )
+
+    def columns(tag: Tag, count: int) -> tuple[str, ...]:
+        return labels(subject.texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
+
+    pictures = AttentionSink(attention, columns, subject.ratio, show)
+    sinks: tuple[Sink, ...] = (pictures,)
+    if words or points:
+        about = {"Layer Name": spans(blocks), "Feature Steps": attention.steps.strip() or f"1-{len(steps)}"}
+        sinks += (HeatmapSink(about, show),)
+    return replace(
+        plan,
+        attention=want,
+        attention_steps=steps,
+        words=words,
+        points=points,
+        sinks=(*plan.sinks, *sinks),
+    )
+
+
+def require_brackets(plan: PromptPlan | None) -> None:
+    """Make sure that there is something to compare.
+
+    Raises:
+        SettingsError: if no prompt has text per block.
+    """
+    if plan is None or not plan.has_brackets:
+        raise SettingsError(
+            "no prompt has text per block, so there is nothing to compare",
+            remedy="Write some, as in a (~: M00: cute :~) girl, or leave the difference out.",
+            field="Difference",
+        )
+
+
+def attention_blocks(unet: Unet, text: str, *, field: str = "Attention layers") -> tuple[str, ...]:
+    """Choose blocks that have attention layers; of those named, the others are skipped with one message.
+
+    Raises:
+        SettingsError: if none is left.
+    """
+    chosen, kept = require_attention(unet, text, field=field)
+    if kept != chosen:
+        skipped = spans(tuple(block for block in chosen if block not in kept))
+        log.warning("%s: %s have no attention layer and are skipped", field, skipped)
+    return kept
+
+
+def require_attention(
+    unet: Unet, text: str, *, field: str = "Attention layers"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell the chosen blocks, and those of them that have attention layers.
+
+    Raises:
+        SettingsError: if none has.
+    """
+    able = tuple(site.block for site in unet.sites if site.layers)
+    chosen = select_blocks(text, unet.order, field=field) if text.strip() else able
+    kept = tuple(block for block in chosen if block in able)
+    if not kept:
+        problem = f"{spans(chosen)}: no attention layer" if able else "the model has no attention layers"
+        remedy = f"Choose among {spans(able)}." if able else "Choose another model."
+        raise SettingsError(problem, remedy=remedy, field=field)
+    return chosen, kept
+
+
+def choose_words(attention: AttentionSettings, texts: Texts) -> dict[Branch, WordChoice]:
+    """Read the words, and make sure that they are in the prompts.
+
+    Raises:
+        SettingsError: if one is not.
+    """
+    choices: dict[Branch, WordChoice] = {}
+    if "words" in attention.kinds or attention.words.strip():
+        choices["cond"] = parse_words(attention.words, field="Words")
+        choices["cond"].check(texts.of("cond"))
+    if attention.negative_words.strip(" ,"):
+        choices["uncond"] = parse_words(attention.negative_words, field="Negative words")
+        negative = texts.of("uncond")
+        if not negative:
+            raise SettingsError(
+                "the negative prompt is not used",
+                remedy="It is where CFG Scale is above 1.",
+                field="Negative words",
+            )
+        if not any(map(all_words, negative)):
+            raise SettingsError(
+                "the negative prompt has no words", remedy="Write some.", field="Negative words"
+            )
+        choices["uncond"].check(negative)
+    return choices
+
+
+def _dump_sinks(plan: Plan, unet: Unet, settings: Settings, subject: Subject) -> list[DumpSink]:
+    """Make a sink for each folder and format; features and attention share one where they have the same."""
+    targets: dict[tuple[str, str], frozenset[Kind]] = {}
+    wanted: list[tuple[DumpSettings, frozenset[Kind]]] = []
+    if plan.features is not None:
+        wanted.append((settings.features.dump, frozenset({"feature"})))
+    if plan.difference is not None:
+        wanted.append((settings.difference.dump, frozenset({"difference"})))
+    if plan.attention is not None:
+        wanted.append((settings.attention.dump, frozenset(AXES) - PASSING - {"feature", "difference"}))
+        if plan.attention.kinds & HEAT:
+            wanted.append((settings.attention.heat, HEAT))
+    for dump, kinds in wanted:
+        if dump.enabled:
+            target = (dump.path, dump.format)
+            targets[target] = targets.get(target, frozenset()) | kinds
+    return [
+        DumpSink(path, file_format, _dump_request(plan, unet, subject, kinds), kinds)
+        for (path, file_format), kinds in targets.items()
+    ]
+
+
+def _token_labels(texts: Texts) -> dict[str, tuple[str, ...]]:
+    """Name the columns of each text; those of "" are what others are filled up with."""
+    return {text: labels(tokens) for text, tokens in {**texts.tokens, "": texts.filler}.items() if tokens}
+
+
+def _dump_request(plan: Plan, unet: Unet, subject: Subject, kinds: frozenset[Kind]) -> DumpRequest:
+    """Complete the request by what comes for each image and step, and by what attention is of."""
+    request, want = subject.request, plan.attention
+    expected: dict[str, Container[int]] = {}
+    if plan.features is not None and "feature" in kinds:
+        expected |= dict.fromkeys(plan.features.blocks, plan.features.steps)
+    if plan.difference is not None and "difference" in kinds:
+        tags = (Tag(0, 1, block, "difference") for block in plan.difference.blocks)
+        expected |= dict.fromkeys(map(key_of, tags), plan.difference.steps)
+    if want is None or not kinds - {"feature", "difference"}:
+        return replace(request, expected=expected)
+    steady = [kind for kind in LAYER_KINDS if kind in want.kinds & kinds]
+    for layer in (layer for site in unet.sites if site.block in want.blocks for layer in site.layers):
+        tags = (Tag(0, 1, layer.block, kind, layer.number) for kind in steady)
+        expected |= dict.fromkeys(map(key_of, tags), want.steps)
+    return replace(
+        request,
+        expected=expected,
+        text_of=lambda tag: subject.texts.text(Row(tag.image, tag.branch), tag.block, tag.step),
+        tokens=_token_labels(subject.texts),
+        attention={"blocks": want.blocks, "steps": plan.attention_steps},
+    )

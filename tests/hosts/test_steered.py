@@ -1,0 +1,432 @@
+"""Per-block prompts on diffusers: what each block reads, which images come out, and how often texts are encoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_dumpunet import steer, trace
+from lib_dumpunet.errors import PromptSyntaxError, SettingsError
+from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.job import make_job
+from lib_dumpunet.hosts.diffusers.text import encode_prompts
+from lib_dumpunet.ports import Picture
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    ColorSettings,
+    DifferenceSettings,
+    DumpSettings,
+    FeatureSettings,
+    GenerateSettings,
+    Settings,
+)
+from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.unet.sites import describe
+from tests.unets import hook_count
+
+OFF = Settings(FeatureSettings(enabled=False))
+QUICK = GenerateSettings(steps=3, width=64, height=64, seed=5, guidance=4)
+LONG = "red " * 80
+
+
+class Results:
+    """An outlet that keeps what comes, in order."""
+
+    def __init__(self) -> None:
+        self.images: dict[int, Image.Image] = {}
+        self.plain: dict[int, Image.Image] = {}
+        self.order: list[tuple[str, int]] = []
+        self.pictures: list[Picture] = []
+        self.done: list[tuple[int, int]] = []
+        self.outlet = Outlet(
+            self._image, self.pictures.append, lambda *p: self.done.append(p), plain=self._plain
+        )
+
+    def _image(self, number: int, image: Image.Image) -> None:
+        self.images[number] = image
+        self.order.append(("steered", number))
+
+    def _plain(self, number: int, image: Image.Image) -> None:
+        self.plain[number] = image
+        self.order.append(("plain", number))
+
+
+def run(pipe: Any, prompts: str | Sequence[str], settings: Settings = OFF, **sampling: Any) -> Results:
+    results, before = Results(), hook_count(pipe.unet)
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    outcome = generate(pipe, make_job(pipe, texts, replace(QUICK, **sampling)), settings, results.outlet)
+    assert outcome.problems == []
+    assert hook_count(pipe.unet) == before
+    return results
+
+
+def bits(results: Results) -> list[bytes]:
+    return [image.tobytes() for image in results.images.values()]
+
+
+# -- images
+
+
+SAME = [
+    ("a (~:IN00-OUT11:red:~) star", "a red star"),
+    ("a (~:_:red:~) star", "a red star"),
+    ("a (~:M00:red; OUT11-IN00: red;_:red:~) star", "a  red star"),
+    ("a (~:IN00:red;_:blue:~) star", "a blue star"),  # IN00 has no cross-attention
+    ("a star(~: M00*0: blue :~)", "a star"),
+    ("a star(~: IN00-OUT11*0@1-2: blue :~)", "a star"),
+    ("a star(~: IN03: blue :~)", "a star"),
+    ("a (~:_*1@1-3:red:~) star", "a red star"),
+    ("((~:_:a:~) star:1.3)", "(a star:1.3)"),
+    ("a (~:_:" + LONG + ":~) star", "a " + LONG + " star"),
+]
+
+
+@pytest.mark.parametrize(("steered", "plain"), SAME)
+@pytest.mark.parametrize("guidance", [1, 7])
+def test_the_same_text_everywhere_is_that_text_bit_for_bit(
+    tiny: Any, steered: str, plain: str, guidance: float
+) -> None:
+    assert bits(run(tiny, steered, guidance=guidance)) == bits(run(tiny, plain, guidance=guidance))
+
+
+@pytest.mark.parametrize("sampler", ["Heun", "Euler a", "DPM++ SDE"])
+def test_the_same_for_negative_prompts_batches_and_samplers(tiny: Any, sampler: str) -> None:
+    steered = run(tiny, ["a (~:_:red:~) star", "blue"], negative="a (~:_:ring:~)", sampler=sampler, batch=2)
+    plain = run(tiny, ["a red star", "blue"], negative="a ring", sampler=sampler, batch=2)
+    assert len(steered.images) == 4
+    assert bits(steered) == bits(plain)
+
+
+PLAIN_SYNTAX = [
+    ("a star(~: M00*1, OUT10*1: blue :~)", "a star(~: M00, OUT10: blue :~)"),
+    ("a star(~: OUT10@1-3: blue :~)", "a star(~: OUT10: blue :~)"),
+    ("a star(~: OUT10*1@1,2-3: blue :~)", "a star(~: OUT10: blue :~)"),
+    ("a star(~: OUT10@1: blue ; OUT10@2-3: blue :~)", "a star(~: OUT10: blue :~)"),
+]
+
+
+@pytest.mark.parametrize(("new", "old"), PLAIN_SYNTAX)
+def test_full_strength_and_all_steps_are_the_plain_syntax(tiny: Any, new: str, old: str) -> None:
+    results = bits(run(tiny, new, sampler="Heun"))
+    assert results == bits(run(tiny, old, sampler="Heun"))
+    assert results != bits(run(tiny, "a star", sampler="Heun"))
+
+
+def test_strength_and_steps_lie_between(tiny: Any) -> None:
+    """Half the strength, and half of the steps, change the image, and otherwise than the whole does."""
+    texts = [
+        "a star",
+        "a star(~: OUT10: blue :~)",
+        "a star(~: OUT10*0.5: blue :~)",
+        "a star(~: OUT10@1: blue :~)",
+    ]
+    assert len({bits(run(tiny, text))[0] for text in texts}) == 4
+
+
+def test_each_image_of_a_batch_is_steered_as_if_alone(tiny: Any) -> None:
+    prompts = ["a (~:OUT10:red;_:blue:~) star", "a ring", "a (~:OUT08:star@2;_:circle:~)"]
+    together = run(tiny, prompts, count=2)
+    for number in range(6):
+        alone = run(tiny, prompts[number % 3], seed=QUICK.seed + number)
+        difference = _levels(together.images[number]) - _levels(alone.images[0])
+        assert difference.abs().max() <= 2
+    assert (_levels(together.images[0]) - _levels(run(tiny, "a blue star").images[0])).abs().mean() > 1
+
+
+def _levels(image: Image.Image) -> Tensor:
+    return torch.tensor(list(image.convert("RGB").tobytes()), dtype=torch.float32)
+
+
+# -- what is read
+
+
+@contextmanager
+def contexts(pipe: Any) -> Iterator[list[tuple[str, Tensor]]]:
+    """Record what every cross-attention layer reads, block by block."""
+    seen: list[tuple[str, Tensor]] = []
+    handles = []
+    for site in describe(pipe.unet).sites:
+        for layer in site.layers:
+            handles.append(
+                layer.cross_attention.to_k.register_forward_pre_hook(
+                    lambda _m, args, block=site.block: seen.append((block, args[0]))
+                )
+            )
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Texts:
+    """Recognises contexts by the texts that they were encoded from."""
+
+    def __init__(self, pipe: Any, texts: Sequence[str]) -> None:
+        self._known = {text: encode_prompts(pipe, [text]).embeds[0] for text in ("", *texts)}
+
+    def name(self, row: Tensor) -> str:
+        """Give the text, with " +" for each chunk that it was filled up with."""
+        for text, context in self._known.items():
+            count = (len(row) - len(context)) // 77
+            if count >= 0:
+                whole = torch.cat([context, *[self._known[""]] * count])
+                if torch.allclose(row, whole, rtol=1e-3, atol=1e-4):
+                    return text + " +" * count
+        return "?"
+
+
+@pytest.mark.parametrize("guidance", [1, 7])
+@pytest.mark.parametrize("sampler", ["", "Heun"])
+@pytest.mark.parametrize("name", ["tiny", "xl"])
+def test_only_the_named_blocks_read_something_else(
+    request: pytest.FixtureRequest, name: str, sampler: str, guidance: float
+) -> None:
+    pipe = request.getfixturevalue(name)
+    prompts = ["a (~:M00@2-3:red;_:blue:~) star", "a ring", f"big (~:OUT05:{LONG};_:heart:~)"]
+    negative = "ugly(~:IN04, OUT05: and green:~)"
+    texts = Texts(
+        pipe,
+        ["a red star", "a blue star", "a ring", f"big {LONG}", "big heart", "ugly", "ugly and green"],
+    )
+    with contexts(pipe) as seen:
+        run(pipe, prompts, negative=negative, sampler=sampler, guidance=guidance)
+    # Heun evaluates each step but the last twice.
+    steps = [1, 1, 2, 2, 3] if sampler == "Heun" else [1, 2, 3]
+    by_block: dict[str, list[list[str]]] = {}
+    layers = Counter(layer.block for site in describe(pipe.unet).sites for layer in site.layers)
+    for block, context in seen:
+        by_block.setdefault(block, []).append([texts.name(row) for row in context])
+    assert by_block.keys() == layers.keys()
+    for block, rows in by_block.items():
+        assert len(rows) == layers[block] * len(steps)
+        per_step = [rows[i * layers[block]] for i in range(len(steps))]
+        assert rows == [row for row in per_step for _ in range(layers[block])]
+        for step, row in zip(steps, per_step, strict=True):
+            long = block == "OUT05"
+            cond = [
+                "a red star" if block == "M00" and step > 1 else "a blue star",
+                "a ring",
+                f"big {LONG}" if long else "big heart",
+            ]
+            if long:
+                cond[:2] = [f"{text} +" for text in cond[:2]]
+            uncond = ["ugly and green" if block in ("IN04", "OUT05") else "ugly"] * 3
+            if long:
+                uncond = [f"{text} +" for text in uncond]
+            assert row == (cond if guidance == 1 else uncond + cond)
+
+
+def test_texts_are_encoded_once_each(tiny: Any) -> None:
+    encoded: list[tuple[int, ...]] = []
+    handle = tiny.text_encoder.register_forward_pre_hook(
+        lambda _m, args, kwargs: encoded.extend(
+            map(tuple, (args[0] if args else kwargs["input_ids"]).tolist())
+        ),
+        with_kwargs=True,
+    )
+    prompt = "a (~:IN00-IN11:red;M00*0.5@1-2:blue;_:green:~) star"
+    settings = replace(OFF, difference=DifferenceSettings(True, layers="M00"))
+    try:
+        run(tiny, [prompt, prompt, "a ring"], settings, negative="big (~:M00:star;_:ring:~)", count=2)
+    finally:
+        handle.remove()
+    texts = {"a red star", "a green star", "a blue star", "a  star", "a ring", "big star", "big ring", "big "}
+    assert max(Counter(encoded).values()) == 1
+    assert len(encoded) == len({encode_prompts(tiny, [t]).tokens for t in (*texts, "")})
+
+
+def test_pooled_text_follows_the_main_text(xl: Any) -> None:
+    pooled: list[Tensor] = []
+    handle = xl.unet.register_forward_pre_hook(
+        lambda _m, _a, kwargs: pooled.append(kwargs["added_cond_kwargs"]["text_embeds"]), with_kwargs=True
+    )
+    try:
+        run(xl, ["girl (~: IN05: bad :~)", "a (~:IN00-OUT08:cute:~)", "x(~:IN04:y;IN05:z:~)"], guidance=1)
+    finally:
+        handle.remove()
+    expected = [encode_prompts(xl, [text]).pooled for text in ("girl ", "a cute", "x")]
+    torch.testing.assert_close(pooled[0], torch.cat([p for p in expected if p is not None]))
+
+
+# -- difference maps
+
+
+def difference_settings(folder: Path, **other: Any) -> Settings:
+    dump = DumpSettings(True, "npy", str(folder))
+    return Settings(FeatureSettings(enabled=False), difference=DifferenceSettings(True, dump=dump, **other))
+
+
+@pytest.mark.parametrize("sampler", ["", "Heun"])
+def test_differences_are_those_of_two_runs(tiny: Any, tmp_path: Path, sampler: str) -> None:
+    prompts = ["a (~:OUT10:red;_:blue:~) star", "a ring(~:IN04:s:~)", "a square"]
+    options = {"negative": "x(~:M00: y:~)", "sampler": sampler, "count": 2}
+    found = run(
+        tiny, prompts, difference_settings(tmp_path / "d", layers="IN01,M00,OUT11", steps="1,3"), **options
+    )
+
+    def features(name: str, texts: list[str], **changed: Any) -> tuple[dict[Any, Tensor], Results]:
+        dump = DumpSettings(True, "npy", str(tmp_path / name))
+        settings = Settings(FeatureSettings(layers="IN01,M00,OUT11", steps="1,3", dump=dump))
+        results = run(tiny, texts, settings, **{**options, **changed})
+        return {item.tag: item.tensor for item in load_dump(tmp_path / name)}, results
+
+    steered, with_ = features("s", prompts)
+    plain, without = features("p", ["a  star", "a ring", "a square"], negative="x")
+    assert bits(found) == bits(with_)
+    assert [i.tobytes() for i in found.plain.values()] == bits(without)
+    assert found.order == [
+        (kind, image) for batch in ((0, 1, 2), (3, 4, 5)) for kind in ("plain", "steered") for image in batch
+    ]
+    dumped = {item.tag: item.tensor for item in load_dump(tmp_path / "d")}
+    assert len(dumped) == 6 * 3 * 2
+    for tag, tensor in dumped.items():
+        assert tag is not None
+        feature = replace(tag, kind="feature")
+        assert tag.kind == "difference"
+        assert torch.equal(tensor, steered[feature] - plain[feature])
+    assert any(tensor.abs().max() > 0.1 for tensor in dumped.values())
+    assert len(found.pictures) == len(dumped)
+    assert found.done[-1] == (12, 12)
+    assert not list(tmp_path.glob("d/dumpunet*"))
+
+
+def test_white_and_black_shows_the_absolute_difference(tiny: Any) -> None:
+    signed, absolute = (
+        run(
+            tiny,
+            "a (~:OUT10:red;_:blue:~) star",
+            Settings(
+                FeatureSettings(enabled=False),
+                difference=DifferenceSettings(
+                    True, layers="OUT11", steps="3", color=ColorSettings(method=method)
+                ),
+            ),
+        ).pictures[0]
+        for method in ("red-blue", "white-black")
+    )
+    assert signed.image.mode == "RGB"
+    assert absolute.image.mode == "L"
+    assert absolute.stem == "000-OUT11-003-difference"
+
+
+def test_a_difference_beside_features_and_words(tiny: Any, tmp_path: Path) -> None:
+    prompt = "a (~:OUT10:red;_:blue:~) star"
+    dump = DumpSettings(True, "safetensors", str(tmp_path))
+    settings = Settings(
+        FeatureSettings(layers="OUT11", dump=dump),
+        AttentionSettings(kinds=("qk", "words"), layers="OUT09,OUT10", dump=dump, heat=dump),
+        DifferenceSettings(True, layers="OUT11,M00", steps="2", dump=dump),
+    )
+    found = run(tiny, prompt, settings)
+    assert bits(found) == bits(run(tiny, prompt))
+    kinds = Counter(item.tag.kind for item in load_dump(tmp_path) if item.tag)
+    assert kinds == {"feature": 3, "qk": 6, "difference": 2, "word": 3}
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        f"000-{step:03}.safetensors" for step in range(4)
+    ]
+    words = {item.tag.name for item in load_dump(tmp_path) if item.tag and item.tag.kind == "word"}
+    assert words == {"red", "blue", "star"}
+
+
+def test_no_bracket_no_difference(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no prompt has text per block"):
+        run(tiny, "a star", difference_settings(tmp_path))
+
+
+def test_a_full_disk_costs_the_differences_alone(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lib_dumpunet.sinks.aside.Aside._write", full)
+    results = Results()
+    prompt = "a (~:OUT10:red;_:blue:~) star"
+    settings = Settings(FeatureSettings(layers="M00"), difference=DifferenceSettings(True))
+    outcome = generate(tiny, make_job(tiny, [prompt], replace(QUICK, count=2)), settings, results.outlet)
+    assert len(outcome.problems) == 1
+    assert "features without per-block prompts could not be put aside" in str(outcome.problems[0])
+    assert len(results.images) == len(results.plain) == 2
+    assert {picture.tag.kind for picture in results.pictures} == {"feature"}
+
+
+# -- words and attention
+
+
+def test_words_are_found_where_blocks_read_them(tiny: Any) -> None:
+    """Texts of different lengths: each word is averaged over the layers that have read it."""
+    prompt = "a (~:OUT10:very red and large;_:blue:~) star"
+    attention = AttentionSettings(kinds=("words",), layers="OUT09-OUT11", words="red, blue, star")
+    found = run(tiny, prompt, replace(OFF, attention=attention))
+    names = sorted(picture.tag.name for picture in found.pictures if not picture.title)
+    assert names == ["blue", "red", "star"]
+    (red,) = (p.image for p in found.pictures if p.tag.name == "red" and not p.title)
+    alone = run(
+        tiny,
+        prompt,
+        replace(OFF, attention=AttentionSettings(kinds=("words",), layers="OUT10", words="red")),
+    )
+    (same,) = (p.image for p in alone.pictures if not p.title)
+    assert red.tobytes() == same.tobytes()
+
+
+def test_a_word_that_no_block_reads(tiny: Any) -> None:
+    attention = AttentionSettings(kinds=("words",), words="green")
+    with pytest.raises(SettingsError, match=r"'green' is not in the prompt.*blue, star, red"):
+        run(tiny, "a (~:OUT10:red;_:blue:~) star", replace(OFF, attention=attention))
+
+
+def test_columns_are_labelled_by_the_blocks_own_text(tiny: Any, tmp_path: Path) -> None:
+    dump = DumpSettings(True, "npy", str(tmp_path))
+    attention = AttentionSettings(kinds=("qk",), layers="OUT09,OUT10,OUT11", steps="3", dump=dump)
+    prompt = f"a (~:OUT10:{LONG};_:blue:~) star"
+    run(tiny, prompt, replace(OFF, attention=attention))
+    tokens = {item.tag.block: item.tokens for item in load_dump(tmp_path) if item.tag}
+    assert tokens["OUT09"][:5] == ("<start>", "a", "blue", "star", "<end>")
+    assert tokens["OUT10"][:4] == ("<start>", "a", "red", "red")
+    assert {block: len(t) for block, t in tokens.items()} == {"OUT09": 77, "OUT10": 154, "OUT11": 77}
+
+
+# -- in a notebook
+
+
+@pytest.mark.parametrize("name", ["tiny", "xl"])
+def test_a_pipeline_of_the_users_own(request: pytest.FixtureRequest, name: str) -> None:
+    pipe = request.getfixturevalue(name)
+    prompts = ["a (~:M00,OUT05@1:red;_:blue:~) star", "a ring"]
+
+    def make(inputs: dict[str, Any]) -> Image.Image:
+        generators = [torch.Generator().manual_seed(QUICK.seed + i) for i in range(4)]
+        return pipe(**inputs, guidance_scale=4, width=64, height=64, generator=generators).images
+
+    with steer(pipe, prompts, "x(~:IN04:y:~)", steps=3, images_per_prompt=2) as inputs:
+        first, second = make(inputs), make(inputs)
+    assert hook_count(pipe.unet) == 0
+    expected = run(pipe, prompts, negative="x(~:IN04:y:~)", batch=2)
+    assert [i.tobytes() for i in first] == [i.tobytes() for i in second] == bits(expected)
+    assert [i.tobytes() for i in make(inputs)] != bits(expected)  # out of the with, nothing is steered
+
+
+def test_steering_and_tracing_at_once(tiny: Any) -> None:
+    sampling = {"guidance_scale": 4, "width": 64, "height": 64}
+    images, traces = [], []
+    for prompt in ("a (~:OUT10:red;_:blue:~) star", "a blue star"):
+        with steer(tiny, prompt, steps=3) as inputs, trace(tiny, "OUT11,IN01", "3") as seen:
+            images.append(tiny(**inputs, **sampling, generator=torch.Generator().manual_seed(1)).images[0])
+        assert seen.problems == []
+        traces.append(seen)
+    assert images[0].tobytes() != images[1].tobytes()
+    assert (traces[0]["OUT11", 3] - traces[1]["OUT11", 3]).abs().max() > 0.1
+
+
+def test_mistakes_in_a_notebook(tiny: Any) -> None:
+    with pytest.raises(PromptSyntaxError, match="no block M01"), steer(tiny, "a (~:M01: b:~)"):
+        pytest.fail("it must not come here")
