@@ -12,6 +12,7 @@ from lib_dumpunet.image.overlay import contact_sheet
 
 LARGEST = 256
 """Pixels of an image's longer side; larger ones are reduced."""
+SCREEN = 16 / 9
 TEXT = 14
 BAND = 24
 
@@ -19,11 +20,11 @@ BAND = 24
 def draw_gallery(images: Sequence[tuple[Image.Image, str]], columns: int | None = None) -> Image.Image:
     """Lay out images of one size row by row, their labels below; at least one.
 
-    Without ``columns`` the sheet becomes about as wide as it is high.
+    Without ``columns`` the sheet becomes about as wide as a screen.
     """
     cells = [_cell(image, label) for image, label in images]
     width, height = cells[0].size
-    return contact_sheet(cells, columns or max(1, round(math.sqrt(len(cells) * height / width))))
+    return contact_sheet(cells, columns or max(1, round(math.sqrt(SCREEN * len(cells) * height / width))))
 
 
 def _cell(image: Image.Image, label: str) -> Image.Image:

@@ -7,13 +7,24 @@ from pathlib import Path
 
 from lib_dumpunet.app.flags import options
 from lib_dumpunet.app.generate import SHARED
-from lib_dumpunet.settings import AttentionSettings, ColorSettings, FeatureSettings, GenerateSettings
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    ColorSettings,
+    DifferenceSettings,
+    FeatureSettings,
+    GenerateSettings,
+)
 
 
 def rows() -> list[str]:
     """Write the table of options from the settings."""
     lines = ["| option | label in the panel | what it is | default |", "| --- | --- | --- | --- |"]
-    shown = [(GenerateSettings, ()), (FeatureSettings, ("enabled", "path")), (AttentionSettings, SHARED)]
+    shown = [
+        (GenerateSettings, ()),
+        (FeatureSettings, ("enabled", "path")),
+        (AttentionSettings, SHARED),
+        (DifferenceSettings, SHARED),
+    ]
     for kind, skip in shown:
         for option in options(kind, skip=skip):
             text = option.help.replace("|", "\\|")
