@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lib_dumpunet.app.bench import attention, words
+from lib_dumpunet.app.bench import attention, memory, steering, words
 from lib_dumpunet.app.bench.attention import measure_attention
 from lib_dumpunet.app.bench.sampling import PLAIN, added_seconds, sampling_step
 from lib_dumpunet.app.bench.words import measure_words
@@ -41,6 +41,26 @@ def test_what_is_measured_is_what_reads() -> None:
         assert plan.attention is not None
         assert len(plan.attention.blocks) == blocks
         run(plan, steps=1, copies=2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")
+def test_steering_is_timed_and_difference_runs_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SIZE", 64)
+    monkeypatch.setattr(memory, "FEW", 1)
+    monkeypatch.setattr(memory, "MANY", 2)
+    rows = steering.measure_steering(rounds=1, widths=NARROW)
+    assert [row.bound for row in rows] == [1, 5]
+    assert rows[1].name == "peak memory of differences with 2 steps, above 1 steps"
+    assert abs(rows[1].value) < 20
+
+
+def test_every_layer_is_steered() -> None:
+    unet, run = sampling_step(NARROW, size=16)
+    plan = steering.plan_of(unet)
+    assert plan.steering is not None
+    assert len(plan.steering.plan.steered) == 16
+    assert len(set(plan.steering.plan.texts("cond"))) == 17  # the main text is the prompt without the bracket
+    run(plan, copies=2)
 
 
 def test_words_land_on_their_objects(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,3 +256,17 @@ def test_many_mixed_texts_and_steps_are_quick() -> None:
         for block in SD1:
             assert len(plan.shares(COND, block, step)) == (2**8 if step < 1000 else 1)
     assert time.perf_counter() - start < 20
+
+
+def test_the_plain_plan_has_no_brackets() -> None:
+    plan = plan_prompts(
+        [parse_prompt("a (~: M00*0.5@1: x ; _: y :~) b"), parse_prompt("c")],
+        [parse_prompt("d(~:_: e:~)")],
+        ["IN04", "M00"],
+        2,
+    )
+    plain = plan.plain
+    assert (plain.texts("cond"), plain.texts("uncond")) == (("a  b", "c"), ("d",))
+    assert plain.steered == ()
+    assert not plain.has_brackets
+    assert plain.plain == plain

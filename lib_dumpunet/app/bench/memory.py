@@ -20,21 +20,28 @@ sys.exit(code)
 """
 
 
-def measure_memory(few: int = 10, many: int = 50, size: int = 384) -> list[Row]:
-    """Compare peak memory of whole runs that differ in steps: all blocks, each step drawn and dumped, two images.
+FEW, MANY = 10, 50  # steps
+SIZE = 384
 
-    What is captured in the additional steps is about a fifth of the peak, so that keeping it would show.
+
+def measure_memory() -> list[Row]:
+    """Compare peak memory of whole runs that differ in steps: all blocks, each step drawn and dumped, two images."""
+    return [growth("peak memory", "a red circle", "--dump", "npy")]
+
+
+def growth(name: str, *arguments: str) -> Row:
+    """Compare peak memory of two whole runs of ``generate``; ``arguments`` say what they are to do.
+
+    What is captured of all blocks in the additional steps is about a fifth of the peak, so that keeping it would show.
     """
-    peaks = [_peak(steps, size) for steps in (few, many)]
-    growth = 100 * (peaks[1] / peaks[0] - 1)
-    return [Row(f"peak memory with {many} steps, above {few} steps", growth, "%", 5, at_least=False)]
+    few, many = (_peak(steps, arguments) for steps in (FEW, MANY))
+    return Row(f"{name} with {MANY} steps, above {FEW} steps", 100 * (many / few - 1), "%", 5, at_least=False)
 
 
-def _peak(steps: int, size: int) -> float:
+def _peak(steps: int, asked: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["generate", "a red circle", "--seed", "1", "--batch", "2", "--guidance", "4", "-q"]
-        arguments += ["--steps", str(steps), "--width", str(size), "--height", str(size)]
-        arguments += ["--dump", "npy", "-o", folder]
+        arguments = ["generate", *asked, "--seed", "1", "--batch", "2", "--guidance", "4", "-q"]
+        arguments += ["--steps", str(steps), "--width", str(SIZE), "--height", str(SIZE), "-o", folder]
         return peak_of(PROGRAM, arguments)
 
 

@@ -1,0 +1,37 @@
+"""What per-block prompts cost a U-Net of SD 1.5's real width, and whether difference maps need memory for each step."""
+
+from __future__ import annotations
+
+import torch
+
+from lib_dumpunet.app.bench.memory import growth
+from lib_dumpunet.app.bench.rows import Row
+from lib_dumpunet.app.bench.sampling import WIDTHS, added_seconds, sampling_step
+from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.planning import Plan
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.plan import plan_prompts
+from lib_dumpunet.unet.sites import Unet
+
+ROUNDS = 3
+DIFFERENCE = ("a (~: OUT10: blue ; _: red :~) circle", "--difference", "--no-features")
+
+
+def measure_steering(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
+    """Compare CPU seconds of a step whose blocks all read other texts, and the peak memory of two difference runs."""
+    unet, run = sampling_step(widths)
+    added = added_seconds(run, {"steer": lambda: plan_of(unet)}, rounds)["steer"]
+    return [
+        Row("a text of its own in every block, added to a step", added, "%", 1, at_least=False),
+        growth("peak memory of differences", *DIFFERENCE),
+    ]
+
+
+def plan_of(unet: Unet) -> Plan:
+    """Give each block a text of its own, in the prompt and in the negative prompt."""
+    pairs = [f"{block}: {number}" for number, block in enumerate(unet.order)]
+    template = parse_prompt(f"(~:{';'.join(pairs)}:~)", unet.order)
+    attending = [site.block for site in unet.sites if site.layers]
+    plan = plan_prompts([template], [template], attending, 1)
+    contexts = {text: torch.randn(77, 768) for text in plan.texts("cond")}
+    return Plan(steering=Steering(plan, lambda text, _: contexts[text], torch.zeros(77, 768)))
