@@ -208,7 +208,7 @@ def test_prompt_joins_steps_with_the_same_text_and_is_quick_with_many(run: Any) 
         (["generate", "a", "--device", "toaster"], "device: 'toaster' is not available here. Use auto, cpu"),
         (["generate", "(~: IN00"], "prompt: this bracket is not closed"),
         (["generate", "a", "--difference"], "Difference: no prompt has text per block"),
-        (["generate", "a (~: M00@30: b :~)"], "prompt: no step of M00@30 is left"),
+        (["generate", "a (~: M00@30: b :~)"], "prompt: no step is left, as sampling takes 20"),
         (["sweep", "a girl"], "prompt: there is no {block}, so all images would be the same"),
         (
             ["sweep", "a (~:{block}: b :~)", "--groups", "IN09-IN11"],
@@ -399,7 +399,7 @@ def test_generate_draws_attention_where_the_features_are_chosen(run: Any, tmp_pa
 def test_words_is_the_shortest_way(run: Any, tmp_path: Path) -> None:
     result = run("words", "a red circle and a blue square", *QUICK, "-o", tmp_path)
     assert result.code == 0
-    assert f"overview  {tmp_path / 'words.png'}" in result.out
+    assert f"overview   {tmp_path / 'words.png'}" in result.out
     names = {path.name for path in (tmp_path / "words").iterdir()}
     words = ("red", "circle", "blue", "square")
     assert names == {f"000-word-{word}{end}.png" for word in words for end in ("", "-layer")}

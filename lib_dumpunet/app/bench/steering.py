@@ -10,7 +10,7 @@ from lib_dumpunet.app.bench.sampling import WIDTHS, added_seconds, sampling_step
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.planning import Plan
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
-from lib_dumpunet.prompt.plan import plan_prompts
+from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.unet.sites import Unet
 
 ROUNDS = 3
@@ -20,7 +20,8 @@ DIFFERENCE = ("a (~: OUT10: blue ; _: red :~) circle", "--difference", "--no-fea
 def measure_steering(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
     """Compare CPU seconds of a step whose blocks all read other texts, and the peak memory of two difference runs."""
     unet, run = sampling_step(widths)
-    added = added_seconds(run, {"steer": lambda: plan_of(unet)}, rounds)["steer"]
+    plan = plan_of(unet)
+    added = added_seconds(run, {"steer": lambda: plan}, rounds)["steer"]
     return [
         Row("a text of its own in every block, added to a step", added, "%", 1, at_least=False),
         growth("peak memory of differences", *DIFFERENCE),
@@ -32,6 +33,6 @@ def plan_of(unet: Unet) -> Plan:
     pairs = [f"{block}: {number}" for number, block in enumerate(unet.order)]
     template = parse_prompt(f"(~:{';'.join(pairs)}:~)", unet.order)
     attending = [site.block for site in unet.sites if site.layers]
-    plan = plan_prompts([template], [template], attending, 1)
+    plan = PromptPlan((template,), (template,), tuple(attending), 1)
     contexts = {text: torch.randn(77, 768) for text in plan.texts("cond")}
     return Plan(steering=Steering(plan, lambda text, _: contexts[text], torch.zeros(77, 768)))
