@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import AXES, PASSING, Branch, Kind, Tag
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.hooks.attention import AttentionWant
+from lib_dumpunet.hooks.attention import AttentionWant, require_readable
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.ports import Row
@@ -165,6 +165,8 @@ def _with_attention(
         subject.texts.text,
     )
 
+    require_readable(unet, want)
+
     def columns(tag: Tag, count: int) -> tuple[str, ...]:
         return labels(subject.texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
 
@@ -256,7 +258,7 @@ def choose_words(attention: AttentionSettings, texts: Texts) -> dict[Branch, Wor
 
 
 def _dump_sinks(plan: Plan, unet: Unet, settings: Settings, subject: Subject) -> list[DumpSink]:
-    """Make a sink for each folder and format; features and attention share one where they have the same."""
+    """Make a sink for each folder and format; whatever has the same shares one."""
     targets: dict[tuple[str, str], frozenset[Kind]] = {}
     wanted: list[tuple[DumpSettings, frozenset[Kind]]] = []
     if plan.features is not None:

@@ -24,6 +24,7 @@ class Collector:
             "words": WordSheet(job.prompts[0], job.sampling.negative),
         }
         self._plain: dict[int, Image.Image] = {}
+        self._problems: list[DumpUNetError] = []
 
     def picture(self, picture: Picture) -> None:
         """Take a picture of what was seen; several threads may do so at once."""
@@ -45,16 +46,18 @@ class Collector:
         self._folder.save_image(f"{number:03}", image, parameters)
         plain = self._plain.pop(number, None)
         if plain is not None:
-            self._folder.save_image(f"{number:03}-difference", draw_change(plain, image), parameters)
+            try:
+                self._folder.save_change(f"{number:03}-difference", draw_change(plain, image), parameters)
+            except HostError as error:  # the images themselves are there
+                self._problems.append(error)
 
     def save_sheets(self) -> list[DumpUNetError]:
-        """Save the pictures of many; returns what went wrong."""
-        problems: list[DumpUNetError] = []
+        """Save the pictures of many; returns what went wrong, here or with pictures of changes."""
         for name, collected in self._sheets.items():
             sheet = collected.draw()
             if sheet is not None:
                 try:
                     self._folder.save_sheet(name, sheet, {"parameters": self._job.parameters(0)})
                 except HostError as error:
-                    problems.append(error)
-        return problems
+                    self._problems.append(error)
+        return self._problems

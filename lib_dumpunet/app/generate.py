@@ -11,7 +11,7 @@ from lib_dumpunet.app.models import add_model_flags, load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.prompt.points import parse_points
-from lib_dumpunet.prompt.selection import select_steps
+from lib_dumpunet.prompt.selection import parse_steps
 from lib_dumpunet.settings import (
     AttentionSettings,
     ColorSettings,
@@ -48,8 +48,13 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add what says which images to make, with which model, and where to put them."""
+    """Add prompts, and what says how to make images of them."""
     parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
+    add_making(parser)
+
+
+def add_making(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to make images, with which model, and where to put them."""
     parser.add_argument(
         "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
     )
@@ -86,9 +91,14 @@ def check_early(settings: Settings, steps: int) -> None:
     """
     from lib_dumpunet.image.colorize import compile_channels
 
-    select_steps(settings.features.steps, steps)
-    select_steps(settings.attention.steps, steps, field="Attention steps")
-    select_steps(settings.difference.steps, steps, field="Difference steps")
+    chosen = (
+        (settings.features, "Image saving steps"),
+        (settings.attention, "Attention steps"),
+        (settings.difference, "Difference steps"),
+    )
+    for part, field in chosen:
+        if part.enabled:
+            parse_steps(part.steps, field=field).left(steps)
     parse_points(settings.attention.points)
     compile_channels(settings.features.color)
 
@@ -140,6 +150,8 @@ def _tell(
         terminal.error(problem)
     dumped = folder.dump.is_dir()
     lines = [f"Results in {folder.path}", f"  images     {', '.join(p.name for p in folder.images)}"]
+    if folder.changes:
+        lines.append(f"  changes    {', '.join(p.name for p in folder.changes)}")
     for room, pictures in sorted(folder.by_room().items()):
         lines.append(f"  {room.ljust(10)} {len(pictures)} pictures in {folder.path / room}")
     lines += [f"  {'overview'.ljust(10)} {sheet}" for sheet in folder.sheets.values()]
@@ -148,6 +160,7 @@ def _tell(
     data = {
         "folder": str(folder.path),
         "images": [str(p) for p in folder.images],
+        "changes": [str(p) for p in folder.changes],
         "pictures": [str(p) for p in sorted(folder.pictures)],
         **{
             name: str(folder.sheets[name]) if name in folder.sheets else None

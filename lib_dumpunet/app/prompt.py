@@ -41,7 +41,8 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         help="show the text that each block gets from a per-block prompt",
         description="Show the text that each block gets from a prompt with per-block brackets, such as "
         '"a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl", in which steps, and what a strength mixes, '
-        "with weights; or where the prompt is wrong. Without --model, for the blocks of SD 1.x and 2.x.",
+        "with weights; or where the prompt is wrong. Without --model, for the blocks of SD 1.x and 2.x. With --json, "
+        "`blocks` has the texts of step 1, `shares` those of all steps.",
     )
     parser.add_argument("prompt", help="the prompt")
     add_model_flags(parser)

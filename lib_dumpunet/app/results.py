@@ -28,6 +28,7 @@ class ResultFolder:
         self.pictures: list[Path] = []
         self.sheets: dict[str, Path] = {}
         self.texts: list[Path] = []
+        self.changes: list[Path] = []
         self._lock = threading.Lock()
 
     @property
@@ -54,6 +55,12 @@ class ResultFolder:
         path = self.path / f"{name}.png"
         self._write(path, sheet, info)
         self.sheets[name] = path
+
+    def save_change(self, name: str, image: Image.Image, info: dict[str, str]) -> None:
+        """Write a picture of how two images differ, beside them."""
+        path = self.path / f"{name}.png"
+        self._write(path, image, info)
+        self.changes.append(path)
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file, such as a table."""

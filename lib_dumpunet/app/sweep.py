@@ -7,8 +7,9 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.models import add_model_flags, load
+from lib_dumpunet.app.flags import read_settings
+from lib_dumpunet.app.generate import add_making
+from lib_dumpunet.app.models import hush_libraries, load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.settings import GenerateSettings
@@ -33,9 +34,6 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("prompt", help="the prompt, with {block} where the block's name goes")
     parser.add_argument(
-        "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
-    )
-    parser.add_argument(
         "--blocks", default="", metavar="BLOCKS", help="blocks to try; empty means all with cross-attention"
     )
     parser.add_argument(
@@ -44,19 +42,26 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         metavar="GROUPS",
         help="groups to try as a whole, joined by commas: IN, M, OUT or ranges such as IN04-IN08",
     )
-    add_model_flags(parser)
-    add_settings(parser, GenerateSettings)
+    add_making(parser)
     return parser
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Sweep, and tell the ranking."""
     sampling = read_settings(args, GenerateSettings)
-    pipe = load(args, terminal)
+    hush_libraries()
     from lib_dumpunet.app.results import open_results
-    from lib_dumpunet.hosts.diffusers.sweep import SweepOutcome, choose_targets, plan_sweep, run_sweep
+    from lib_dumpunet.hosts.diffusers.sweep import (
+        SweepOutcome,
+        choose_targets,
+        plan_sweep,
+        require_place,
+        run_sweep,
+    )
     from lib_dumpunet.unet.sites import describe
 
+    require_place(args.prompt, sampling)
+    pipe = load(args, terminal)
     targets = choose_targets(describe(pipe.unet), args.blocks, args.groups)
     sweep = plan_sweep(pipe, args.prompt, sampling, targets)
     folder = open_results(args.out)
@@ -72,7 +77,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 class _Images:
-    """Saves images as they come, and keeps them for the sheet."""
+    """Saves images as they come, and keeps small ones for the sheet."""
 
     def __init__(self, folder: ResultFolder, sweep: Sweep) -> None:
         self._folder = folder
@@ -81,9 +86,11 @@ class _Images:
 
     def keep(self, name: str, number: int, image: Image.Image) -> None:
         """Take an image; ``name`` is empty for the plain one."""
+        from lib_dumpunet.image.gallery import reduced
+
         stem = f"{number:03}-{name or PLAIN}".replace("(+", "-").replace(")", "")
         self._folder.save_image(stem, image, {"parameters": self._jobs[name].parameters(number)})
-        self.by_name.setdefault(name, []).append(image)
+        self.by_name.setdefault(name, []).append(reduced(image))
 
 
 def _save(folder: ResultFolder, images: _Images, outcome: SweepOutcome) -> None:

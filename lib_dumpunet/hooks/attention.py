@@ -74,7 +74,7 @@ def capture_attention(
     Raises:
         UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
     """
-    layers = [layer for site in unet.sites if site.block in want.blocks for layer in site.layers]
+    layers = require_readable(unet, want)
     out = _Out(want, clock, emit, Heat())
     cross: list[_PairTap | _OutputTap] = []
     if want.kinds & CROSS - {"vqk"}:
@@ -82,14 +82,25 @@ def capture_attention(
     if "vqk" in want.kinds:
         cross += [_OutputTap(layer, out) for layer in layers]
     within = [_PairTap(layer, layer.self_attention, out, _read_self) for layer in layers]
-    require_projections([tap.attention for tap in cross], spans(want.blocks))
     with _watching(unet, cross, report):
         if not want.kinds & SELF:
             yield out.heat
             return
-        require_projections([tap.attention for tap in within], spans(want.blocks))
         with _watching(unet, within, report):
             yield out.heat
+
+
+def require_readable(unet: Unet, want: AttentionWant) -> list[AttentionLayer]:
+    """List the layers that are wanted, and make sure that they can be read.
+
+    Raises:
+        UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
+    """
+    layers = [layer for site in unet.sites if site.block in want.blocks for layer in site.layers]
+    cross = [layer.cross_attention for layer in layers if want.kinds & CROSS]
+    within = [layer.self_attention for layer in layers if want.kinds & SELF]
+    require_projections([*cross, *within], spans(want.blocks))
+    return layers
 
 
 def require_projections(attentions: Sequence[nn.Module], where: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 """Sees the positional and keyword arguments of a module that is about to run."""
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-Change = Callable[[tuple[Any, ...], dict[str, Any]], Arguments | None]
+Replace = Callable[[tuple[Any, ...], dict[str, Any]], Arguments | None]
 """Gives other arguments for a module that is about to run; None leaves them as they are."""
 After = Callable[[Tensor], None]
 """Sees what a module has put out."""
@@ -45,11 +45,11 @@ class HookSet:
         handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         self._stack.callback(handle.remove)
 
-    def change(self, module: nn.Module, change: Change) -> None:
-        """Let ``change`` replace the arguments of every forward call of ``module``."""
+    def replace(self, module: nn.Module, replace: Replace) -> None:
+        """Let ``replace`` change the arguments of every forward call of ``module``."""
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-            return change(args, kwargs)
+            return replace(args, kwargs)
 
         handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         self._stack.callback(handle.remove)

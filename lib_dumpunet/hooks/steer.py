@@ -59,8 +59,10 @@ def steer(unet: Unet, steering: Steering, clock: Clock, report: Report) -> Itera
         taps = [_Tap(site.block, call, clock) for site in steered]
         for site, tap in zip(steered, taps, strict=True):
             for transformer in site.transformers:
-                hooks.change(transformer, tap)
-        hooks.after(unet.module, FirstCall(taps, report, UNREACHED))
+                hooks.replace(transformer, tap)
+        if taps:
+            hooks.after(unet.module, FirstCall(taps, report, UNREACHED))
+            hooks.after(unet.module, call.forget)
         yield
 
 
@@ -120,6 +122,10 @@ class _Call:
         if shares not in self._made:
             self._made[shares] = self._stack(shares, moment.step, passed)
         return self._made[shares]
+
+    def forget(self, _: Tensor) -> None:
+        """Let go of what was made: memory is short when the image is decoded."""
+        self._moment, self._passed, self._made = None, None, {}
 
     def _own(self, row: Row, block: str, step: int) -> tuple[Share, ...] | None:
         """Give the texts of a row in a block, None where it is the main text alone."""

@@ -27,10 +27,15 @@ def draw_gallery(images: Sequence[tuple[Image.Image, str]], columns: int | None 
     return contact_sheet(cells, columns or max(1, round(math.sqrt(SCREEN * len(cells) * height / width))))
 
 
-def _cell(image: Image.Image, label: str) -> Image.Image:
+def reduced(image: Image.Image) -> Image.Image:
+    """Bring an image to the size that it has in a gallery."""
     scale = min(1, LARGEST / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def _cell(image: Image.Image, label: str) -> Image.Image:
+    small = reduced(image)
     cell = Image.new("RGB", (small.width, small.height + BAND), "white")
     cell.paste(small, (0, 0))
     text = text_image(label, TEXT, longest=cell.width)

@@ -71,7 +71,8 @@ class Assignment:
 
     def options(self) -> Iterator[tuple[str, Fraction]]:
         """Yield what may stand at the bracket's place, and the weight of each: the text, and nothing."""
-        yield self.text, self.strength
+        if self.strength != 0:
+            yield self.text, self.strength
         if self.strength != 1:
             yield "", 1 - self.strength
 

@@ -56,12 +56,20 @@ class StepChoice:
         Raises:
             SettingsError: where no step is left.
         """
-        chosen = self.within(total, _failure(self.text, self.field), 0)
+        chosen = self.left(total)
         if self.goes_past(total):
             log.warning(
                 "%s: %r goes past the last step; sampling takes %d steps", self.field, self.text, total
             )
         return chosen
+
+    def left(self, total: int) -> tuple[int, ...]:
+        """List the chosen steps from 1 to ``total``, without a warning.
+
+        Raises:
+            SettingsError: where no step is left.
+        """
+        return self.within(total, _failure(self.text, self.field), 0)
 
     def within(self, total: int, fail: Fail, position: int) -> tuple[int, ...]:
         """List the chosen steps from 1 to ``total``; where no step is left, fail at a position."""

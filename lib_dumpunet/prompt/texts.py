@@ -12,8 +12,8 @@ from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.words import Token, Word, content_words, find_word
 
 EVERYTHING = "*"
-BETWEEN = Token(b"|", ends_word=True)
-"""Stands between prompts, so that no phrase is found half in one and half in the next."""
+BETWEEN = Token(b"\xff", ends_word=True)
+"""Stands between prompts, so that no phrase is found half in one and half in the next; no text has this byte."""
 Tokens = tuple[Token, ...]
 
 

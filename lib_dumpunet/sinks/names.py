@@ -67,8 +67,8 @@ def _tag(parts: dict[str, str | None]) -> Tag | None:
         return Tag(image, 0, "", "point" if heat == "point" else "word", 0, name or "", branch)
     if block is None:
         return None
-    plain: Kind = "feature" if parts["difference"] is None else "difference"
-    kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), plain)
+    of_block: Kind = "feature" if parts["difference"] is None else "difference"
+    kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), of_block)
     return Tag(image, int(parts["step"] or 0), block, kind, int(parts["layer"] or 1) - 1)
 
 

@@ -119,7 +119,8 @@ def _entries(folder: Path) -> list[Entry] | None:
 
 def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Find the texts of the columns that a layer has read: its own, and those that it was filled up with."""
-    own = tuple(tokens.get(entry.get("text") or entry.get("prompt") or "", ()))
+    text = entry["text"] if "text" in entry else entry.get("prompt")
+    own = tuple(tokens.get(text or "", ()))
     filler = tuple(tokens.get("", ()))
     count = entry["shape"][1] if entry.get("kind") in ("k", "qk") else 0
     while own and filler and len(own) < count:

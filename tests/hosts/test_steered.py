@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib_dumpunet import steer, trace
-from lib_dumpunet.errors import PromptSyntaxError, SettingsError
+from lib_dumpunet.errors import HostError, PromptSyntaxError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.text import encode_prompts
@@ -358,6 +358,53 @@ def test_a_full_disk_costs_the_differences_alone(tiny: Any, monkeypatch: pytest.
     assert {picture.tag.kind for picture in results.pictures} == {"feature"}
 
 
+@pytest.mark.parametrize("failing", ["plain", "image"])
+def test_an_image_that_cannot_be_saved_costs_no_other(tiny: Any, failing: str) -> None:
+    results = Results()
+
+    def fail(number: int, image: Image.Image) -> None:
+        if number == 0:
+            raise HostError("the disk is full")
+        getattr(results.outlet, failing)(number, image)
+
+    job = make_job(tiny, ["a (~:OUT10:red;_:blue:~) star", "b"], replace(QUICK, count=2))
+    settings = replace(OFF, difference=DifferenceSettings(True, layers="M00"))
+    outcome = generate(tiny, job, settings, replace(results.outlet, **{failing: fail}))
+    assert [str(problem) for problem in outcome.problems] == ["the disk is full."]
+    assert sorted(results.plain) == ([1] if failing == "plain" else [0, 1])
+    assert sorted(results.images) == ([1] if failing == "image" else [0, 1])
+    assert outcome.images == len(results.images)
+
+
+def test_what_cannot_be_placed_is_told_and_never_steered_wrongly(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> int:
+        raise HostError("timestep 7 is none of its own")
+
+    monkeypatch.setattr("lib_dumpunet.hosts.diffusers.clock.position", lost)
+    results = Results()
+    steered = generate(tiny, make_job(tiny, ["a (~:M00:b:~)"], QUICK), OFF, results.outlet)
+    assert (steered.images, [str(p) for p in steered.problems]) == (0, ["timestep 7 is none of its own."])
+    plain = generate(tiny, make_job(tiny, ["a"], QUICK), Settings(), results.outlet)
+    assert plain.images == 1
+    assert "timestep 7 is none of its own." in map(str, plain.problems)
+
+
+def test_fused_projections_are_refused_before_sampling(tiny: Any) -> None:
+    results = Results()
+    attention = AttentionSettings(kinds=("qk",))
+    settings = Settings(FeatureSettings(enabled=False), attention, DifferenceSettings(True))
+    job = make_job(tiny, ["a (~:OUT10:red;_:blue:~) star"], QUICK)
+    tiny.unet.fuse_qkv_projections()
+    try:
+        with pytest.raises(UnsupportedModelError, match="unfuse_qkv_projections"):
+            generate(tiny, job, settings, results.outlet)
+    finally:
+        tiny.unet.unfuse_qkv_projections()
+    assert not results.done
+
+
 # -- words and attention
 
 
@@ -395,6 +442,15 @@ def test_columns_are_labelled_by_the_blocks_own_text(tiny: Any, tmp_path: Path) 
     assert {block: len(t) for block, t in tokens.items()} == {"OUT09": 77, "OUT10": 154, "OUT11": 77}
 
 
+def test_columns_of_a_block_that_reads_nothing_are_labelled(tiny: Any, tmp_path: Path) -> None:
+    dump = DumpSettings(True, "npy", str(tmp_path))
+    attention = AttentionSettings(kinds=("qk",), layers="OUT09,OUT10", steps="3", dump=dump)
+    run(tiny, "(~:M00: cat ; OUT10: dog:~)", replace(OFF, attention=attention))
+    tokens = {item.tag.block: item.tokens for item in load_dump(tmp_path) if item.tag}
+    assert tokens["OUT09"][:3] == ("<start>", "<end>", "<pad>")
+    assert tokens["OUT10"][1] != "<end>"
+
+
 # -- in a notebook
 
 
@@ -427,6 +483,26 @@ def test_steering_and_tracing_at_once(tiny: Any) -> None:
     assert (traces[0]["OUT11", 3] - traces[1]["OUT11", 3]).abs().max() > 0.1
 
 
+def test_another_number_of_images_in_a_notebook_is_refused(tiny: Any) -> None:
+    prompts = ["a (~:OUT10:red;_:blue:~) star", "a ring"]
+    sampling = {"guidance_scale": 4, "width": 64, "height": 64}
+
+    def make(**more: Any) -> list[bytes]:
+        generators = [torch.Generator().manual_seed(i) for i in range(2)]
+        images = tiny(**inputs, **sampling, **more, generator=generators).images
+        return [image.tobytes() for image in images]
+
+    with steer(tiny, prompts, steps=3) as inputs:
+        first = make()
+        with pytest.raises(HostError, match="4 images where 2 have prompts"):
+            tiny(**inputs, **sampling, num_images_per_prompt=2)
+        with pytest.raises(HostError, match="1 images where 2 have prompts"):
+            tiny("a star", num_inference_steps=1, **sampling)
+        assert make() == first
+
+
 def test_mistakes_in_a_notebook(tiny: Any) -> None:
     with pytest.raises(PromptSyntaxError, match="no block M01"), steer(tiny, "a (~:M01: b:~)"):
+        pytest.fail("it must not come here")
+    with pytest.raises(SettingsError, match="no prompt is given"), steer(tiny, []):
         pytest.fail("it must not come here")

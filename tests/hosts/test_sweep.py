@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.sweep import (
@@ -19,6 +19,7 @@ from lib_dumpunet.hosts.diffusers.sweep import (
     Target,
     choose_targets,
     plan_sweep,
+    require_place,
     run_sweep,
 )
 from lib_dumpunet.image.compare import pixel_distance
@@ -141,6 +142,29 @@ def test_a_fault_leaves_what_came_before(tiny: Any) -> None:
     assert hook_count(tiny.unet) == 0
 
 
+def test_an_image_that_cannot_be_saved_ends_it_after_its_batch(tiny: Any) -> None:
+    targets = choose_targets(describe(tiny.unet), "M00,OUT08", "")
+    outcome = SweepOutcome()
+    kept: list[tuple[str, int]] = []
+
+    def keep(name: str, number: int, _: Image.Image) -> None:
+        if (name, number) == ("M00", 0):
+            raise HostError("the disk is full")
+        kept.append((name, number))
+
+    planned = plan_sweep(tiny, COLOURS, replace(QUICK, batch=2), targets)
+    run_sweep(tiny, planned, outcome, keep, lambda *_: None)
+    assert kept == [("", 0), ("", 1), ("M00", 1)]
+    assert [str(problem) for problem in outcome.problems] == ["the disk is full."]
+
+
+def test_steps_past_the_end_are_warned_of_once(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+    targets = choose_targets(describe(tiny.unet), "", "")
+    planned = plan_sweep(tiny, "a (~:{block}@1-9: x :~)", QUICK, targets)
+    assert len(caplog.records) == 1
+    assert len(planned.jobs) == 16
+
+
 @pytest.mark.parametrize(
     ("blocks", "groups", "expected"),
     [
@@ -168,6 +192,9 @@ def test_without_choice_every_block_with_text(tiny: Any, xl: Any) -> None:
         ("", "IN09-IN11", "--groups: IN09-IN11: no attention layer"),
         ("", "UP", "--groups: 'UP'"),
         ("", "IN00-", "--groups: the text ends too early"),
+        ("", ",", "--groups: it names no group"),
+        ("", "OUT1", "--groups: the model has no block OUT1. Did you mean OUT01"),
+        ("", "IN0", "--groups: the model has no block IN0. Did you mean IN00"),
     ],
 )
 def test_wrong_targets(tiny: Any, blocks: str, groups: str, message: str) -> None:
@@ -176,7 +203,8 @@ def test_wrong_targets(tiny: Any, blocks: str, groups: str, message: str) -> Non
 
 
 @pytest.mark.parametrize(("negative", "guidance"), [("", 4), ("a (~:{block}: b :~)", 1)])
-def test_the_place_of_the_block_must_be_used(tiny: Any, negative: str, guidance: float) -> None:
+def test_the_place_of_the_block_must_be_used(negative: str, guidance: float) -> None:
     sampling = replace(QUICK, negative=negative, guidance=guidance)
     with pytest.raises(SettingsError, match="all images would be the same"):
-        plan_sweep(tiny, "a circle", sampling, [Target("M00", "M00")])
+        require_place("a circle", sampling)
+    require_place("a (~:{block}:x:~)", sampling)

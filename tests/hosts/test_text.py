@@ -298,15 +298,6 @@ def test_chunk_count(tiny: Any, text: str, count: int) -> None:
     assert encode_prompts(tiny, [text]).embeds.shape[1] == 77 * count
 
 
-@pytest.mark.parametrize(("chunks", "count"), [(1, 2), (2, 2), (4, 4)])
-def test_more_chunks_can_be_asked_for(tiny: Any, chunks: int, count: int) -> None:
-    encoded = encode_prompts(tiny, ["red BREAK star"], chunks=chunks)
-    assert encoded.embeds.shape[1] == 77 * count
-    assert len(encoded.tokens[0]) == 77 * count
-    empty, _ = own_embeds(tiny, [""])
-    assert all(torch.equal(part, empty) for part in encoded.embeds.split(77, dim=1)[2:])
-
-
 def test_plain_prompts_are_not_rescaled_beside_others() -> None:
     """An output whose mean is zero cannot be rescaled, so it shows where that is tried."""
     pipe = load_pipeline("", device="cpu")

@@ -295,3 +295,8 @@ def test_any_text_gives_a_template_or_an_error_with_a_place(text: str) -> None:
 def test_long_prompts_are_read_quickly() -> None:
     text = "word, " * 20_000 + "(~: M00: x :~)"
     assert parse_prompt(text, SD1).text_for("M00").endswith(" x ")
+
+
+def test_many_brackets_of_no_strength_are_quick() -> None:
+    template = parse_prompt("p" + "".join(f"(~:M00*0: {i} :~)" for i in range(60)))
+    assert template.shares("M00", 1) == (Share("p", 1.0),)

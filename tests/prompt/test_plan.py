@@ -237,8 +237,10 @@ def test_texts_are_just_what_is_used(brackets: list[list[tuple[str, str, str, st
         f"(~:{';'.join(f'{b}{s}{n}:{t}' for b, s, n, t in pairs)}:~)" for pairs in brackets
     )
     logging.disable(logging.WARNING)
-    plan = small(prompt)
-    logging.disable(logging.NOTSET)
+    try:
+        plan = small(prompt)
+    finally:
+        logging.disable(logging.NOTSET)
     texts = plan.texts("cond")
     template = plan.cond[0]
     used = {s.text for b in ("M00", "OUT00") for n in range(1, 5) for s in template.shares(b, n)}

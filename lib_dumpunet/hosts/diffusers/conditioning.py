@@ -34,7 +34,11 @@ class Encodings:
         self._known: dict[str, EncodedText] = {}
 
     def learn(self, texts: Iterable[str]) -> None:
-        """Encode what is not known yet, texts of the same number of chunks in one batch, as a pipeline does."""
+        """Encode what is not known yet.
+
+        Texts of the same number of chunks are one batch. So are all prompts of a pipeline, which cuts them to one
+        chunk; but where a text is known already, its bits are those that it got beside others.
+        """
         by_chunks: dict[int, list[str]] = {}
         for text in dict.fromkeys(texts):
             if text not in self._known:

@@ -12,7 +12,7 @@ from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
-from lib_dumpunet.hosts.diffusers.sampling import Progress, Sampler
+from lib_dumpunet.hosts.diffusers.sampling import Progress, Sampler, give_all
 from lib_dumpunet.planning import Subject
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.session import open_session
@@ -57,7 +57,7 @@ class DiffusersHost:
 def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome:
     """Run the job, showing pictures and images as they come; the pipeline is left as it was found.
 
-    A fault of sampling or of saving an image ends the job, and is told in the outcome with what came before it.
+    A fault of sampling ends the job, one of saving an image ends it after its batch; it is told in the outcome.
 
     Raises:
         SettingsError: for a mistake, before sampling.
@@ -79,17 +79,23 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
             plain = sampler.condition(job.plan.plain)
         try:
             for images in job.batches:
+                faults: list[HostError] = []
                 if plain is not None:
                     with session.plain_run():
-                        for index, sample in zip(images, sampler.sample(plain, images), strict=True):
-                            outlet.plain(index, sample.image)
+                        faults += give_all(outlet.plain, images, sampler.sample(plain, images))
                 with session.run():
-                    for index, sample in zip(images, sampler.sample(steered, images), strict=True):
-                        outlet.image(index, sample.image)
-                        outcome.images += 1
+                    samples = sampler.sample(steered, images)
+                    lost = give_all(outlet.image, images, samples)
+                    outcome.images += len(images) - len(lost)
+                    for index, sample in zip(images, samples, strict=True):
                         session.finish(index, sample.image)
+                if faults + lost:
+                    session.problems += faults + lost
+                    break
         except HostError as error:  # what came before it is worth telling
             session.problems.append(error)
+    if host.clock.trouble is not None and host.clock.trouble not in outcome.problems:
+        outcome.problems.append(host.clock.trouble)
     return outcome
 
 

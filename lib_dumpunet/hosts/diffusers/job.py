@@ -22,7 +22,7 @@ from lib_dumpunet.unet.sites import Unet, describe
 class Job:
     """All images of one request: ``prompts`` and ``seeds`` go by image, of which a batch takes ``per_batch``.
 
-    ``plan`` says what each block reads of the prompts.
+    ``plan`` says what each block reads of the prompts; ``plain_negative`` is the negative prompt without brackets.
     """
 
     prompts: tuple[str, ...]
@@ -32,6 +32,7 @@ class Job:
     width: int
     height: int
     sampling: GenerateSettings
+    plain_negative: str
 
     @property
     def batches(self) -> list[range]:
@@ -45,8 +46,7 @@ class Job:
 
     def plain_parameters(self, image: int) -> str:
         """Describe how an image was made without per-block prompts."""
-        negative = self.plan.uncond[0].erased if self.plan.uncond else ""
-        return self._describe(image, self.plan.cond[image].erased, negative)
+        return self._describe(image, self.plan.cond[image].erased, self.plain_negative)
 
     def _describe(self, image: int, prompt: str, negative: str) -> str:
         s = self.sampling
@@ -70,7 +70,7 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
     if not prompts:
         raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
     # Read even where it is not used, as a mistake in it is one.
-    read_prompt(sampling.negative, describe(pipe.unet), "Negative prompt")
+    template = read_prompt(sampling.negative, describe(pipe.unet), "Negative prompt")
     negative = sampling.negative if sampling.guidance > 1 else None
     own = int(pipe.unet.config.sample_size) * 8
     seed = secrets.randbelow(2**32) if sampling.seed < 0 else sampling.seed
@@ -84,6 +84,7 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
         width=sampling.width or own,
         height=sampling.height or own,
         sampling=sampling,
+        plain_negative=template.erased,
     )
 
 

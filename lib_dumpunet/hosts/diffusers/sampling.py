@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Sampler:
         self._own_scheduler = pipe.scheduler
 
     def __enter__(self) -> Sampler:
-        self._hooks.before(self._pipe.unet, self._clock.see_call)
+        self._hooks.before(self._pipe.unet, self._see_call)
         return self
 
     def __exit__(
@@ -56,6 +56,12 @@ class Sampler:
     ) -> None:
         self._hooks.remove()
         self._pipe.scheduler = self._own_scheduler
+
+    def _see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note a U-Net call; one that cannot be placed would be without its texts, which is worse than no image."""
+        self._clock.see_call(args, kwargs)
+        if self._clock.trouble is not None and self._job.plan.has_brackets:
+            raise self._clock.trouble
 
     def condition(self, plan: PromptPlan) -> Conditioning:
         """Encode what blocks read; all batches of a job have the same prompts.
@@ -65,9 +71,11 @@ class Sampler:
         """
         try:
             return condition(self._encodings, plan, self._job.batches[0])
+        except DumpUNetError:
+            raise
         except Exception as error:
             log.debug("encoding failed", exc_info=True)
-            raise sampling_error(error) from error
+            raise failure("the prompts could not be encoded", "Try a shorter prompt.", error) from error
 
     def sample(self, conditioning: Conditioning, images: range) -> list[Sample]:
         """Make a batch: the images of these numbers.
@@ -101,16 +109,29 @@ class Sampler:
             raise
         except Exception as error:
             log.debug("sampling failed", exc_info=True)
-            raise sampling_error(error) from error
+            raise failure("sampling failed", "Try another sampler or fewer steps.", error) from error
         self._done += s.steps
         return [Sample(*pair) for pair in zip(result.images, last[0].cpu(), strict=True)]
 
 
-def sampling_error(error: Exception) -> HostError:
+def give_all(
+    give: Callable[[int, Image.Image], None], images: range, samples: Sequence[Sample]
+) -> list[HostError]:
+    """Give out a whole batch, even where saving one of its images fails; returns the faults."""
+    faults = []
+    for number, sample in zip(images, samples, strict=True):
+        try:
+            give(number, sample.image)
+        except HostError as error:
+            faults.append(error)
+    return faults
+
+
+def failure(what: str, remedy: str, error: Exception) -> HostError:
     """Say what made the pipeline stop; running out of memory has as many words as there are devices."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, MemoryError) or "memory" in reason.lower():
         return HostError(
             f"the device ran out of memory ({reason})", remedy="Use a smaller size or batch, or fp16."
         )
-    return HostError(f"sampling failed ({reason})", remedy="Try another sampler or fewer steps.")
+    return HostError(f"{what} ({reason})", remedy=remedy)

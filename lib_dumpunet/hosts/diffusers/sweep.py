@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +16,7 @@ from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.steer import steer
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job, make_job, read_prompt
-from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler
+from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler, give_all
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.planning import attention_blocks, require_attention
 from lib_dumpunet.settings import GenerateSettings
@@ -38,8 +38,8 @@ class Target:
 
 
 @dataclass
-class Change:
-    """How far the images of one target are from the plain ones, by image: see ``distances``."""
+class Distances:
+    """How far the images of one target are from the plain ones, by image."""
 
     target: Target
     pixels: list[float] = field(default_factory=list)
@@ -60,10 +60,15 @@ class Change:
 class SweepOutcome:
     """Changes in the order of targets, of those that came out, and what went wrong without stopping the sweep."""
 
-    changes: list[Change] = field(default_factory=list)
+    changes: list[Distances] = field(default_factory=list)
     problems: list[DumpUNetError] = field(default_factory=list)
 
-    def ranked(self) -> list[Change]:
+    def report(self, error: DumpUNetError) -> None:
+        """Keep an error; each run may have the same to say."""
+        if str(error) not in map(str, self.problems):
+            self.problems.append(error)
+
+    def ranked(self) -> list[Distances]:
         """Sort by pixel distance, the largest first."""
         return sorted(self.changes, key=lambda change: change.pixel_distance, reverse=True)
 
@@ -91,6 +96,8 @@ def choose_targets(unet: Unet, blocks: str, groups: str) -> tuple[Target, ...]:
         span = _family(unet.order, item)
         require_attention(unet, span, field="--groups")
         targets.append(Target(item, span))
+    if not targets:
+        raise SettingsError("it names no group", remedy="Write some, such as IN,M,OUT.", field="--groups")
     return tuple(dict.fromkeys(targets))
 
 
@@ -100,8 +107,25 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
     So the images that others are compared to are those of the base prompt, or of what ``_`` and other pairs say.
 
     Raises:
-        SettingsError: if neither prompt says where the block's name goes.
         PromptSyntaxError: for a broken per-block bracket.
+    """
+    unet = describe(pipe.unet)
+    first = targets[0].blocks
+    job = make_job(
+        pipe,
+        [prompt.replace(PLACE, first)],
+        replace(sampling, negative=sampling.negative.replace(PLACE, first)),
+    )
+    idle = next(site.block for site in unet.sites if not site.layers)
+    jobs = {target: _for(unet, job, prompt, sampling.negative, target.blocks) for target in targets}
+    return Sweep(_for(unet, job, prompt, sampling.negative, idle), jobs)
+
+
+def require_place(prompt: str, sampling: GenerateSettings) -> None:
+    """Make sure that a prompt that is used says where the block's name goes.
+
+    Raises:
+        SettingsError: if none does.
     """
     if PLACE not in prompt + (sampling.negative if sampling.guidance > 1 else ""):
         raise SettingsError(
@@ -109,62 +133,57 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
             remedy=f"Write it where the block's name goes, as in a girl, (~:{PLACE}: bad anatomy :~).",
             field="prompt",
         )
-    first, *others = (_job(pipe, prompt, sampling, target.blocks) for target in targets)
-    jobs = (first, *(replace(job, seeds=first.seeds) for job in others))
-    return Sweep(_without(pipe, prompt, sampling, first), dict(zip(targets, jobs, strict=True)))
 
 
-def _job(pipe: Any, prompt: str, sampling: GenerateSettings, blocks: str) -> Job:
-    negative = sampling.negative.replace(PLACE, blocks)
-    return make_job(pipe, [prompt.replace(PLACE, blocks)], replace(sampling, negative=negative))
-
-
-def _without(pipe: Any, prompt: str, sampling: GenerateSettings, like: Job) -> Job:
-    """Make the job for a block without cross-attention; not by ``make_job``, which would warn of it."""
-    unet = describe(pipe.unet)
-    idle = next(site.block for site in unet.sites if not site.layers)
-    text, negative = (source.replace(PLACE, idle) for source in (prompt, sampling.negative))
+def _for(unet: Unet, like: Job, prompt: str, negative: str, blocks: str) -> Job:
+    """Make the job of one target like that of another; not by ``make_job``, which would repeat its warnings."""
+    text, negative = (source.replace(PLACE, blocks) for source in (prompt, negative))
     cond = (read_prompt(text, unet, "prompt"),) * len(like.prompts)
     uncond = (read_prompt(negative, unet, "Negative prompt"),) if like.plan.uncond else ()
     return replace(
         like,
         prompts=(text,) * len(like.prompts),
         plan=replace(like.plan, cond=cond, uncond=uncond),
-        sampling=replace(sampling, negative=negative),
+        sampling=replace(like.sampling, negative=negative),
     )
 
 
 def run_sweep(pipe: Any, sweep: Sweep, outcome: SweepOutcome, keep: Keep, progress: Progress) -> None:
     """Make the plain images once, then those of each target from the same seeds; each text is encoded once.
 
-    ``outcome`` is filled as images come, so that it has what came before an interrupt. A fault of sampling or saving
-    ends the sweep, and is told in it.
+    ``outcome`` is filled as images come, so that it has what came before an interrupt. A fault of sampling, or of
+    saving after its batch, ends the sweep, and is told in it.
     """
     clock = SchedulerClock(pipe)
     unet = describe(pipe.unet)
-    changes = {target: Change(target) for target in sweep.jobs}
+    changes = {target: Distances(target) for target in sweep.jobs}
     sampler = Sampler(pipe, sweep.plain, clock, progress, runs=1 + len(changes))
 
     def sample(job: Job, images: range) -> list[Sample]:
         conditioning = sampler.condition(job.plan)
-        with steer(unet, conditioning.steering, clock, outcome.problems.append):
+        with steer(unet, conditioning.steering, clock, outcome.report):
             return sampler.sample(conditioning, images)
 
     try:
         with sampler:
             for images in sweep.plain.batches:
                 originals = sample(sweep.plain, images)
-                for number, original in zip(images, originals, strict=True):
-                    keep("", number, original.image)
+                faults = give_all(partial(keep, ""), images, originals)
                 for target, job in sweep.jobs.items():
+                    if faults:
+                        outcome.problems += faults
+                        return
                     samples = sample(job, images)
+                    faults = give_all(partial(keep, target.name), images, samples)
                     change = changes[target]
-                    for number, before, after in zip(images, originals, samples, strict=True):
-                        keep(target.name, number, after.image)
+                    for before, after in zip(originals, samples, strict=True):
                         change.pixels.append(pixel_distance(before.image, after.image))
                         change.latents.append(_latent_distance(before, after))
                     if change not in outcome.changes:
                         outcome.changes.append(change)
+                outcome.problems += faults
+                if faults:
+                    return
     except HostError as error:  # what came before it is worth telling
         outcome.problems.append(error)
 
@@ -177,5 +196,5 @@ def _latent_distance(before: Sample, after: Sample) -> float:
 
 def _family(order: BlockOrder, item: str) -> str:
     """Write out IN, M and OUT as ranges."""
-    names = [name for name in order if re.fullmatch(rf"{re.escape(item)}\d+", name)]
+    names = [name for name in order if name.rstrip("0123456789") == item]
     return f"{names[0]}-{names[-1]}" if names else item

@@ -127,16 +127,16 @@ class _Encoder:
         return converted
 
 
-def encode_prompts(pipe: Any, texts: Sequence[str], *, chunks: int | None = None) -> Encoded:
+def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
     """Encode prompts for a Stable Diffusion 1.x, 2.x or XL pipeline.
 
-    All get as many chunks as the longest of them, or ``chunks`` if that is more; what a prompt lacks is filled with
-    chunks of an empty prompt, as the webui does. The pooled output is that of the first chunk, without emphasis.
+    All get as many chunks as the longest of them; what a prompt lacks is filled with chunks of an empty prompt, as the
+    webui does. The pooled output is that of the first chunk, without emphasis.
     """
     assert texts
     encoders = _encoders(pipe)
     layouts = [[encoder.chunks(text) for text in texts] for encoder in encoders]
-    count = max([chunks or 1, *(len(layout) for of_encoder in layouts for layout in of_encoder)])
+    count = max(len(layout) for of_encoder in layouts for layout in of_encoder)
     filled = [[_fill(layout, count) for layout in of_encoder] for of_encoder in layouts]
     with torch.no_grad():
         outputs = [_encode_all(encoder, by_text) for encoder, by_text in zip(encoders, filled, strict=True)]
@@ -149,11 +149,10 @@ def encode_prompts(pipe: Any, texts: Sequence[str], *, chunks: int | None = None
     )
 
 
-def tokenize(pipe: Any, text: str, chunks: int = 1) -> tuple[Token, ...]:
-    """Tell what the columns of a prompt are, without encoding it; it is filled up to ``chunks``."""
+def tokenize(pipe: Any, text: str) -> tuple[Token, ...]:
+    """Tell what the columns of a prompt are, without encoding it."""
     first = _encoders(pipe)[0]
-    layout = first.chunks(text)
-    return _tokens(first, _fill(layout, max(chunks, len(layout))))
+    return _tokens(first, first.chunks(text))
 
 
 def chunk_count(pipe: Any, text: str) -> int:
