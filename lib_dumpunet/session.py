@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.captures import Branch, Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.attention import capture_attention
 from lib_dumpunet.hooks.capture import capture_blocks
@@ -43,6 +43,7 @@ class Session:
         self._unet, self._plan, self._clock, self._texts = unet, plan, clock, subject.texts
         self._queue = Fanout(plan.sinks)
         self._heat = Heat()
+        self._read: dict[Branch, set[Tokens]] = {}
         self._heatmaps = [sink for sink in plan.sinks if isinstance(sink, HeatmapSink)]
 
     @property
@@ -93,9 +94,22 @@ class Session:
         """Finish what is queued."""
         try:
             self._queue.close()
+            self._report_unread()
         finally:
             for problem in self._queue.problems:
                 self._report(problem)
+
+    def _report_unread(self) -> None:
+        """Tell of words that are in a prompt, but in no text that the watched blocks have read."""
+        for branch, read in self._read.items():
+            missed = self._plan.words[branch].missing(read)
+            if missed:
+                self._report(
+                    HostError(
+                        f"no block that is looked at reads {', '.join(map(repr, missed))} for the most part",
+                        remedy="Choose other blocks or steps; the command prompt shows what each block reads.",
+                    )
+                )
 
     def _report(self, error: DumpUNetError) -> None:
         """Keep an error; hooks come on again for each batch, and may have the same to say."""
@@ -106,7 +120,9 @@ class Session:
         for branch, choice in self._plan.words.items():
             columns: dict[str, list[tuple[HeatSum, tuple[int, ...]]]] = {}
             for part in self._heat.sums(Row(image, branch), "word"):
-                for word in choice.find(self._tokens(part)):
+                tokens = self._tokens(part)
+                self._read.setdefault(branch, set()).add(tokens)
+                for word in choice.find(tokens):
                     columns.setdefault(word.text, []).append((part, word.columns))
             for text, parts in columns.items():
                 yield Capture(Tag(image, 0, "", "word", 0, text, branch), mean_of(parts))

@@ -124,13 +124,18 @@ def produce(
     if settings.difference.enabled:
         require_brackets(job.plan)
     folder = open_results(out)
-    with terminal.progress("Sampling") as progress:
-        collector = Collector(folder, job, describe(pipe.unet).order)
-        outlet = Outlet(collector.image, collector.picture, progress, collector.plain)
-        outcome = generate(pipe, job, into(folder, settings), outlet)
-    outcome.problems += collector.save_sheets()
-    _tell(folder, outcome.problems, {"seeds": list(job.seeds)}, terminal)
-    return 1 if outcome.problems else 0
+    collector = Collector(folder, job, describe(pipe.unet).order)
+    problems: list[DumpUNetError] = []
+    try:
+        with terminal.progress("Sampling") as progress:
+            outlet = Outlet(collector.image, collector.picture, progress, collector.plain)
+            problems += generate(pipe, job, into(folder, settings), outlet).problems
+    except KeyboardInterrupt:  # what came before it is worth seeing
+        _tell(folder, collector.save_sheets(), {"seeds": list(job.seeds)}, terminal)
+        raise
+    problems += collector.save_sheets()
+    _tell(folder, problems, {"seeds": list(job.seeds)}, terminal)
+    return 1 if problems else 0
 
 
 def into(folder: ResultFolder, settings: Settings) -> Settings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.app.flags import read_settings
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
             run_sweep(pipe, sweep, outcome, images.keep, progress)
     finally:  # after an interrupt too: what came before it is worth seeing
         _save(folder, images, outcome)
-    _tell(folder, sweep.plain, outcome, terminal)
+        _tell(folder, sweep.plain, outcome, terminal)
     return 1 if outcome.problems else 0
 
 
@@ -110,13 +112,18 @@ def _save(folder: ResultFolder, images: _Images, outcome: SweepOutcome) -> None:
         for row in rows
         for name, image in zip(names, row, strict=True)
     ]
+    if cells:
+        sheet = draw_gallery(cells, len(names) if several else None)
+        _attempt(outcome, partial(folder.save_sheet, "sweep", sheet, {}))
+    if outcome.changes:
+        _attempt(outcome, partial(folder.save_text, "sweep.csv", _csv(outcome)))
+
+
+def _attempt(outcome: SweepOutcome, save: Callable[[], None]) -> None:
     try:
-        if cells:
-            folder.save_sheet("sweep", draw_gallery(cells, len(names) if several else None), {})
-        if outcome.changes:
-            folder.save_text("sweep.csv", _csv(outcome))
+        save()
     except HostError as error:
-        outcome.problems.append(error)
+        outcome.report(error)
 
 
 def _csv(outcome: SweepOutcome) -> str:

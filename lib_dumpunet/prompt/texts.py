@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib_dumpunet.captures import Branch
@@ -61,6 +61,11 @@ class WordChoice:
             return content_words(tokens)
         found = (self._find(tokens, phrase) for phrase in self.phrases)
         return tuple(word for word in found if word is not None)
+
+    def missing(self, texts: Iterable[Tokens]) -> tuple[str, ...]:
+        """List the phrases that are in none of the texts."""
+        known = list(texts)
+        return tuple(p for p in self.phrases if all(self._find(tokens, p) is None for tokens in known))
 
     def check(self, texts: Sequence[Tokens]) -> None:
         """Make sure that there is something to show, and that each phrase is in one of the prompts at least.

@@ -109,7 +109,30 @@ def test_an_interrupted_sweep_shows_what_came_before(
         return sample(self, conditioning, images)
 
     monkeypatch.setattr(Sampler, "sample", interrupted)
-    assert run("sweep", SWEPT, *QUICK, "-o", tmp_path, "--blocks", "M00,OUT10").code == 130
+    result = run("sweep", SWEPT, *QUICK, "-o", tmp_path, "--blocks", "M00,OUT10")
+    assert result.code == 130
+    assert result.out.splitlines()[1].split()[:2] == ["1", "M00"]
     assert sorted(path.name for path in tmp_path.glob("0*.png")) == ["000-M00.png", "000-plain.png"]
     assert (tmp_path / "sweep.png").exists()
     assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 2
+
+
+def test_an_interrupted_generation_shows_what_came_before(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Sampler.sample
+    calls: list[range] = []
+
+    def interrupted(self: Sampler, conditioning: Any, images: range) -> Any:
+        calls.append(images)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return sample(self, conditioning, images)
+
+    monkeypatch.setattr(Sampler, "sample", interrupted)
+    options = ("--difference", "--layers", "OUT11", "--average", "sum", "--count", 2)
+    result = run("generate", STEERED, *QUICK, "-o", tmp_path, *options)
+    assert result.code == 130
+    assert "images     000-plain.png, 000.png, 001-plain.png" in result.out
+    assert (tmp_path / "differences.png").exists()
+    assert (tmp_path / "overview.png").exists()

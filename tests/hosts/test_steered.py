@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DPMSolverSDEScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from lib_dumpunet import steer, trace
 from lib_dumpunet.errors import HostError, PromptSyntaxError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
+from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.text import encode_prompts
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import (
@@ -338,6 +340,17 @@ def test_a_difference_beside_features_and_words(tiny: Any, tmp_path: Path) -> No
     assert words == {"red", "blue", "star"}
 
 
+def test_the_models_own_sampler_makes_the_same_noise_twice(tiny: Any) -> None:
+    own = tiny.scheduler
+    tiny.scheduler = DPMSolverSDEScheduler.from_config(own.config)
+    try:
+        prompts = ["a (~: OUT10*0: blue :~) circle", "a ring"]
+        found = run(tiny, prompts, replace(OFF, difference=DifferenceSettings(True, layers="M00")))
+    finally:
+        tiny.scheduler = own
+    assert [i.tobytes() for i in found.plain.values()] == bits(found)
+
+
 def test_no_bracket_no_difference(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no prompt has text per block"):
         run(tiny, "a star", difference_settings(tmp_path))
@@ -431,6 +444,20 @@ def test_a_word_that_no_block_reads(tiny: Any) -> None:
         run(tiny, "a (~:OUT10:red;_:blue:~) star", replace(OFF, attention=attention))
 
 
+def test_a_word_that_only_unwatched_blocks_read_is_told(tiny: Any) -> None:
+    for prompt, layers in (
+        ("a (~:OUT10:red;_:blue:~) star", "OUT09"),
+        ("a(~: OUT10*0.2: red :~) star", "OUT10"),
+    ):
+        attention = AttentionSettings(kinds=("words",), words="red, star", layers=layers)
+        results = Results()
+        job = make_job(tiny, [prompt], QUICK)
+        outcome = generate(tiny, job, replace(OFF, attention=attention), results.outlet)
+        assert {p.tag.name for p in results.pictures} == {"star"}
+        (problem,) = outcome.problems
+        assert "no block that is looked at reads 'red'" in str(problem)
+
+
 def test_columns_are_labelled_by_the_blocks_own_text(tiny: Any, tmp_path: Path) -> None:
     dump = DumpSettings(True, "npy", str(tmp_path))
     attention = AttentionSettings(kinds=("qk",), layers="OUT09,OUT10,OUT11", steps="3", dump=dump)
@@ -504,5 +531,41 @@ def test_another_number_of_images_in_a_notebook_is_refused(tiny: Any) -> None:
 def test_mistakes_in_a_notebook(tiny: Any) -> None:
     with pytest.raises(PromptSyntaxError, match="no block M01"), steer(tiny, "a (~:M01: b:~)"):
         pytest.fail("it must not come here")
-    with pytest.raises(SettingsError, match="no prompt is given"), steer(tiny, []):
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": []}, "prompt: .* is not texts"),
+        ({"prompt": None}, "prompt: None is not texts"),
+        ({"prompt": ["a", None]}, "prompt: .* is not texts"),
+        ({"negative_prompt": ["x", "y"]}, "negative_prompt: it is one for all images"),
+        ({"negative_prompt": 3}, "negative_prompt: 3 is not a text"),
+        ({"images_per_prompt": 0}, "images_per_prompt: 0 is not a number from 1"),
+        ({"steps": 0}, "steps: 0 is not a number from 1"),
+        ({"steps": 4.0}, "steps: 4.0 is not a number from 1"),
+    ],
+)
+def test_wrong_arguments_in_a_notebook(tiny: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message), steer(tiny, **{"prompt": "a", **arguments}):
         pytest.fail("it must not come here")
+
+
+def test_pipelines_that_cannot_be_steered() -> None:
+    class StableDiffusionPAGPipeline:
+        pass
+
+    with pytest.raises(HostError, match="adds rows of its own"), steer(StableDiffusionPAGPipeline(), "a"):
+        pytest.fail("it must not come here")
+    pipe = load_pipeline("", device="cpu")
+    pipe.text_encoder = None
+    with pytest.raises(HostError, match="no text encoder"), steer(pipe, "a"):
+        pytest.fail("it must not come here")
+
+
+def test_other_prompts_inside_steer_are_refused(tiny: Any) -> None:
+    sampling = {"num_inference_steps": 1, "guidance_scale": 4, "width": 64, "height": 64}
+    with steer(tiny, "a (~:OUT10:red;_:blue:~) star", None) as inputs:
+        tiny(**{**inputs, **sampling})
+        with pytest.raises(HostError, match="called with other prompts inside steer"):
+            tiny("a star", **sampling)

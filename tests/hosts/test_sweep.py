@@ -172,6 +172,7 @@ def test_steps_past_the_end_are_warned_of_once(tiny: Any, caplog: pytest.LogCapt
         ("IN00-IN04(+2)", "", [("IN02", "IN02"), ("IN04", "IN04")]),
         ("", "in, m,OUT", [("IN", "IN00-IN11"), ("M", "M00-M00"), ("OUT", "OUT00-OUT11")]),
         ("", "out06-OUT08, OUT06-OUT08,", [("OUT06-OUT08", "OUT06-OUT08")]),
+        ("", "IN, IN00 - IN11", [("IN", "IN00-IN11")]),
         ("M00", "IN01-IN05(+2)", [("M00", "M00"), ("IN01-IN05(+2)", "IN01-IN05(+2)")]),
     ],
 )
@@ -208,3 +209,16 @@ def test_the_place_of_the_block_must_be_used(negative: str, guidance: float) -> 
     with pytest.raises(SettingsError, match="all images would be the same"):
         require_place("a circle", sampling)
     require_place("a (~:{block}:x:~)", sampling)
+
+
+@pytest.mark.parametrize("prompt", ["a (~:{block}-OUT11: x :~)", "a (~:IN00 - {block}: x :~)"])
+def test_a_block_is_no_end_of_a_range(prompt: str) -> None:
+    for text, negative in ((prompt, ""), ("a (~:{block}: x :~)", prompt)):
+        with pytest.raises(SettingsError, match="cannot be an end of a range"):
+            require_place(text, replace(QUICK, negative=negative))
+
+
+@pytest.mark.parametrize("prompt", ["a {block} circle", "a (~:M00: {block} :~)", "(~:{block}: x :~) {block}"])
+def test_a_block_that_would_be_read_as_text(tiny: Any, prompt: str) -> None:
+    with pytest.raises(SettingsError, match="stands where it would be read as text"):
+        plan_sweep(tiny, prompt, QUICK, [Target("M00", "M00")])

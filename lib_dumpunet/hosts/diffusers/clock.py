@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib_dumpunet.errors import HostError
+from lib_dumpunet.errors import HostError, UnsupportedModelError
 from lib_dumpunet.ports import Moment, Row
 
 
@@ -71,6 +71,19 @@ class SchedulerClock:
         self._next = images.stop
         cond = tuple(Row(image, "cond") for image in images)
         return tuple(Row(image, "uncond") for image in images) + cond if guided else cond
+
+
+def require_plain(pipe: Any) -> None:
+    """Make sure that a pipeline has a U-Net, whose rows are those of the prompts and negative prompts.
+
+    Raises:
+        HostError, UnsupportedModelError: if it is not so.
+    """
+    name = type(pipe).__name__
+    if any(kind in name for kind in ("PAG", "InstructPix2Pix")):
+        raise HostError(f"{name} adds rows of its own to the U-Net's batch", remedy="Use a plain pipeline.")
+    if getattr(pipe, "unet", None) is None:
+        raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
 
 
 def position(scheduler: Any, timestep: Any) -> int:

@@ -31,9 +31,8 @@ def scheduler_for(sampler: str, current: Any, seeds: Sequence[int]) -> Any:
 
     ``seeds``, one for each image of a batch, go to samplers whose noise does not come from the pipeline's generators.
     """
-    if not sampler:
-        return type(current).from_config(current.config)
-    name, options = SCHEDULERS[sampler]
-    if sampler == "DPM++ SDE":
+    name, options = SCHEDULERS[sampler] if sampler else (type(current).__name__, {})
+    if name == "DPMSolverSDEScheduler":
         options = {**options, "noise_sampler_seed": list(seeds)}
-    return getattr(diffusers, name).from_config(current.config, **options)
+    kind = getattr(diffusers, name) if sampler else type(current)
+    return kind.from_config(current.config, **options)

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.steer import steer as steer_unet
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, require_plain
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
 from lib_dumpunet.unet.sites import describe
@@ -22,7 +25,7 @@ log = logging.getLogger("dumpunet")
 def steer(
     pipe: Any,
     prompt: str | Sequence[str],
-    negative_prompt: str = "",
+    negative_prompt: str | None = "",
     *,
     steps: int = 50,
     images_per_prompt: int = 1,
@@ -31,24 +34,26 @@ def steer(
 
     ``with steer(pipe, "a (~: M00: blue :~) circle", steps=20) as inputs: pipe(**inputs)``. The inputs are the prompts
     as embeddings, and the number of steps, which per-block prompts may refer to; all else, such as ``guidance_scale``,
-    is up to the call. A call that makes another number of images is stopped by a HostError.
+    is up to the call. A call without the inputs is stopped by a HostError.
 
     Args:
         prompt: one for each image of the batch, read as on the command line: emphasis, BREAK, any length.
         images_per_prompt: images of each prompt in the batch.
     Raises:
-        SettingsError: if there is no prompt.
+        SettingsError: if there is no prompt, or more than one negative prompt.
         PromptSyntaxError: for a broken per-block bracket.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    images = [text for text in prompts for _ in range(images_per_prompt)]
-    if not images:
-        raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
+    require_plain(pipe)
+    images = [text for text in _texts(prompt, "prompt") for _ in range(images_per_prompt)]
+    (negative,) = _texts("" if negative_prompt is None else negative_prompt, "negative_prompt")
+    if not images or not isinstance(steps, int) or steps < 1:
+        field, value = ("steps", steps) if images else ("images_per_prompt", images_per_prompt)
+        raise SettingsError(f"{value!r} is not a number from 1", remedy="Use 1 or more.", field=field)
     unet = describe(pipe.unet)
-    plan = read_prompts(unet, images, negative_prompt, steps)
+    plan = read_prompts(unet, images, negative, steps)
     conditioning = condition(Encodings(pipe), plan, range(len(images)))
-    clock = _Clock(pipe, len(images))
+    clock = _Clock(pipe, conditioning.arguments["prompt_embeds"])
     with HookSet() as hooks:
         hooks.before(unet.module, clock.see_call)
         with steer_unet(unet, conditioning.steering, clock, _warn):
@@ -57,27 +62,51 @@ def steer(
         log.warning("%s", clock.trouble)
 
 
-class _Clock(SchedulerClock):
-    """Counts images from 0 again in each call of the pipeline, as all calls have the same prompts."""
+def _texts(given: object, field: str) -> list[str]:
+    """List the prompts; of negative prompts there can be but one."""
+    texts = [given] if isinstance(given, str) else given
+    several = field == "prompt"
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+        what = "texts" if several else "a text"
+        raise SettingsError(
+            f"{given!r} is not {what}", remedy="Write what the image should show.", field=field
+        )
+    if len(texts) > 1 and not several:
+        raise SettingsError("it is one for all images", remedy="Give a single text.", field=field)
+    return list(texts)
 
-    def __init__(self, pipe: Any, images: int) -> None:
+
+class _Clock(SchedulerClock):
+    """Counts images from 0 again in each call of the pipeline, as all calls have the same prompts, ``embeds``."""
+
+    def __init__(self, pipe: Any, embeds: Tensor) -> None:
         super().__init__(pipe)
-        self._count = images
+        self._embeds = embeds
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a U-Net call.
 
         Raises:
-            HostError: if it is for another number of images than have prompts.
+            HostError: if it is for another number of images than have prompts, or for other prompts.
         """
         self.begin(0)
         super().see_call(args, kwargs)
-        images = len({row.image for row in self.now().rows})
-        if images not in (0, self._count):
+        step, rows = self.now()
+        images = len({row.image for row in rows})
+        if images not in (0, len(self._embeds)):
             raise HostError(
-                f"the pipeline makes {images} images where {self._count} have prompts",
+                f"the pipeline makes {images} images where {len(self._embeds)} have prompts",
                 remedy="Pass it the inputs as they are; for more images of a prompt give steer images_per_prompt.",
             )
+        context = kwargs.get("encoder_hidden_states")
+        # Only once a run: comparing makes a GPU wait.
+        if step == 1 and isinstance(context, Tensor):
+            cond = context[[row.branch == "cond" for row in rows]]
+            if cond.shape != self._embeds.shape or not torch.equal(cond, self._embeds.to(cond)):
+                raise HostError(
+                    "the pipeline was called with other prompts inside steer",
+                    remedy="Call it as pipe(**inputs, ...), and leave the with for all else.",
+                )
 
 
 def _warn(error: DumpUNetError) -> None:

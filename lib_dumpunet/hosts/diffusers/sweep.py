@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,18 +13,21 @@ from PIL import Image
 from torch import Tensor
 
 from lib_dumpunet.blocks import BlockOrder
-from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError, Spot
 from lib_dumpunet.hooks.steer import steer
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job, make_job, read_prompt
 from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler, give_all
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.planning import attention_blocks, require_attention
+from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.settings import GenerateSettings
 from lib_dumpunet.unet.sites import Unet, describe
 
 PLACE = "{block}"
 """Stands for the block in the prompts of a sweep."""
+
+RANGE = re.compile(r"\{block\}\s*-|-\s*\{block\}")
 
 Keep = Callable[[str, int, Image.Image], None]
 """Takes an image: the name of the blocks that were steered, "" for the plain one, and the image's number."""
@@ -92,13 +96,13 @@ def choose_targets(unet: Unet, blocks: str, groups: str) -> tuple[Target, ...]:
     targets: list[Target] = []
     if blocks.strip() or not groups.strip():
         targets += [Target(name, name) for name in attention_blocks(unet, blocks, field="--blocks")]
-    for item in filter(None, (part.strip().upper() for part in groups.split(","))):
+    for item in filter(None, ("".join(part.split()).upper() for part in groups.split(","))):
         span = _family(unet.order, item)
         require_attention(unet, span, field="--groups")
         targets.append(Target(item, span))
     if not targets:
         raise SettingsError("it names no group", remedy="Write some, such as IN,M,OUT.", field="--groups")
-    return tuple(dict.fromkeys(targets))
+    return tuple({target.blocks: target for target in reversed(targets)}.values())[::-1]
 
 
 def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequence[Target]) -> Sweep:
@@ -108,6 +112,7 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
 
     Raises:
         PromptSyntaxError: for a broken per-block bracket.
+        SettingsError: if the block's name would be text for the model to read.
     """
     unet = describe(pipe.unet)
     first = targets[0].blocks
@@ -118,7 +123,24 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
     )
     idle = next(site.block for site in unet.sites if not site.layers)
     jobs = {target: _for(unet, job, prompt, sampling.negative, target.blocks) for target in targets}
-    return Sweep(_for(unet, job, prompt, sampling.negative, idle), jobs)
+    plain = _for(unet, job, prompt, sampling.negative, idle)
+    for template, other in zip(
+        plain.plan.cond + plain.plan.uncond, job.plan.cond + job.plan.uncond, strict=True
+    ):
+        if _words_of(template) != _words_of(other):
+            raise SettingsError(
+                f"{PLACE} stands where it would be read as text",
+                remedy=f"Write it in front of a colon, as in (~:{PLACE}: bad anatomy :~).",
+                field=template.field,
+            )
+    return Sweep(plain, jobs)
+
+
+def _words_of(template: Template) -> tuple[object, ...]:
+    """Give all of a prompt but the blocks that it names."""
+    return tuple(
+        part if isinstance(part, str) else tuple(item.text for item in part.items) for part in template.parts
+    )
 
 
 def require_place(prompt: str, sampling: GenerateSettings) -> None:
@@ -128,11 +150,23 @@ def require_place(prompt: str, sampling: GenerateSettings) -> None:
         SettingsError: if none does.
     """
     if PLACE not in prompt + (sampling.negative if sampling.guidance > 1 else ""):
+        unused = PLACE in sampling.negative
         raise SettingsError(
-            f"there is no {PLACE}, so all images would be the same",
-            remedy=f"Write it where the block's name goes, as in a girl, (~:{PLACE}: bad anatomy :~).",
+            f"there is no {PLACE}{' but in the negative prompt, which is not used' * unused}, so all images would be "
+            "the same",
+            remedy=f"Write it where the block's name goes, as in a girl, (~:{PLACE}: bad anatomy :~)."
+            + " The negative prompt is used where CFG Scale is above 1." * unused,
             field="prompt",
         )
+    for name, text in (("prompt", prompt), ("Negative prompt", sampling.negative)):
+        found = RANGE.search(text)
+        if found:
+            raise SettingsError(
+                f"{PLACE} cannot be an end of a range",
+                remedy="Give it alone, and name ranges by --groups.",
+                field=name,
+                spot=Spot(text, found.start()),
+            )
 
 
 def _for(unet: Unet, like: Job, prompt: str, negative: str, blocks: str) -> Job:

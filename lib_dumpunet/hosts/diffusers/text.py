@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.prompt.words import Token
 
@@ -254,7 +255,10 @@ def _encoders(pipe: Any) -> list[_Encoder]:
     pairs = [(pipe.tokenizer, pipe.text_encoder)]
     if _is_xl(pipe):
         pairs.append((pipe.tokenizer_2, pipe.text_encoder_2))
-    return [_Encoder(pipe, tokenizer, model) for tokenizer, model in pairs if model is not None]
+    encoders = [_Encoder(pipe, tokenizer, model) for tokenizer, model in pairs if model is not None]
+    if not encoders:
+        raise HostError("the pipeline has no text encoder", remedy="Load it with its text encoder.")
+    return encoders
 
 
 def _tokens(encoder: _Encoder, layout: Sequence[Chunk]) -> tuple[Token, ...]:

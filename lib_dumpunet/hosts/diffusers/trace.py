@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from lib_dumpunet.captures import Kind
-from lib_dumpunet.errors import HostError, SettingsError, UnsupportedModelError
+from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.hooks.attention import AttentionWant
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.planning import CAPTURED, Plan, attention_blocks, components_of
@@ -49,12 +49,9 @@ def trace(
     Raises:
         SettingsError: for a mistake in ``layers``, ``steps`` or ``attention``.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.
+        HostError: if the pipeline adds rows of its own to the U-Net's batch.
     """
-    name = type(pipe).__name__
-    if any(kind in name for kind in ("PAG", "InstructPix2Pix")):
-        raise HostError(f"{name} adds rows of its own to the U-Net's batch", remedy="Use a plain pipeline.")
-    if getattr(pipe, "unet", None) is None:
-        raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
+    require_plain(pipe)
     unet = describe(pipe.unet)
     clock = SchedulerClock(pipe)
     chosen = parse_steps(steps, field="steps")
