@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,3 +59,18 @@ def sdxl_pipeline() -> StableDiffusionXLPipeline:
         scheduler=DDIMScheduler(beta_schedule="scaled_linear"),
         add_watermarker=False,
     )
+
+
+@contextmanager
+def encoded_by(pipe: Any) -> Iterator[list[tuple[int, ...]]]:
+    """Note the tokens of every text that the text encoder is given."""
+    encoded: list[tuple[int, ...]] = []
+
+    def see(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        encoded.extend(map(tuple, (args[0] if args else kwargs["input_ids"]).tolist()))
+
+    handle = pipe.text_encoder.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        yield encoded
+    finally:
+        handle.remove()

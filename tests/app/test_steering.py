@@ -22,6 +22,20 @@ def parameters(path: Path) -> str:
         return str(image.info["parameters"])
 
 
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """Let the user interrupt when a batch, counted from 1 over all runs, is about to be made."""
+    sample = Sampler.sample
+    calls: list[range] = []
+
+    def interrupted(self: Sampler, conditioning: Any, images: range) -> Any:
+        calls.append(images)
+        if len(calls) == batch:
+            raise KeyboardInterrupt
+        return sample(self, conditioning, images)
+
+    monkeypatch.setattr(Sampler, "sample", interrupted)
+
+
 def test_differences_leave_both_images_maps_and_dumps(run: Any, tmp_path: Path) -> None:
     result = run(
         "generate", STEERED, *QUICK, "-o", tmp_path, "--difference", "--layers", "M00,OUT11", "--save-steps", 2,
@@ -99,16 +113,7 @@ def test_sweep_for_scripts(run: Any, tmp_path: Path) -> None:
 def test_an_interrupted_sweep_shows_what_came_before(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample = Sampler.sample
-    calls: list[range] = []
-
-    def interrupted(self: Sampler, conditioning: Any, images: range) -> Any:
-        calls.append(images)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return sample(self, conditioning, images)
-
-    monkeypatch.setattr(Sampler, "sample", interrupted)
+    interrupt_at(monkeypatch, 3)
     result = run("sweep", SWEPT, *QUICK, "-o", tmp_path, "--blocks", "M00,OUT10")
     assert result.code == 130
     assert result.out.splitlines()[1].split()[:2] == ["1", "M00"]
@@ -120,16 +125,7 @@ def test_an_interrupted_sweep_shows_what_came_before(
 def test_an_interrupted_generation_shows_what_came_before(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample = Sampler.sample
-    calls: list[range] = []
-
-    def interrupted(self: Sampler, conditioning: Any, images: range) -> Any:
-        calls.append(images)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return sample(self, conditioning, images)
-
-    monkeypatch.setattr(Sampler, "sample", interrupted)
+    interrupt_at(monkeypatch, 4)
     options = ("--difference", "--layers", "OUT11", "--average", "sum", "--count", 2)
     result = run("generate", STEERED, *QUICK, "-o", tmp_path, *options)
     assert result.code == 130

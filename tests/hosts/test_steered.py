@@ -33,6 +33,7 @@ from lib_dumpunet.settings import (
 )
 from lib_dumpunet.sinks.reader import load_dump
 from lib_dumpunet.unet.sites import describe
+from tests.pipelines import encoded_by
 from tests.unets import hook_count
 
 OFF = Settings(FeatureSettings(enabled=False))
@@ -229,19 +230,10 @@ def test_only_the_named_blocks_read_something_else(
 
 
 def test_texts_are_encoded_once_each(tiny: Any) -> None:
-    encoded: list[tuple[int, ...]] = []
-    handle = tiny.text_encoder.register_forward_pre_hook(
-        lambda _m, args, kwargs: encoded.extend(
-            map(tuple, (args[0] if args else kwargs["input_ids"]).tolist())
-        ),
-        with_kwargs=True,
-    )
     prompt = "a (~:IN00-IN11:red;M00*0.5@1-2:blue;_:green:~) star"
     settings = replace(OFF, difference=DifferenceSettings(True, layers="M00"))
-    try:
+    with encoded_by(tiny) as encoded:
         run(tiny, [prompt, prompt, "a ring"], settings, negative="big (~:M00:star;_:ring:~)", count=2)
-    finally:
-        handle.remove()
     texts = {"a red star", "a green star", "a blue star", "a  star", "a ring", "big star", "big ring", "big "}
     assert max(Counter(encoded).values()) == 1
     assert len(encoded) == len({encode_prompts(tiny, [t]).tokens for t in (*texts, "")})

@@ -25,6 +25,7 @@ from lib_dumpunet.hosts.diffusers.sweep import (
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.unet.sites import describe
+from tests.pipelines import encoded_by
 from tests.unets import hook_count
 
 QUICK = GenerateSettings(steps=2, width=64, height=64, seed=5, guidance=4)
@@ -109,17 +110,8 @@ def test_several_seeds_are_averaged_and_the_plain_images_are_made_once(tiny: Any
 
 
 def test_encoding_is_shared(tiny: Any) -> None:
-    encoded: list[tuple[int, ...]] = []
-    handle = tiny.text_encoder.register_forward_pre_hook(
-        lambda _m, args, kwargs: encoded.extend(
-            map(tuple, (args[0] if args else kwargs["input_ids"]).tolist())
-        ),
-        with_kwargs=True,
-    )
-    try:
+    with encoded_by(tiny) as encoded:
         sweep(tiny, "a (~:{block}: blue :~) circle", "", negative="ugly")
-    finally:
-        handle.remove()
     # With blue, without, the negative prompt, and nothing, to fill up with: for 17 images.
     assert sorted(Counter(encoded).values()) == [1, 1, 1, 1]
 
