@@ -208,7 +208,7 @@ def attention_blocks(unet: Unet, text: str, *, field: str = "Attention layers") 
     chosen, kept = require_attention(unet, text, field=field)
     if kept != chosen:
         skipped = spans(tuple(block for block in chosen if block not in kept))
-        log.warning("%s: %s have no attention layer and are skipped", field, skipped)
+        log.warning("%s: no attention layer in %s, left out", field, skipped)
     return kept
 
 

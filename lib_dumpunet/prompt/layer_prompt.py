@@ -287,6 +287,7 @@ HINTS = (
         "the strength stands before the steps",
         "Write M00*0.5@1-10, for instance.",
     ),
+    _Hint("", r"\{block\}", "", "Name a block; {block} is for the command sweep, which tries each."),
     _Hint(r"@\s*$", "", "", "Expected steps such as 5 or 1-10."),
     _Hint("@[0-9]+$", r"\.[0-9]", "steps are whole numbers", "Write 1-10, for instance."),
     _Hint(_STEPS_SO_FAR + r"-\s*$", "", "", "Expected the last step of the range, such as 1-10."),

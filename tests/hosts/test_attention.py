@@ -146,7 +146,7 @@ def test_blocks_without_attention_are_skipped_with_one_message(
     results = run(tiny, QUICK, watching(kinds=("qk",), layers="IN00-IN03", steps="1"))
     assert {picture.tag.block for picture in results.pictures} == {"IN01", "IN02"}
     (record,) = caplog.records
-    assert "IN00, IN03 have no attention layer and are skipped" in record.getMessage()
+    assert "no attention layer in IN00, IN03, left out" in record.getMessage()
 
 
 def test_words_of_a_negative_prompt_that_is_not_used_are_told(tiny: Any) -> None:

@@ -149,6 +149,12 @@ def _levels(image: Image.Image) -> Tensor:
     return torch.tensor(list(image.convert("RGB").tobytes()), dtype=torch.float32)
 
 
+def test_a_negative_prompt_that_is_not_used_is_told(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for negative, guidance in (("x(~:M00: y:~)", 1), ("x(~:M00: y:~)", 4), ("x", 1)):
+        make_job(tiny, ["a"], replace(QUICK, negative=negative, guidance=guidance))
+    assert [r.getMessage() for r in caplog.records] == ["Negative prompt: it is not used, as CFG Scale is 1"]
+
+
 # -- what is read
 
 

@@ -182,15 +182,11 @@ def test_labels_of_bytes_that_are_no_text() -> None:
     assert labels([Token(b"\xe7"), Token(b"a\xff", True), Token()]) == ("\ufffd", "a\ufffd", "")
 
 
-@given(st.text(), st.integers(1, 9), st.integers(1, 9))
+@given(st.text().filter(lambda text: "…" not in text), st.integers(1, 9), st.integers(1, 9))
 def test_labels_spell_the_prompt(text: str, size: int, chunk: int) -> None:
     tokens = spread(cut(text, size), chunk)
     names = labels(tokens)
-    spelt = "".join(
-        name
-        for name, token in zip(names, tokens, strict=True)
-        if not token.mark and (name != "…" or token.piece.startswith("…".encode()[:size]))
-    )
+    spelt = "".join(name for name, token in zip(names, tokens, strict=True) if not token.mark and name != "…")
     assert len(names) == len(tokens)
     assert spelt == "".join(RUN.findall(unicodedata.normalize("NFC", text).lower()))
 

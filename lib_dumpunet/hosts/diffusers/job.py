@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.settings import AttentionSettings, GenerateSettings
 from lib_dumpunet.unet.sites import Unet, describe
+
+log = logging.getLogger("dumpunet")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
     # Read even where it is not used, as a mistake in it is one.
     template = read_prompt(sampling.negative, describe(pipe.unet), "Negative prompt")
     negative = sampling.negative if sampling.guidance > 1 else None
+    if negative is None and template.has_brackets:
+        log.warning("Negative prompt: it is not used, as CFG Scale is 1")
     own = int(pipe.unet.config.sample_size) * 8
     seed = secrets.randbelow(2**32) if sampling.seed < 0 else sampling.seed
     in_batch = [prompt for prompt in prompts for _ in range(sampling.batch)]
