@@ -508,6 +508,36 @@ def test_steering_and_tracing_at_once(tiny: Any) -> None:
     assert (traces[0]["OUT11", 3] - traces[1]["OUT11", 3]).abs().max() > 0.1
 
 
+def test_words_of_what_each_block_reads_in_a_notebook(tiny: Any) -> None:
+    """As `generate` has them: each word is the mean of the layers that have read it."""
+    prompts = [f"a (~:OUT10:red {LONG};_:blue:~) star", "a ring"]
+    sampling = {"guidance_scale": 4, "width": 64, "height": 64}
+    with (
+        steer(tiny, prompts, "bad(~:OUT09: ugly:~)", steps=2) as inputs,
+        trace(tiny, "OUT09-OUT11", "2", attention="qk,words", features=False, steered=inputs) as seen,
+    ):
+        for _ in range(2):
+            tiny(**inputs, **sampling, generator=[torch.Generator().manual_seed(i) for i in range(2)])
+    assert seen.problems == []
+    assert set(seen.words()) == {"a", "red", "blue", "star"}
+    assert seen.words(1) == seen.words(3) == ("a", "ring")
+    assert set(seen.words(2, negative=True)) == {"bad", "ugly"}
+    assert seen.tokens(block="OUT10", step=2)[:4] == ("<start>", "a", "red", "red")
+    assert seen.tokens()[:3] == ("<start>", "a", "blue")
+    qk = {block: seen.attention(block, 2) for block in ("OUT09", "OUT10", "OUT11")}
+    red = qk["OUT10"][:, [i for i, name in enumerate(seen.tokens(block="OUT10")) if name == "red"]]
+    torch.testing.assert_close(seen.word("red"), red.mean((0, 1)))
+    torch.testing.assert_close(seen.word("blue"), (qk["OUT09"] + qk["OUT11"])[:, 2].mean(0) / 2)
+    star = qk["OUT09"][:, 3] + qk["OUT11"][:, 3]
+    last = max(i for i, name in enumerate(seen.tokens(block="OUT10")) if name == "star")
+    torch.testing.assert_close(seen.word("star"), (star + qk["OUT10"][:, last]).mean(0) / 3)
+    torch.testing.assert_close(seen.word("ring", 1), seen.word("ring", 3))
+    picture = seen.attention_picture("OUT10", 2)
+    assert picture.width > 1.5 * seen.attention_picture("OUT09", 2).width
+    with pytest.raises(SettingsError, match="'green' is not in the prompt"):
+        seen.word("green")
+
+
 def test_another_number_of_images_in_a_notebook_is_refused(tiny: Any) -> None:
     prompts = ["a (~:OUT10:red;_:blue:~) star", "a ring"]
     sampling = {"guidance_scale": 4, "width": 64, "height": 64}

@@ -17,13 +17,13 @@ ROUNDS = 3
 FEW, MANY = 2, 6  # steps whose peak memory is compared
 ONE_LAYER = "OUT09"  # one of those of 64x64 places
 
-# A process of its own for each way, as a peak never comes down again. In KiB on Linux, in bytes on macOS.
+# A process of its own for each way, as a peak never comes down again.
 PROGRAM = """
-import resource, sys
+import sys
 from lib_dumpunet.app.bench.attention import run_for_memory
+from lib_dumpunet.app.bench.memory import own_peak
 run_for_memory(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+print(own_peak())
 """
 
 

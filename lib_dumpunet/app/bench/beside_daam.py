@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lib_dumpunet.app.bench.attention import words_beside_plain
+from lib_dumpunet.app.bench.memory import TIDY
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import WIDTHS
 from lib_dumpunet.errors import HostError
@@ -69,7 +70,8 @@ def _install(folder: Path) -> Path:
 
 
 def _run(command: list[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **TIDY}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode:
         reason = result.stderr.strip().rpartition("\n")[2]
         raise HostError(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.errors import HostError
 
-# The process tells its own peak, in KiB on Linux; on macOS in bytes, which a ratio does not care about.
 PROGRAM = """
-import resource, sys
+import sys
+from lib_dumpunet.app.bench.memory import own_peak
 from lib_dumpunet.app.cli import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(own_peak())
 sys.exit(code)
 """
+STATUS = Path("/proc/self/status")
+TIDY = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+"""Lets glibc give memory of large tensors back at once: else peaks of equal runs differ by more than 100 MiB."""
 
 
 FEW, MANY = 10, 50  # steps
@@ -45,6 +50,18 @@ def _peak(steps: int, asked: Sequence[str]) -> float:
         return peak_of(PROGRAM, arguments)
 
 
+def own_peak() -> float:
+    """Give the most memory that this process has held, in MiB.
+
+    On Linux not by ``getrusage``, which counts what the process that started this one held at that moment, too.
+    """
+    if STATUS.exists():
+        return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
+
+
 def peak_of(program: str, arguments: Sequence[str]) -> float:
     """Run a program in a process of its own and give the last thing it prints, its peak memory.
 
@@ -52,7 +69,8 @@ def peak_of(program: str, arguments: Sequence[str]) -> float:
         HostError: if it fails.
     """
     command = [sys.executable, "-c", program, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **TIDY}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode:
         reason = result.stderr.strip().rpartition("\n")[2]
         raise HostError(

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Kind, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hooks.heat import HeatSum, mean_of
+from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.image.overlay import draw_overlay
 from lib_dumpunet.ports import Picture, Row
-from lib_dumpunet.prompt.texts import Tokens
+from lib_dumpunet.prompt.texts import BETWEEN, Tokens, WordChoice
 from lib_dumpunet.prompt.words import all_words, find_word, labels
 from lib_dumpunet.settings import AVERAGES, AttentionSettings, ColorSettings
 from lib_dumpunet.sinks.attention import AttentionSink
@@ -30,8 +32,9 @@ class Trace:
 
     tensors: dict[Tag, Tensor] = field(default_factory=dict)
     problems: list[DumpUNetError] = field(default_factory=list)
-    heat: dict[Row, Tensor] = field(default_factory=dict)
+    heat: dict[Row, tuple[HeatSum, ...]] = field(default_factory=dict)
     texts: dict[Row, Tokens] = field(default_factory=dict)
+    steered: Inputs | None = None
 
     def __getitem__(self, key: tuple[str, int] | tuple[str, int, int]) -> Tensor:
         """Get features by ``seen["OUT11", 20]``, or ``seen["OUT11", 20, image]`` for another than the first image."""
@@ -86,16 +89,23 @@ class Trace:
         )
         return pictures[-1].image
 
-    def tokens(self, image: int = 0, *, negative: bool = False) -> tuple[str, ...]:
-        """Tell the text of each column of an image's prompt; nothing if the prompt was encoded elsewhere."""
-        return labels(self.texts.get(_row(image, negative), ()))
+    def tokens(
+        self, image: int = 0, *, negative: bool = False, block: str = "", step: int = 1
+    ) -> tuple[str, ...]:
+        """Tell the text of each column of an image's prompt; nothing if the prompt was encoded elsewhere.
+
+        Where blocks are steered, those of the text that ``block`` reads in a step, or of the main text.
+        """
+        return labels(self._tokens(_row(image, negative), block, step))
 
     def words(self, image: int = 0, *, negative: bool = False) -> tuple[str, ...]:
-        """List the words of an image's prompt."""
-        return all_words(self.texts.get(_row(image, negative), ()))
+        """List the words of an image's prompt, of all that its blocks read."""
+        row = _row(image, negative)
+        texts = [self._text_of(row, part) for part in self.heat.get(row, ())] or [self._tokens(row)]
+        return tuple(dict.fromkeys(word for tokens in texts for word in all_words(tokens)))
 
     def word(self, text: str, image: int = 0, *, negative: bool = False) -> Tensor:
-        """Get the heatmap "h w" of a word or phrase: mean of heads, and of all chosen layers and steps.
+        """Get the heatmap "h w" of a word or phrase: mean of heads, and of all layers and steps that have read it.
 
         Raises:
             SettingsError: if the prompt has no such word.
@@ -106,19 +116,44 @@ class Trace:
                 f"no words were seen of image {image}",
                 remedy='Trace with attention="words"; the negative prompt has words where it is used.',
             )
-        tokens = self.texts.get(row, ())
-        if len(tokens) != len(self.heat[row]):
+        texts = [(part, self._text_of(row, part)) for part in self.heat[row]]
+        if not all(self._fits(part, tokens) for part, tokens in texts):
             raise HostError(
                 "the prompt's tokens are not known, as it was not encoded by the pipeline's call inside the with",
-                remedy="Give the prompt to the pipeline as text, or take columns of seen.heat yourself.",
+                remedy="Give the prompt to the pipeline as text, or what steer has given to trace as steered.",
             )
-        return self.heat[row][list(find_word(tokens, text, field="word").columns)].mean(0)
+        everything = [token for _, tokens in texts for token in (*tokens, BETWEEN)]
+        find_word(everything, text, field="word")
+        choice = WordChoice((text,), "word")
+        found = [(part, word.columns) for part, tokens in texts for word in choice.find(tokens)]
+        return mean_of(found)
 
     def word_picture(
         self, text: str, over: Image.Image | None = None, image: int = 0, *, negative: bool = False
     ) -> Image.Image:
         """Draw the heatmap of a word, laid over the image that the pipeline gave."""
         return draw_overlay(over, self.word(text, image, negative=negative), text)
+
+    def _tokens(self, row: Row, block: str = "", step: int = 1) -> Tokens:
+        if self.steered is not None:
+            return self.steered.tokens(row, block, step)
+        return self.texts.get(row, ())
+
+    def _columns(self, tag: Tag, count: int) -> tuple[str, ...]:
+        """Name the columns of a layer's map."""
+        row = Row(tag.image, "cond")
+        if self.steered is not None:
+            return labels(self.steered.columns(row, tag.block, tag.step, count))
+        return labels(self._tokens(row))
+
+    def _text_of(self, row: Row, part: HeatSum) -> Tokens:
+        """Give the tokens of what was summed up."""
+        return self._tokens(row) if self.steered is None else self.steered.known(part.text)
+
+    def _fits(self, part: HeatSum, tokens: Tokens) -> bool:
+        """Tell whether tokens are those of the maps; a steered block's text may have been filled up."""
+        columns = len(part.total)
+        return len(tokens) == columns or (self.steered is not None and 0 < len(tokens) < columns)
 
     def _get(self, tag: Tag) -> Tensor:
         if tag not in self.tensors:

@@ -16,9 +16,40 @@ from lib_dumpunet.hooks.steer import steer as steer_unet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, require_plain
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
+from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.texts import Texts, Tokens
 from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
+
+
+class Inputs(dict[str, Any]):
+    """Arguments for the pipeline. A trace that is given them knows what each block reads."""
+
+    def __init__(self, arguments: dict[str, Any], texts: Texts, images: int) -> None:
+        super().__init__(arguments)
+        self._texts, self._images = texts, images
+
+    def text(self, row: Row, block: str, step: int) -> str:
+        """Give the text that a block reads; images count over all calls of the pipeline."""
+        return self._texts.text(self._own(row), block, step)
+
+    def tokens(self, row: Row, block: str, step: int) -> Tokens:
+        """Give the tokens of what a block reads; without a block, those of the main text."""
+        assert self._texts.plan is not None
+        text = self.text(row, block, step) if block else self._texts.plan.main(self._own(row))
+        return self._texts.tokens[text]
+
+    def columns(self, row: Row, block: str, step: int, count: int) -> Tokens:
+        """Tell what the ``count`` columns are that a block reads."""
+        return self._texts.columns(self._own(row), block, step, count)
+
+    def known(self, text: str) -> Tokens:
+        """Give the tokens of a text that some block reads."""
+        return self._texts.tokens[text]
+
+    def _own(self, row: Row) -> Row:
+        return Row(row.image % self._images, row.branch)
 
 
 @contextmanager
@@ -29,7 +60,7 @@ def steer(
     *,
     steps: int = 50,
     images_per_prompt: int = 1,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Inputs]:
     """Give blocks texts of their own while a pipeline runs, any number of times with the same prompts.
 
     ``with steer(pipe, "a (~: M00: blue :~) circle", steps=20) as inputs: pipe(**inputs)``. The inputs are the prompts
@@ -57,7 +88,8 @@ def steer(
     with HookSet() as hooks:
         hooks.before(unet.module, clock.see_call)
         with steer_unet(unet, conditioning.steering, clock, _warn):
-            yield {**conditioning.arguments, "num_inference_steps": steps}
+            arguments = {**conditioning.arguments, "num_inference_steps": steps}
+            yield Inputs(arguments, conditioning.texts, len(images))
     if clock.trouble is not None:
         log.warning("%s", clock.trouble)
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from lib_dumpunet.captures import Kind
+from lib_dumpunet.captures import Branch, Kind
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.hooks.attention import AttentionWant
 from lib_dumpunet.hooks.capture import Want
-from lib_dumpunet.hooks.heat import Heat
+from lib_dumpunet.hooks.heat import Heat, HeatSum
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
+from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.planning import CAPTURED, Plan, attention_blocks, components_of
 from lib_dumpunet.ports import Row
@@ -32,7 +33,13 @@ log = logging.getLogger("dumpunet")
 
 @contextmanager
 def trace(
-    pipe: Any, layers: str = "", steps: str = "", *, attention: str = "", features: bool = True
+    pipe: Any,
+    layers: str = "",
+    steps: str = "",
+    *,
+    attention: str = "",
+    features: bool = True,
+    steered: Inputs | None = None,
 ) -> Iterator[Trace]:
     """Keep what the U-Net does while a pipeline runs, any number of times.
 
@@ -46,6 +53,7 @@ def trace(
         attention: what to keep of attention layers, such as ``"qk,words"``: any of k, qk, vqk, self and words.
             Words take no more memory for more steps.
         features: whether to keep the outputs of blocks.
+        steered: what ``steer`` has given, if the pipeline is steered: words are found in what each block reads then.
     Raises:
         SettingsError: for a mistake in ``layers``, ``steps`` or ``attention``.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.
@@ -55,12 +63,14 @@ def trace(
     unet = describe(pipe.unet)
     clock = SchedulerClock(pipe)
     chosen = parse_steps(steps, field="steps")
-    seen = Trace()
+    seen = Trace(steered=steered)
     prompts = _Prompts(pipe, clock, seen.texts)
     plan = Plan(
         Want(select_blocks(layers, unet.order, field="layers"), chosen) if features else None,
         attention=_want(unet, layers, chosen, attention),
     )
+    if steered is not None and plan.attention is not None:
+        plan = replace(plan, attention=replace(plan.attention, text_of=steered.text))
     plan = replace(plan, sinks=(*components_of(plan.attention), seen))
     with HookSet() as hooks:
         prompts.install(hooks)
@@ -70,7 +80,7 @@ def trace(
             try:
                 yield seen
             finally:
-                seen.heat.update(_means(recording.heat))
+                seen.heat.update(_sums(recording.heat))
     if clock.trouble is not None:
         seen.problems.append(clock.trouble)
     if not seen.tensors and not seen.heat and not seen.problems:
@@ -137,9 +147,10 @@ class _Prompts:
                     self._texts[row] = tokens_of(self._tokenizer, ids[number // each].tolist())
 
 
-def _means(heat: Heat) -> dict[Row, Tensor]:
-    rows = (Row(image, branch) for image in heat.images for branch in ("cond", "uncond"))
-    return {row: mean for row in rows if (mean := heat.mean(row, "word")) is not None}
+def _sums(heat: Heat) -> dict[Row, tuple[HeatSum, ...]]:
+    branches: tuple[Branch, ...] = ("cond", "uncond")
+    rows = (Row(image, branch) for image in heat.images for branch in branches)
+    return {row: sums for row in rows if (sums := tuple(heat.sums(row, "word")))}
 
 
 def _nothing_seen(steps: str, last: int) -> HostError:
