@@ -164,7 +164,6 @@ def _with_attention(
         tuple(words),
         subject.texts.text,
     )
-
     require_readable(unet, want)
 
     def columns(tag: Tag, count: int) -> tuple[str, ...]:

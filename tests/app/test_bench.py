@@ -63,6 +63,16 @@ def test_every_layer_is_steered() -> None:
     run(plan, copies=2)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")
+def test_a_peak_is_the_process_own_and_knows_what_it_let_go_of() -> None:
+    held = bytearray(b"x") * (400 << 20)  # what this process holds must not count
+    program = "import sys\nfrom lib_dumpunet.app.bench.memory import own_peak\n"
+    program += "used = bytearray(b'x') * (int(sys.argv[1]) << 20)\ndel used\nprint(own_peak())"
+    small, large = (memory.peak_of(program, [size]) for size in ("1", "100"))
+    assert small < len(held) / 2**20
+    assert 90 < large - small < 110
+
+
 def test_words_land_on_their_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "BATCH", 2)
     rows = measure_words(count=2, steps=8)

@@ -73,9 +73,7 @@ def condition(encodings: Encodings, plan: PromptPlan, images: Sequence[int]) -> 
     mains = {branch: [plan.main(Row(image, branch)) for image in images] for branch in branches}
     for texts in mains.values():
         encodings.learn(texts)
-    needed = [text for branch in branches for text in plan.texts(branch)]
-    for text in needed:
-        encodings.learn([text])
+    needed = {text: encodings[text].tokens for branch in branches for text in plan.texts(branch)}
     filler = encodings[""]
     tokens = max(len(encodings[text].embeds) for texts in mains.values() for text in texts)
     arguments: dict[str, Tensor] = {}
@@ -86,7 +84,7 @@ def condition(encodings: Encodings, plan: PromptPlan, images: Sequence[int]) -> 
     return Conditioning(
         arguments,
         Steering(plan, lambda text, _: encodings[text].embeds, filler.embeds),
-        Texts(plan, {text: encodings[text].tokens for text in needed}, filler.tokens),
+        Texts(plan, needed, filler.tokens),
     )
 
 
