@@ -66,6 +66,7 @@ class Tag:
     site: int = 0
     name: str = ""
     branch: Branch = "cond"
+    hires: bool = False
 
     @property
     def stem(self) -> str:

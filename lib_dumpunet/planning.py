@@ -58,6 +58,7 @@ class Subject:
         width, height: of the images, in pixels.
         texts: what blocks read, and its tokens.
         steering: the texts in the form that blocks read them; None where no prompt has any per block.
+        hires: the same two of a hires pass, whose prompts and steps may be others; None says that they are not.
     """
 
     request: DumpRequest
@@ -65,6 +66,11 @@ class Subject:
     height: int
     texts: Texts = field(default_factory=Texts)
     steering: Steering | None = None
+    hires: tuple[Texts, Steering | None] | None = None
+
+    def texts_of(self, *, hires: bool) -> Texts:
+        """Give the texts of a pass."""
+        return self.hires[0] if hires and self.hires is not None else self.texts
 
     @property
     def ratio(self) -> float:
@@ -105,6 +111,15 @@ def make_plan(unet: Unet, settings: Settings, show: Show, subject: Subject) -> P
     if plan.difference is not None:
         makers += (DifferenceSink(_folder(settings.difference.dump)),)
     return replace(plan, sinks=(*makers, *plan.sinks, *dumps))
+
+
+def hires_plan(plan: Plan, subject: Subject) -> Plan:
+    """Change a plan to that of the hires pass."""
+    if subject.hires is None:
+        return plan
+    texts, steering = subject.hires
+    attention = plan.attention and replace(plan.attention, text_of=texts.text)
+    return replace(plan, steering=steering, attention=attention)
 
 
 def components_of(want: AttentionWant | None, dump: DumpSettings | None = None) -> tuple[Sink, ...]:
@@ -167,7 +182,8 @@ def _with_attention(
     require_readable(unet, want)
 
     def columns(tag: Tag, count: int) -> tuple[str, ...]:
-        return labels(subject.texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
+        texts = subject.texts_of(hires=tag.hires)
+        return labels(texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
 
     pictures = AttentionSink(attention, columns, subject.ratio, show)
     sinks: tuple[Sink, ...] = (pictures,)
@@ -301,7 +317,9 @@ def _dump_request(plan: Plan, unet: Unet, subject: Subject, kinds: frozenset[Kin
     return replace(
         request,
         expected=expected,
-        text_of=lambda tag: subject.texts.text(Row(tag.image, tag.branch), tag.block, tag.step),
-        tokens=_token_labels(subject.texts),
+        text_of=lambda tag: subject.texts_of(hires=tag.hires).text(
+            Row(tag.image, tag.branch), tag.block, tag.step
+        ),
+        tokens=_token_labels(subject.texts) | _token_labels(subject.texts_of(hires=True)),
         attention={"blocks": want.blocks, "steps": plan.attention_steps},
     )

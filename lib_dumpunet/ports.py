@@ -11,20 +11,27 @@ from lib_dumpunet.captures import Branch, Tag
 
 
 class Row(NamedTuple):
-    """Whose a row of the U-Net's batch is: which image, and the prompt or the negative prompt."""
+    """Whose a row of the U-Net's batch is: which image, and the prompt or the negative prompt.
+
+    A prompt of several parts, which a host combines to one prediction (``AND`` in the webui), has a row for each;
+    ``part`` counts them from 0. The first stands for the prompt where it is looked at.
+    """
 
     image: int
     branch: Branch
+    part: int = 0
 
 
 class Moment(NamedTuple):
     """One call of the U-Net: the sampler's step, from 1, and the owner of each batch row in order.
 
-    ``step`` 0 stands for a call that belongs to no step of the sampler; nothing is captured from it.
+    ``step`` 0 stands for a call that belongs to no step of the sampler; nothing is captured from it. ``hires`` tells
+    the second pass of a hires fix, which has steps of its own, from 1.
     """
 
     step: int
     rows: tuple[Row, ...]
+    hires: bool = False
 
 
 class Clock(Protocol):

@@ -16,7 +16,7 @@ from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
 from lib_dumpunet.hooks.reading import Emit, Report
 from lib_dumpunet.hooks.steer import steer
-from lib_dumpunet.planning import Plan, Subject, make_plan
+from lib_dumpunet.planning import Plan, Subject, hires_plan, make_plan
 from lib_dumpunet.ports import Clock, Host, Row
 from lib_dumpunet.prompt.texts import Tokens
 from lib_dumpunet.settings import Settings
@@ -40,7 +40,7 @@ class Session:
 
     def __init__(self, unet: Unet, plan: Plan, clock: Clock, subject: Subject) -> None:
         self.problems: list[DumpUNetError] = []
-        self._unet, self._plan, self._clock, self._texts = unet, plan, clock, subject.texts
+        self._unet, self._plan, self._clock, self._subject = unet, plan, clock, subject
         self._queue = Fanout(plan.sinks)
         self._heat = Heat()
         self._read: dict[Branch, set[Tokens]] = {}
@@ -52,24 +52,25 @@ class Session:
         return self._plan.difference is not None
 
     @contextmanager
-    def plain_run(self) -> Iterator[None]:
+    def plain_run(self, unet: Unet | None = None) -> Iterator[None]:
         """Put the features aside that the next run is compared to; the host samples with the base prompts."""
         want = self._plan.difference
         assert want is not None
         plain = Plan(features=replace(want, kind="plain"))
-        with watching(self._unet, plain, self._clock, self._queue.put, self._report):
+        with watching(unet or self._unet, plain, self._clock, self._queue.put, self._report):
             yield
         self._queue.drain()
 
     @contextmanager
-    def run(self) -> Iterator[None]:
-        """Steer and watch one batch; words of images that never came out are drawn without them at the end."""
-        with watching(self._unet, self._plan, self._clock, self._queue.put, self._report) as self._heat:
-            try:
-                yield
-            finally:
-                for image in self._heat.images:
-                    self.finish(image, None)
+    def run(self, unet: Unet | None = None, *, hires: bool = False) -> Iterator[None]:
+        """Steer and watch a batch, or a part of one.
+
+        ``unet`` is the model that samples, where it is another than the session was opened with. ``hires`` tells the
+        second pass of a hires fix.
+        """
+        plan = hires_plan(self._plan, self._subject) if hires else self._plan
+        with watching(unet or self._unet, plan, self._clock, self._queue.put, self._report, self._heat):
+            yield
 
     def finish(self, image: int, picture: Image.Image | None) -> None:
         """Take an image that has come out: its words and points are complete, and are laid over it.
@@ -91,8 +92,10 @@ class Session:
             self._heat.forget(image)
 
     def close(self) -> None:
-        """Finish what is queued."""
+        """Finish what is queued; words of images that never came out are drawn without them."""
         try:
+            for image in self._heat.images:
+                self.finish(image, None)
             self._queue.close()
             self._report_unread()
         finally:
@@ -133,7 +136,8 @@ class Session:
 
     def _tokens(self, part: HeatSum) -> Tokens:
         """Give the tokens of a text whose maps were summed up."""
-        tokens = self._texts.tokens[part.text]
+        known = self._subject.texts.tokens, self._subject.texts_of(hires=True).tokens
+        tokens = next(tokens[part.text] for tokens in known if part.text in tokens)
         if len(part.total) < len(tokens):
             raise HostError(
                 f"the text has {len(tokens)} tokens where attention has {len(part.total)}, so words cannot be found"
@@ -172,15 +176,17 @@ def record(unet: Unet, plan: Plan, clock: Clock, problems: list[DumpUNetError]) 
 
 
 @contextmanager
-def watching(unet: Unet, plan: Plan, clock: Clock, emit: Emit, report: Report) -> Iterator[Heat]:
-    """Put the hooks on that a plan needs: those that steer, and those that read."""
+def watching(
+    unet: Unet, plan: Plan, clock: Clock, emit: Emit, report: Report, heat: Heat | None = None
+) -> Iterator[Heat]:
+    """Put the hooks on that a plan needs: those that steer, and those that read, which add words up in ``heat``."""
+    heat = Heat() if heat is None else heat
     with ExitStack() as hooks:
         if plan.steering is not None:
             hooks.enter_context(steer(unet, plan.steering, clock, report))
         for want in (plan.features, plan.difference):
             if want is not None:
                 hooks.enter_context(capture_blocks(unet, want, clock, emit, report))
-        if plan.attention is None:
-            yield Heat()
-        else:
-            yield hooks.enter_context(capture_attention(unet, plan.attention, clock, emit, report))
+        if plan.attention is not None:
+            hooks.enter_context(capture_attention(unet, plan.attention, clock, emit, report, heat))
+        yield heat

@@ -93,10 +93,12 @@ def unet_inputs(batch: int = 2, height: int = 16, width: int = 16) -> tuple[Tens
 
 @dataclass
 class FakeClock:
-    """A clock that is set by hand; rows are given as (image, branch)."""
+    """A clock that is set by hand; rows are given as (image, branch), and the part of the prompt where it has several."""
 
     step: int = 1
-    rows: Sequence[tuple[int, str]] = field(default_factory=lambda: [(0, "cond"), (1, "cond")])
+    rows: Sequence[tuple[int, str] | tuple[int, str, int]] = field(
+        default_factory=lambda: [(0, "cond"), (1, "cond")]
+    )
 
     def now(self) -> Moment:
         return Moment(self.step, tuple(Row(*row) for row in self.rows))  # type: ignore[arg-type]

@@ -64,9 +64,9 @@ class AttentionWant:
 
 @contextmanager
 def capture_attention(
-    unet: Unet, want: AttentionWant, clock: Clock, emit: Emit, report: Report
-) -> Iterator[Heat]:
-    """Emit attention of each wanted layer as it comes, and sum words and points up in the heat that is given.
+    unet: Unet, want: AttentionWant, clock: Clock, emit: Emit, report: Report, heat: Heat
+) -> Iterator[None]:
+    """Emit attention of each wanted layer as it comes, and sum words and points up in ``heat``.
 
     Nothing that goes wrong here reaches the sampler: reading of cross- or of self-attention stops and ``report``
     hears of it.
@@ -75,7 +75,7 @@ def capture_attention(
         UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
     """
     layers = require_readable(unet, want)
-    out = _Out(want, clock, emit, Heat())
+    out = _Out(want, clock, emit, heat)
     cross: list[_PairTap | _OutputTap] = []
     if want.kinds & CROSS - {"vqk"}:
         cross += [_PairTap(layer, layer.cross_attention, out, _read_cross) for layer in layers]
@@ -84,10 +84,10 @@ def capture_attention(
     within = [_PairTap(layer, layer.self_attention, out, _read_self) for layer in layers]
     with _watching(unet, cross, report):
         if not want.kinds & SELF:
-            yield out.heat
+            yield
             return
         with _watching(unet, within, report):
-            yield out.heat
+            yield
 
 
 def require_readable(unet: Unet, want: AttentionWant) -> list[AttentionLayer]:

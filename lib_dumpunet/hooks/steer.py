@@ -33,13 +33,14 @@ class Steering:
     """The texts of each block, and what the host's encoder made of them.
 
     Attributes:
-        at: gives the context "token dim" of a text in a sampling step.
-        filler: context "token dim" of the chunk that texts are filled up with beside longer ones, that of no text.
+        at: gives the context "token dim" of a row's text in a sampling step; the row is told, as only its part of the
+            text is meant.
+        fill: lengthens a context "token dim" to a number of tokens, as the host does beside longer ones.
     """
 
     plan: PromptPlan
-    at: Callable[[str, int], Tensor]
-    filler: Tensor
+    at: Callable[[str, int, Row], Tensor]
+    fill: Callable[[Tensor, int], Tensor]
 
 
 @contextmanager
@@ -66,11 +67,12 @@ def steer(unet: Unet, steering: Steering, clock: Clock, report: Report) -> Itera
         yield
 
 
-def fill_up(context: Tensor, filler: Tensor, tokens: int) -> Tensor:
-    """Lengthen a context "token dim" to a number of tokens, by chunks of no text, as the webui does."""
+def fill_up(context: Tensor, tokens: int, *, filler: Tensor) -> Tensor:
+    """Lengthen a context "token dim" to a number of tokens, by chunks of no text; ``filler`` "token dim" is one."""
     missing = tokens - len(context)
     if missing <= 0:
         return context
+    filler = filler.to(context)
     return torch.cat([context, filler.repeat(-(-missing // len(filler)), 1)[:missing]])
 
 
@@ -120,7 +122,7 @@ class _Call:
         if not any(shares):
             return None
         if shares not in self._made:
-            self._made[shares] = self._stack(shares, moment.step, passed)
+            self._made[shares] = self._stack(shares, moment, passed)
         return self._made[shares]
 
     def forget(self, _: Tensor) -> None:
@@ -133,22 +135,22 @@ class _Call:
         shares = plan.shares(row, block, step)
         return None if shares == ((plan.main(row), 1.0),) else shares
 
-    def _stack(self, shares: _Shares, step: int, passed: Tensor) -> Tensor:
-        rows = [row if own is None else self._mix(own, step) for own, row in zip(shares, passed, strict=True)]
-        tokens = max(map(len, rows))
-        return torch.stack([self._filled(row, tokens).to(passed) for row in rows])
+    def _stack(self, shares: _Shares, moment: Moment, passed: Tensor) -> Tensor:
+        contexts = [
+            context if own is None else self._mix(own, moment.step, row)
+            for own, row, context in zip(shares, moment.rows, passed, strict=True)
+        ]
+        tokens = max(map(len, contexts))
+        return torch.stack([self._steering.fill(context, tokens).to(passed) for context in contexts])
 
-    def _mix(self, shares: Sequence[Share], step: int) -> Tensor:
+    def _mix(self, shares: Sequence[Share], step: int, row: Row) -> Tensor:
         """Add texts up by their weights, in float32: "token dim"."""
-        contexts = [self._steering.at(share.text, step) for share in shares]
+        contexts = [self._steering.at(share.text, step, row) for share in shares]
         if len(contexts) == 1:
             return contexts[0]
         tokens = max(map(len, contexts))
         weighed = [
-            share.weight * self._filled(context, tokens).float()
+            share.weight * self._steering.fill(context, tokens).float()
             for share, context in zip(shares, contexts, strict=True)
         ]
         return torch.stack(weighed).sum(0)
-
-    def _filled(self, context: Tensor, tokens: int) -> Tensor:
-        return fill_up(context, self._steering.filler.to(context), tokens)

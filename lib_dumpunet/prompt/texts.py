@@ -15,6 +15,8 @@ EVERYTHING = "*"
 BETWEEN = Token(b"\xff", ends_word=True)
 """Stands between prompts, so that no phrase is found half in one and half in the next; no text has this byte."""
 Tokens = tuple[Token, ...]
+Schedule = tuple[tuple[int, str], ...]
+"""Texts that follow each other, each with the last step, from 1, in which it is read."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,25 @@ class Texts:
         plan: None says that the host does not know.
         tokens: by text; a text that is not in it is not known.
         filler: tokens of the chunk that texts are filled up with beside longer ones.
+        schedules: by text, what its first part says up to which steps, where the host's notation has that change.
     """
 
     plan: PromptPlan | None = None
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
     filler: Tokens = ()
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
     def of(self, branch: Branch) -> list[Tokens]:
         """List the tokens of all texts of the prompts or negative prompts, each once, main texts first."""
         texts = () if self.plan is None else self.plan.texts(branch)
-        return [self.tokens[text] for text in texts if text in self.tokens]
+        read = dict.fromkeys(text for whole in texts for _, text in self.schedules.get(whole, ((0, whole),)))
+        return [self.tokens[text] for text in read if text in self.tokens]
 
     def text(self, row: Row, block: str, step: int) -> str:
         """Give the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
-        return "" if self.plan is None else self.plan.text(row, block, step)
+        whole = "" if self.plan is None else self.plan.text(row, block, step)
+        schedule = self.schedules.get(whole, ())
+        return next((text for last, text in schedule if step <= last), schedule[-1][1] if schedule else whole)
 
     def columns(self, row: Row, block: str, step: int, count: int) -> Tokens:
         """Tell what the ``count`` columns are that a block reads; nothing if that is not known."""

@@ -72,7 +72,7 @@ def reading(
 
     wanted = AttentionWant(blocks or unet.order.names, {1}, kinds, points=((0.9, 0.1),), **want)
     clock = clock or FakeClock(1, rows)
-    with capture_attention(unet, wanted, clock, keep, result.problems.append) as result.heat:
+    with capture_attention(unet, wanted, clock, keep, result.problems.append, result.heat):
         yield result
 
 

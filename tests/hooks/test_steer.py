@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,13 +29,14 @@ from tests.unets import (
 
 CHUNK = 4
 FILLER = torch.full((CHUNK, CONTEXT), -9.0)
+FILL = partial(fill_up, filler=FILLER)
 PASSED = 0.0
 """What the host passes in all rows; a text is a number, and its context has the number in every place."""
 
 Contexts = dict[str, list[list[float]]]
 
 
-def context_of(text: str, step: int = 1) -> Tensor:
+def context_of(text: str) -> Tensor:
     """Turn "3" into four tokens of 3, "5 5" into eight tokens of 5."""
     words = text.split()
     return torch.full((CHUNK * max(1, len(words)), CONTEXT), float(words[0]) if words else 0.0)
@@ -43,7 +45,7 @@ def context_of(text: str, step: int = 1) -> Tensor:
 def steering(unet: Unet, prompts: Sequence[str], negatives: Sequence[str] = (), steps: int = 10) -> Steering:
     cond, uncond = ([parse_prompt(p, unet.order) for p in texts] for texts in (prompts, negatives))
     attending = [site.block for site in unet.sites if site.layers]
-    return Steering(plan_prompts(cond, uncond, attending, steps), context_of, FILLER)
+    return Steering(plan_prompts(cond, uncond, attending, steps), lambda text, *_: context_of(text), FILL)
 
 
 @contextmanager
@@ -188,13 +190,13 @@ def test_the_output_is_that_of_a_plain_call_with_that_context(dtype: torch.dtype
     )
     latents, time, _ = unet_inputs(1, 8, 8)
     passed = torch.zeros(1, CHUNK, CONTEXT, dtype=dtype)
-    steered = Steering(plan, lambda text, _: own.float(), FILLER)
+    steered = Steering(plan, lambda *_: own.float(), FILL)
     with torch.inference_mode():
         plain = module(latents.to(dtype), time, own[None]).sample
         with steer(unet, steered, FakeClock(1, [(0, "cond")]), pytest.fail):
             half = module(latents.to(dtype), time, passed).sample
         everything = Steering(
-            plan_prompts([parse_prompt("x(~: _@1: y :~)")], [], plan.attending, 9), steered.at, FILLER
+            plan_prompts([parse_prompt("x(~: _@1: y :~)")], [], plan.attending, 9), steered.at, FILL
         )
         with steer(unet, everything, FakeClock(1, [(0, "cond")]), pytest.fail):
             same = module(latents.to(dtype), time, passed).sample
@@ -212,6 +214,17 @@ def test_both_layouts_are_steered_alike() -> None:
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(call(copy, 1), outputs[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_reads_its_own_part_of_the_text() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    template = parse_prompt("(~: M00: 3 :~)", unet.order)
+    plan = plan_prompts([template], [template], [s.block for s in unet.sites if s.layers], 1)
+    rows = [(0, "cond"), (0, "cond", 1), (0, "uncond")]
+    steering = Steering(plan, lambda text, _, row: context_of("7" if row.part else text), FILL)
+    with reading(unet) as seen, steer(unet, steering, FakeClock(1, rows), pytest.fail):
+        call(unet, 3)
+    assert seen["M00"] == [[3.0], [7.0], [3.0]]
 
 
 def test_another_batch_than_expected_stops_the_call() -> None:
@@ -243,8 +256,8 @@ def test_a_block_that_is_not_reached_is_told() -> None:
 
 def test_filling_up() -> None:
     own = torch.zeros(3, CONTEXT)
-    assert fill_up(own, FILLER, 3) is own
-    assert fill_up(own, FILLER, 2) is own
-    filled = fill_up(own, FILLER, 12)
+    assert FILL(own, 3) is own
+    assert FILL(own, 2) is own
+    filled = FILL(own, 12)
     assert filled.shape == (12, CONTEXT)
     assert torch.equal(filled[3:], torch.full((9, CONTEXT), -9.0))

@@ -35,4 +35,4 @@ def plan_of(unet: Unet) -> Plan:
     attending = [site.block for site in unet.sites if site.layers]
     plan = PromptPlan((template,), (template,), tuple(attending), 1)
     contexts = {text: torch.randn(77, 768) for text in plan.texts("cond")}
-    return Plan(steering=Steering(plan, lambda text, _: contexts[text], torch.zeros(77, 768)))
+    return Plan(steering=Steering(plan, lambda text, *_: contexts[text], lambda context, _: context))

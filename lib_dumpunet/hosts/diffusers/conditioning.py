@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,14 +84,14 @@ def condition(encodings: Encodings, plan: PromptPlan, images: Sequence[int]) -> 
         )
     return Conditioning(
         arguments,
-        Steering(plan, lambda text, _: encodings[text].embeds, filler.embeds),
+        Steering(plan, lambda text, *_: encodings[text].embeds, partial(fill_up, filler=filler.embeds)),
         Texts(plan, needed, filler.tokens),
     )
 
 
 def _arguments(prefix: str, texts: list[EncodedText], filler: EncodedText, tokens: int) -> dict[str, Tensor]:
     """Name the embeddings as the pipeline does, a row for each image, all of the same length."""
-    rows = [fill_up(text.embeds, filler.embeds, tokens) for text in texts]
+    rows = [fill_up(text.embeds, tokens, filler=filler.embeds) for text in texts]
     named = {f"{prefix}prompt_embeds": torch.stack(rows)}
     pooled = [text.pooled for text in texts if text.pooled is not None]
     if pooled:

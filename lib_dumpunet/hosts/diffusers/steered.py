@@ -123,8 +123,8 @@ class _Clock(SchedulerClock):
         """
         self.begin(0)
         super().see_call(args, kwargs)
-        step, rows = self.now()
-        images = len({row.image for row in rows})
+        moment = self.now()
+        images = len({row.image for row in moment.rows})
         if images not in (0, len(self._embeds)):
             raise HostError(
                 f"the pipeline makes {images} images where {len(self._embeds)} have prompts",
@@ -132,8 +132,8 @@ class _Clock(SchedulerClock):
             )
         context = kwargs.get("encoder_hidden_states")
         # Only once a run: comparing makes a GPU wait.
-        if step == 1 and isinstance(context, Tensor):
-            cond = context[[row.branch == "cond" for row in rows]]
+        if moment.step == 1 and isinstance(context, Tensor):
+            cond = context[[row.branch == "cond" for row in moment.rows]]
             if cond.shape != self._embeds.shape or not torch.equal(cond, self._embeds.to(cond)):
                 raise HostError(
                     "the pipeline was called with other prompts inside steer",
