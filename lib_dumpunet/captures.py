@@ -56,7 +56,8 @@ class Tag:
 
     ``site`` is the n-th attention layer inside the block, from 0; 0 too for what a block has only one of. A word or
     point is a mean over blocks and steps: its ``block`` is empty and its ``step`` 0, and ``name`` says which word or
-    point. ``branch`` is "uncond" for words of the negative prompt.
+    point. ``branch`` is "uncond" for words of the negative prompt. ``hires`` tells the second pass of a hires fix,
+    which counts its steps from 1 again; words and points are means over both passes.
     """
 
     image: int
@@ -69,9 +70,14 @@ class Tag:
     hires: bool = False
 
     @property
+    def when(self) -> str:
+        """The step for people: ``20``, ``hr20`` in a hires pass."""
+        return f"hr{self.step}" if self.hires else str(self.step)
+
+    @property
     def stem(self) -> str:
         """Start of the names of files: ``000-OUT11-020``, ``000-IN07-020-qk2`` (second layer), ``000-word-red_circle``,
-        ``000-OUT11-020-difference``.
+        ``000-OUT11-020-difference``, ``000-OUT11-hr020`` (hires pass).
 
         Different tags have different stems, on file systems that ignore case too.
         """
@@ -79,7 +85,7 @@ class Tag:
             what = "negative" if self.branch == "uncond" else self.kind
             return f"{self.image:03}-{what}-{slug(self.name)}"
         layer = "" if self.kind == "feature" else f"-{self.kind}{self.site + 1 if self.site else ''}"
-        return f"{self.image:03}-{self.block}-{self.step:03}{layer}"
+        return f"{self.image:03}-{self.block}-{'hr' * self.hires}{self.step:03}{layer}"
 
 
 LONGEST_SLUG = 40  # characters

@@ -113,6 +113,17 @@ def make_plan(unet: Unet, settings: Settings, show: Show, subject: Subject) -> P
     return replace(plan, sinks=(*makers, *plan.sinks, *dumps))
 
 
+def is_dumping(settings: Settings) -> bool:
+    """Tell whether any tensor is to be written."""
+    dumps = (
+        settings.features.dump,
+        settings.difference.dump,
+        settings.attention.dump,
+        settings.attention.heat,
+    )
+    return any(dump.enabled for dump in dumps)
+
+
 def hires_plan(plan: Plan, subject: Subject) -> Plan:
     """Change a plan to that of the hires pass."""
     if subject.hires is None:

@@ -38,10 +38,12 @@ class Recording:
 class Session:
     """All runs of one request; ``problems`` is complete once the session's ``with`` has ended."""
 
-    def __init__(self, unet: Unet, plan: Plan, clock: Clock, subject: Subject) -> None:
+    def __init__(
+        self, unet: Unet, plan: Plan, clock: Clock, subject: Subject, threads: int | None = None
+    ) -> None:
         self.problems: list[DumpUNetError] = []
         self._unet, self._plan, self._clock, self._subject = unet, plan, clock, subject
-        self._queue = Fanout(plan.sinks)
+        self._queue = Fanout(plan.sinks, threads=threads)
         self._heat = Heat()
         self._read: dict[Branch, set[Tokens]] = {}
         self._heatmaps = [sink for sink in plan.sinks if isinstance(sink, HeatmapSink)]
@@ -146,15 +148,20 @@ class Session:
 
 
 @contextmanager
-def open_session(unet: Unet, settings: Settings, host: Host, subject: Subject) -> Iterator[Session]:
+def open_session(
+    unet: Unet, settings: Settings, host: Host, subject: Subject, *, threads: int | None = None
+) -> Iterator[Session]:
     """Prepare to watch and steer what the host samples in the session's runs, as ``settings`` ask.
+
+    ``threads`` draw and write; None chooses their number.
 
     Raises:
         SettingsError: for a mistake in the settings, before anything is hooked. What goes wrong later is in
             ``problems`` and does not disturb the sampler.
         UnsupportedModelError: if attention is asked for and the model's cannot be read.
     """
-    session = Session(unet, make_plan(unet, settings, host.show, subject), host.clock, subject)
+    plan = make_plan(unet, settings, host.show, subject)
+    session = Session(unet, plan, host.clock, subject, threads)
     try:
         yield session
     finally:

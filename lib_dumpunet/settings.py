@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from lib_dumpunet.errors import SettingsError
@@ -333,3 +333,72 @@ class Settings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     difference: DifferenceSettings = field(default_factory=DifferenceSettings)
+
+
+@dataclass(frozen=True)
+class LayerPromptSettings:
+    """Whether brackets in prompts give blocks texts of their own."""
+
+    enabled: bool = option(
+        False,
+        "Enable Layer Prompt",
+        "read (~: blocks: text ; blocks: text :~) in prompts, so that blocks get texts of their own",
+    )
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What a panel's host does with pictures and messages."""
+
+    save: bool = option(
+        True,
+        "Save generated images",
+        "save each picture beside the generated image it belongs to, under its number",
+    )
+    log: bool = option(False, "log to stderr", "tell in the console what is done, in detail")
+
+
+@dataclass(frozen=True)
+class AttentionSwitch:
+    """Whether a panel's attention settings count; the command line asks by naming them."""
+
+    enabled: bool = option(
+        False,
+        "Extract attention",
+        "draw what the attention layers of each block look at, in text and picture",
+    )
+
+
+@dataclass(frozen=True)
+class PanelSettings:
+    """All that a panel holds; nothing is looked at, and no bracket read, until it is asked for."""
+
+    features: FeatureSettings = field(default_factory=lambda: FeatureSettings(enabled=False))
+    switch: AttentionSwitch = field(default_factory=AttentionSwitch)
+    attention: AttentionSettings = field(default_factory=AttentionSettings)
+    layer_prompt: LayerPromptSettings = field(default_factory=LayerPromptSettings)
+    difference: DifferenceSettings = field(default_factory=DifferenceSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+
+    def __post_init__(self) -> None:
+        if self.switch.enabled and not self.attention.enabled:
+            raise SettingsError(
+                "nothing is chosen",
+                remedy=f"Choose among {', '.join(ATTENTIONS.values())}, or write words or points.",
+                field="Output features",
+            )
+
+    @property
+    def core(self) -> Settings:
+        """What the core is asked for: what is not switched on is left out; words go where all attention is dumped."""
+        attention = (
+            replace(self.attention, heat=self.attention.dump) if self.switch.enabled else AttentionSettings()
+        )
+        difference = self.difference if self.layer_prompt.enabled else DifferenceSettings()
+        return Settings(self.features, attention, difference)
+
+    @property
+    def wants_anything(self) -> bool:
+        """Tell whether anything is to be done."""
+        core = self.core
+        return self.layer_prompt.enabled or core.features.enabled or core.attention.enabled

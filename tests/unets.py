@@ -93,7 +93,7 @@ def unet_inputs(batch: int = 2, height: int = 16, width: int = 16) -> tuple[Tens
 
 @dataclass
 class FakeClock:
-    """A clock that is set by hand; rows are given as (image, branch), and the part of the prompt where it has several."""
+    """A clock that is set by hand; rows are (image, branch), and the part of the prompt where it has several."""
 
     step: int = 1
     rows: Sequence[tuple[int, str] | tuple[int, str, int]] = field(

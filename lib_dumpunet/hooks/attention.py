@@ -31,7 +31,7 @@ from lib_dumpunet.hooks.reading import (
     stopping,
     to_cpu,
 )
-from lib_dumpunet.ports import Clock, Row
+from lib_dumpunet.ports import Clock, Moment, Row
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
 
 CROSS: frozenset[Kind] = frozenset({"k", "qk", "vqk", "word"})
@@ -143,7 +143,7 @@ class _Seen:
     """Query "head query dim" and key "head key dim" of one image in one layer; queries fill a map of ``shape``."""
 
     layer: AttentionLayer
-    step: int
+    moment: Moment
     row: Row
     q: Tensor
     k: Tensor
@@ -151,7 +151,11 @@ class _Seen:
     shape: tuple[int, int]
 
     def tag(self, kind: Kind) -> Tag:
-        return Tag(self.row.image, self.step, self.layer.block, kind, self.layer.number)
+        return _tag(self.moment, self.row, self.layer, kind)
+
+
+def _tag(moment: Moment, row: Row, layer: AttentionLayer, kind: Kind) -> Tag:
+    return Tag(row.image, moment.step, layer.block, kind, layer.number, hires=moment.hires)
 
 
 Read = Callable[[_Out, _Seen], None]
@@ -209,12 +213,12 @@ class _PairTap:
         q, k, self._q, self._k = self._q, self._k, None, None
         self.fired = True
         with guarded(self.block, self._stop), _exactly(q.device):
-            step, rows = self._picker.pick(len(q))
+            moment, rows = self._picker.pick(len(q))
             heads = int(self.attention.heads)  # type: ignore[arg-type]
             for index, row in rows.items():
                 query, key = split_heads(q[index], heads), split_heads(k[index], heads)
                 scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
-                self._read(self._out, _Seen(self._layer, step, row, query, key, scale, self._shape))
+                self._read(self._out, _Seen(self._layer, moment, row, query, key, scale, self._shape))
 
 
 class _OutputTap:
@@ -243,12 +247,12 @@ class _OutputTap:
         with guarded(self.block, self._stop):
             attended = args[0] if args else next(iter(kwargs.values()))
             require_places(attended.shape[1], self._shape)
-            step, rows = self._picker.pick(len(attended))
+            moment, rows = self._picker.pick(len(attended))
             if not rows:
                 return
             tensor, ready = copy_rows(attended, list(rows))
             for row, part in zip(rows.values(), tensor, strict=True):
-                tag = Tag(row.image, step, self.block, "vqk", self._layer.number)
+                tag = _tag(moment, row, self._layer, "vqk")
                 self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
 
 
@@ -295,7 +299,7 @@ def _read_cross(out: _Out, seen: _Seen) -> None:
         out.send(seen.tag("qk"), maps.unflatten(2, seen.shape))
     if "word" in out.want.kinds and seen.row.branch in out.want.branches:
         maps = cross_mean(seen.q, seen.k, seen.scale).unflatten(1, seen.shape)
-        out.heat.add(seen.row, "word", maps, out.want.text_of(seen.row, seen.layer.block, seen.step))
+        out.heat.add(seen.row, "word", maps, out.want.text_of(seen.row, seen.layer.block, seen.moment.step))
 
 
 def _read_self(out: _Out, seen: _Seen) -> None:

@@ -55,8 +55,9 @@ class _Tap:
     def __call__(self, output: Tensor) -> None:
         self.fired = True
         with guarded(self.block, self._stop):
-            step, rows = self._picker.pick(len(output))
+            moment, rows = self._picker.pick(len(output))
             if rows:
                 tensor, ready = copy_rows(output, list(rows))
                 for row, part in zip(rows.values(), tensor, strict=True):
-                    self._emit(Capture(Tag(row.image, step, self.block, self._kind), part, ready))
+                    tag = Tag(row.image, moment.step, self.block, self._kind, hires=moment.hires)
+                    self._emit(Capture(tag, part, ready))

@@ -14,7 +14,7 @@ from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch, Capture
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.ports import Clock, Row
+from lib_dumpunet.ports import Clock, Moment, Row
 
 log = logging.getLogger("dumpunet")
 
@@ -26,34 +26,34 @@ Ready = Callable[[], None]
 class Picker:
     """Chooses the rows of a U-Net call that are to be read.
 
-    Of several calls within one step, the first that has an image's row counts.
+    Of several calls within one step, the first that has an image's row counts; of a prompt of several parts, the first.
     """
 
     def __init__(self, steps: Container[int], clock: Clock, branches: Sequence[Branch] = ("cond",)) -> None:
         self._steps, self._clock, self._branches = steps, clock, branches
-        self._step = 0
+        self._step = (False, 0)
         self._seen: set[Row] = set()
 
-    def pick(self, count: int) -> tuple[int, dict[int, Row]]:
-        """Give the step, and the owner of each row to take from a batch of ``count`` rows.
+    def pick(self, count: int) -> tuple[Moment, dict[int, Row]]:
+        """Give the moment, and the owner of each row to take from a batch of ``count`` rows.
 
         Raises:
             HostError: if the clock expects another number of rows.
         """
         moment = self._clock.now()
         if moment.step < 1 or moment.step not in self._steps:
-            return moment.step, {}
-        if moment.step != self._step:
-            self._step = moment.step
+            return moment, {}
+        if (moment.hires, moment.step) != self._step:
+            self._step = moment.hires, moment.step
             self._seen.clear()
         if len(moment.rows) != count:
             raise HostError(f"the U-Net's batch has {count} rows where {len(moment.rows)} were expected")
         picked: dict[int, Row] = {}
         for index, row in enumerate(moment.rows):
-            if row.branch in self._branches and row not in self._seen:
+            if row.branch in self._branches and not row.part and row not in self._seen:
                 picked[index] = row
                 self._seen.add(row)
-        return moment.step, picked
+        return moment, picked
 
 
 class Tap(Protocol):

@@ -12,6 +12,9 @@ from lib_dumpunet.image.colorize import paint
 from lib_dumpunet.image.grid import grid
 from lib_dumpunet.settings import ColorSettings
 
+AFTER_HEADER = 8 + 25
+"""Bytes of a PNG file's signature and its first chunk, IHDR."""
+
 
 def draw_features(tensor: Tensor, color: ColorSettings, ratio: float) -> Image.Image:
     """Draw all channels of a tensor "c h w" in one picture, near the shape ``ratio``, width by height.
@@ -28,10 +31,24 @@ def png_bytes(image: Image.Image, info: dict[str, str]) -> bytes:
     Keywords are plain Latin words, as PNG asks. Values go into a tEXt chunk where Latin-1 can hold them, else
     into iTXt (UTF-8); half a surrogate pair, which no encoding can hold, becomes a question mark.
     """
+    buffer = io.BytesIO()
+    # Colours change from pixel to pixel, so there is little for deflate to find but runs.
+    image.save(buffer, "PNG", pnginfo=_text_chunks(info), compress_level=1, compress_type=zlib.Z_RLE)
+    return buffer.getvalue()
+
+
+def with_text(png: bytes, info: dict[str, str]) -> bytes:
+    """Put text chunks into a PNG file's bytes, as ``png_bytes`` does, without encoding the picture again."""
+    # https://www.w3.org/TR/png-3/#5Chunk-layout: length, name, data, CRC of name and data.
+    chunks = b"".join(
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+        for name, data, *_ in _text_chunks(info).chunks
+    )
+    return png[:AFTER_HEADER] + chunks + png[AFTER_HEADER:]
+
+
+def _text_chunks(info: dict[str, str]) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     for keyword, value in info.items():
         chunks.add_text(keyword, value.encode("utf-8", "replace").decode("utf-8"))
-    buffer = io.BytesIO()
-    # Colours change from pixel to pixel, so there is little for deflate to find but runs.
-    image.save(buffer, "PNG", pnginfo=chunks, compress_level=1, compress_type=zlib.Z_RLE)
-    return buffer.getvalue()
+    return chunks

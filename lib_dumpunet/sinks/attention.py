@@ -100,5 +100,5 @@ def _heads(tensor: Tensor, title: str) -> list[str]:
 
 
 def _info(tag: Tag) -> dict[str, str]:
-    info = {"Layer Name": tag.block, "Feature Steps": str(tag.step), "Attention": tag.kind}
+    info = {"Layer Name": tag.block, "Feature Steps": tag.when, "Attention": tag.kind}
     return {**info, "Attention Layer": str(tag.site + 1)} if tag.site else info

@@ -186,7 +186,7 @@ class Fanout:
 def _place(tag: Tag) -> str:
     if not tag.block:
         return f"at {tag.kind} {tag.name}, image {tag.image}"
-    return f"at block {tag.block}, step {tag.step}, image {tag.image}"
+    return f"at block {tag.block}, step {tag.when}, image {tag.image}"
 
 
 def _as_problem(error: BaseException, who: str, place: str) -> DumpUNetError:

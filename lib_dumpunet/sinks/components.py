@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class ComponentsSink:
                 looks = self._aside.read(tag)
                 assert looks is not None
                 maps = bases[_layer(tag, looks)].components(looks)
-                yield Capture(Tag(tag.image, tag.step, tag.block, "pca", tag.site), maps)
+                yield Capture(replace(tag, kind="pca"), maps)
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,4 @@ class DifferenceSink:
 
 
 def _place(tag: Tag) -> str:
-    return f"block {tag.block} of step {tag.step}, image {tag.image},"
+    return f"block {tag.block} of step {tag.when}, image {tag.image},"

@@ -114,7 +114,7 @@ class DumpSink:
         self._request = request
         self._format, self._kinds = file_format, kinds - PASSING
         self._groups = _Groups(request.expected)
-        self._file_locks: dict[tuple[int, int], threading.Lock] = {}
+        self._file_locks: dict[str, threading.Lock] = {}
         self._count = threading.Lock()
         self._tensors = self._bytes = 0
         with self._told():
@@ -173,9 +173,9 @@ class DumpSink:
 
     def _write_group(self, group: _Group) -> None:
         """Write the file of one image and step; join what is in it, should a capture come late."""
-        name = safetensors_name(group.image, group.step, self.run)
+        name = safetensors_name(group.image, group.step, self.run, hires=group.hires)
         path = self._folder / name
-        with self._file_locks.setdefault((group.image, group.step), threading.Lock()):
+        with self._file_locks.setdefault(name, threading.Lock()):
             tensors = _read_all(path) if path.exists() else {}
             tensors.update({key_of(tag): _storable(tensor) for tag, tensor in group.tensors.items()})
             write_whole(path, _safetensors(tensors, self._metadata(group)))
@@ -183,7 +183,8 @@ class DumpSink:
         self._list([self._entry(tag, name, t, _storable(t).dtype) for tag, t in group.tensors.items()], size)
 
     def _metadata(self, group: _Group) -> dict[str, str]:
-        values = {"image": group.image, "step": group.step, "run": self.run}
+        values: dict[str, Any] = {"image": group.image, "step": group.step, "run": self.run}
+        values |= {"hires": True} if group.hires else {}
         values |= self._request.about_image(group.image) | self._request.about_run()
         known = {key: value for key, value in values.items() if value is not None}
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
@@ -194,6 +195,7 @@ class DumpSink:
             "kind": tag.kind,
             "image": tag.image,
             "step": tag.step,
+            **({"hires": True} if tag.hires else {}),
             "block": tag.block,
             **_details(tag),
             **self._request.about_layer(tag),
@@ -226,6 +228,7 @@ class _Group:
     """What has come for one image and step, and the number of the capture that came last."""
 
     image: int
+    hires: bool
     step: int
     tensors: dict[Tag, Tensor] = field(default_factory=dict)
     fed: int = 0
@@ -241,7 +244,7 @@ class _Groups:
 
     def __init__(self, expected: Mapping[str, Container[int]]) -> None:
         self._expected = expected
-        self._open: dict[tuple[int, int], _Group] = {}
+        self._open: dict[tuple[int, bool, int], _Group] = {}
         self._count = 0
         self._lock = threading.Lock()
 
@@ -249,7 +252,7 @@ class _Groups:
         """Take a capture and return the groups to write now."""
         with self._lock:
             self._count += 1
-            key = (tag.image, tag.step)
+            key = (tag.image, tag.hires, tag.step)
             group = self._open.pop(key, None) or _Group(*key)
             group.tensors[tag] = tensor
             group.fed = self._count

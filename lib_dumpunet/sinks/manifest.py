@@ -9,11 +9,11 @@
 
 One entry for each tensor; ``captures.py`` says what each kind is. Attention has the number of its ``layer`` in the
 block, a word its ``word``, a point its ``point``, both with step 0 and no block, as they are means over steps and
-blocks. An attention layer that has read another text than the whole prompt has it as its ``text``. A difference is
-that of two runs: with the ``prompt`` and ``negative_prompt`` of its entry, minus without their per-block parts. A
-``bin`` entry stands for its channel files, ``file`` then holds ``{channel:04}`` in place of the number, 0 to
-``shape[0] - 1`` (one file for a shape of two numbers). ``dtype`` is that of the file, ``source_dtype`` that of the
-model.
+blocks. What comes from the second pass of a hires fix, whose steps count from 1 again, has ``"hires": true``. An
+attention layer that has read another text than the whole prompt has it as its ``text``. A difference is that of two
+runs: with the ``prompt`` and ``negative_prompt`` of its entry, minus without their per-block parts. A ``bin`` entry
+stands for its channel files, ``file`` then holds ``{channel:04}`` in place of the number, 0 to ``shape[0] - 1`` (one
+file for a shape of two numbers). ``dtype`` is that of the file, ``source_dtype`` that of the model.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def _is_tensor(entry: Entry) -> bool:
         kind in AXES
         and kind not in PASSING
         and isinstance(entry.get("layer", 0), int)
+        and isinstance(entry.get("hires", False), bool)
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(length, int) and 0 < length <= LONGEST_AXIS for length in shape)
     )

@@ -7,6 +7,8 @@ What a tensor is makes the start of its file's name (``Tag.stem``):
     attention layer    {image:03}-{block}-{step:03}-{kind}, and the number of the layer from a block's second on
     word or point      {image:03}-{word | negative | point}-{its text}
 
+The step of a hires pass has ``hr`` before it: ``000-OUT11-hr020``.
+
     bin                {stem}-{channel:04}-{unix time}.bin
     npy                {stem}.npy                            second run of a folder: {stem}-2.npy
     safetensors        {image:03}-{step:03}.safetensors      second run of a folder: {image:03}-{step:03}-2.safetensors
@@ -26,13 +28,14 @@ LAYER_KINDS: tuple[Kind, ...] = ("k", "qk", "vqk", "self", "pca")
 
 _LAYER = rf"(?:-(?:(?P<kind>{'|'.join(LAYER_KINDS)})(?P<layer>\d+)?|(?P<difference>difference)))?"
 _HEAT = r"(?P<heat>word|negative|point)-(?P<name>[^-]+)"
-_PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-(?P<step>\d{{3,}}){_LAYER}|{_HEAT})"
+_STEP = r"(?P<hires>hr)?(?P<step>\d{3,})"
+_PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-{_STEP}{_LAYER}|{_HEAT})"
 _BLOCK = re.compile(r"[A-Z]+\d+")
 _RUN = r"(?:-(?P<run>\d+))?"
 _PATTERNS = (
     re.compile(rf"{_PLACE}-(?P<channel>\d{{4,}})-(?P<time>\d+)\.bin"),
     re.compile(rf"{_PLACE}{_RUN}\.npy"),
-    re.compile(rf"(?P<image>\d{{3,}})-(?P<step>\d{{3,}}){_RUN}\.safetensors"),
+    re.compile(rf"(?P<image>\d{{3,}})-{_STEP}{_RUN}\.safetensors"),
 )
 
 
@@ -46,6 +49,7 @@ class Name:
     channel: int | None
     time: int | None
     run: int
+    hires: bool = False
 
 
 def parse_name(name: str) -> Name | None:
@@ -56,7 +60,7 @@ def parse_name(name: str) -> Name | None:
     parts = match.groupdict()
     channel, time = (None if parts.get(key) is None else int(parts[key]) for key in ("channel", "time"))
     image, step, run = int(parts["image"]), int(parts["step"] or 0), int(parts.get("run") or 1)
-    return Name(image, step, _tag(parts), channel, time, run)
+    return Name(image, step, _tag(parts), channel, time, run, bool(parts["hires"]))
 
 
 def _tag(parts: dict[str, str | None]) -> Tag | None:
@@ -69,7 +73,8 @@ def _tag(parts: dict[str, str | None]) -> Tag | None:
         return None
     of_block: Kind = "feature" if parts["difference"] is None else "difference"
     kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), of_block)
-    return Tag(image, int(parts["step"] or 0), block, kind, int(parts["layer"] or 1) - 1)
+    layer = int(parts["layer"] or 1) - 1
+    return Tag(image, int(parts["step"] or 0), block, kind, layer, hires=bool(parts["hires"]))
 
 
 def bin_name(tag: Tag, time: int) -> str:
@@ -82,9 +87,9 @@ def npy_name(tag: Tag, run: int) -> str:
     return f"{tag.stem}{_suffix(run)}.npy"
 
 
-def safetensors_name(image: int, step: int, run: int) -> str:
+def safetensors_name(image: int, step: int, run: int, *, hires: bool = False) -> str:
     """Name the file of all tensors of one image and step; step 0 has the words and points."""
-    return f"{image:03}-{step:03}{_suffix(run)}.safetensors"
+    return f"{image:03}-{'hr' * hires}{step:03}{_suffix(run)}.safetensors"
 
 
 def bin_pattern(name: str) -> str:
@@ -110,7 +115,7 @@ def key_of(tag: Tag) -> str:
     return tag.block if tag.kind == "feature" else f"{tag.block}.{tag.kind}.{tag.site}"
 
 
-def tag_of_key(key: str, image: int, step: int) -> Tag:
+def tag_of_key(key: str, image: int, step: int, *, hires: bool = False) -> Tag:
     """Read what ``key_of`` has written.
 
     Raises:
@@ -120,14 +125,14 @@ def tag_of_key(key: str, image: int, step: int) -> Tag:
     if first not in ("word", "point") and not _BLOCK.fullmatch(first):
         raise ValueError(f"{key!r} is no block")
     if not rest:
-        return Tag(image, step, first)
+        return Tag(image, step, first, hires=hires)
     if rest == ["difference"] and _BLOCK.fullmatch(first):
-        return Tag(image, step, first, "difference")
+        return Tag(image, step, first, "difference", hires=hires)
     second, third = rest
     if first in ("word", "point"):
         kind: Kind = "point" if first == "point" else "word"
         return Tag(image, step, "", kind, 0, third, "uncond" if second == "uncond" else "cond")
-    return Tag(image, step, first, LAYER_KINDS[LAYER_KINDS.index(second)], int(third))
+    return Tag(image, step, first, LAYER_KINDS[LAYER_KINDS.index(second)], int(third), hires=hires)
 
 
 def _suffix(run: int) -> str:

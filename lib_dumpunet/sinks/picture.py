@@ -66,5 +66,5 @@ class PictureSink:
         return draw_features(tensor.abs() if self._absolute else tensor, self._color, self._ratio)
 
     def _info(self, capture: Capture) -> dict[str, str]:
-        info = {"Layer Name": capture.tag.block, "Feature Steps": str(capture.tag.step)}
+        info = {"Layer Name": capture.tag.block, "Feature Steps": capture.tag.when}
         return {**info, **CAPTION} if self._kind == "difference" else info

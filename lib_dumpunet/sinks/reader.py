@@ -95,13 +95,14 @@ def _in_folder(folder: Path) -> list[_Source]:
     return sorted(found, key=_order)
 
 
-def _order(source: _Source) -> tuple[int, Tag]:
-    """Sort by run and tag; block names sort in forward order by themselves: IN, M, OUT."""
-    name = parse_name(source.paths[0].name)
-    if source.tag is not None:
-        return source.run or 0, source.tag
-    assert name is not None
-    return source.run or 0, Tag(name.image, name.step, "")
+def _order(source: _Source) -> tuple[int, int, bool, Tag]:
+    """Sort by run, image, pass and tag; block names sort in forward order by themselves: IN, M, OUT."""
+    tag = source.tag
+    if tag is None:
+        name = parse_name(source.paths[0].name)
+        assert name is not None
+        tag = Tag(name.image, name.step, "", hires=name.hires)
+    return source.run or 0, tag.image, tag.hires, tag
 
 
 def _entries(folder: Path) -> list[Entry] | None:
@@ -144,6 +145,7 @@ def _tag_of(entry: Entry) -> Tag:
         entry.get("layer", 0),
         entry.get("word") or entry.get("point") or "",
         "uncond" if entry.get("prompt_part") == "negative" else "cond",
+        entry.get("hires", False),
     )
 
 
@@ -289,7 +291,8 @@ def _read_safetensors(source: _Source) -> Iterator[Loaded]:
         image, step, run = (int(about[key]) for key in ("image", "step", "run"))
         for key in sorted(file.keys()) if source.tag is None else [key_of(source.tag)]:
             tensor = file.get_tensor(key).clone()  # or the file would stay open with the tensor
-            yield Loaded(tensor, source.paths, tag_of_key(key, image, step), run, source.tokens)
+            tag = tag_of_key(key, image, step, hires=about.get("hires") == "true")
+            yield Loaded(tensor, source.paths, tag, run, source.tokens)
 
 
 @contextmanager

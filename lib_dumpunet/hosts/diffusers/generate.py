@@ -13,7 +13,7 @@ from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.sampling import Progress, Sampler, give_all
-from lib_dumpunet.planning import Subject
+from lib_dumpunet.planning import Subject, is_dumping
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.session import open_session
 from lib_dumpunet.settings import Settings
@@ -97,17 +97,6 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     if host.clock.trouble is not None and host.clock.trouble not in outcome.problems:
         outcome.problems.append(host.clock.trouble)
     return outcome
-
-
-def is_dumping(settings: Settings) -> bool:
-    """Tell whether any tensor is to be written."""
-    dumps = (
-        settings.features.dump,
-        settings.difference.dump,
-        settings.attention.dump,
-        settings.attention.heat,
-    )
-    return any(dump.enabled for dump in dumps)
 
 
 def dump_request(pipe: Any, job: Job, *, dumping: bool) -> DumpRequest:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
+from lib_dumpunet.hosts.pieces import piece
 from lib_dumpunet.prompt.words import Token
-
-WORD_END = "</w>"
 
 
 def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
@@ -33,7 +31,7 @@ def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
             tokens.append(Token(mark="pad" if ended else "end"))
             ended = True
         else:
-            tokens.append(added.get(number) or _piece(name))
+            tokens.append(added.get(number) or piece(name))
     return tuple(tokens)
 
 
@@ -44,20 +42,3 @@ def _added_tokens(tokenizer: Any) -> Mapping[int, Token]:
     """
     vocabulary = tokenizer.get_added_vocab()
     return {number: Token(name.lower().encode(), ends_word=True) for name, number in vocabulary.items()}
-
-
-def _piece(name: str) -> Token:
-    letters = name.removesuffix(WORD_END)
-    return Token(bytes(_byte_values()[letter] for letter in letters), ends_word=letters != name)
-
-
-@cache
-def _byte_values() -> Mapping[str, int]:
-    """Invert the table by which byte-level tokenizers write bytes as characters that can be seen.
-
-    Bytes that are printable in Latin-1 stand for themselves, the others are numbered from 256 in their order. The
-    space and the soft hyphen do not count as printable there.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

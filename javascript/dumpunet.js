@@ -1,0 +1,35 @@
+// Cosmetics of Dump U-Net's panel: tooltips on its controls, and red for what it says under the gallery.
+
+(function () {
+    function root() {
+        return typeof gradioApp === "function" ? gradioApp() : document;
+    }
+
+    function addTooltips() {
+        root().querySelectorAll(".dumpunet-tooltips:not([data-done])").forEach(function (holder) {
+            var texts = JSON.parse(holder.dataset.tooltips);
+            Object.keys(texts).forEach(function (id) {
+                var control = root().querySelector("#" + id);
+                if (control) control.title = texts[id];
+            });
+            holder.dataset.done = "1";
+        });
+    }
+
+    function markMessages() {
+        root().querySelectorAll("p.comments").forEach(function (line) {
+            line.classList.toggle("dumpunet-mistake", line.textContent.trim().startsWith("Dump U-Net:"));
+        });
+    }
+
+    function update() {
+        addTooltips();
+        markMessages();
+    }
+
+    if (typeof onAfterUiUpdate === "function") {
+        onAfterUiUpdate(update);
+    } else {
+        document.addEventListener("DOMContentLoaded", update);
+    }
+})();

@@ -1,0 +1,28 @@
+"""The pieces of text that CLIP's tokenizers know, in the core's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from lib_dumpunet.prompt.words import Token
+
+WORD_END = "</w>"
+
+
+def piece(name: str) -> Token:
+    """Read a piece's name in the vocabulary, in which characters stand for bytes."""
+    letters = name.removesuffix(WORD_END)
+    return Token(bytes(_byte_values()[letter] for letter in letters), ends_word=letters != name)
+
+
+@cache
+def _byte_values() -> Mapping[str, int]:
+    """Invert the table by which byte-level tokenizers write bytes as characters that can be seen.
+
+    Bytes that are printable in Latin-1 stand for themselves, the others are numbered from 256 in their order. The
+    space and the soft hyphen do not count as printable there.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

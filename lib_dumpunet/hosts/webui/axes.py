@@ -1,0 +1,146 @@
+"""Axes for the X/Y/Z plot, and what its cells show.
+
+The plot makes a copy of the job for each cell and lets the axes change it; the companion script then reads what they
+have left on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from modules import scripts
+
+from lib_dumpunet import wire
+from lib_dumpunet.blocks import SD1, BlockOrder
+from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.host import TITLE
+from lib_dumpunet.prompt.selection import select_blocks
+from lib_dumpunet.settings import PanelSettings
+from lib_dumpunet.unet.sites import describe
+
+MODULES = ("xyz_grid.py", "scripts.xyz_grid")
+PLACEHOLDER = "{block}"
+PROMPTS = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
+CHANGES, CELL = "dumpunet_changes", "dumpunet_cell"
+"""Names of what axes leave on a job."""
+LABELS = {
+    "features.layers": "Layers",
+    "features.steps": "Steps",
+    "attention.layers": "Attention layers",
+    "attention.words": "Words",
+}
+"""Axes that only look: the image is the same in every cell, so a cell shows a map."""
+CELLS = ("image", "map")
+
+
+def add_axes() -> None:
+    """Add the axes to the plot, if the webui has one; a second time does nothing."""
+    for data in scripts.scripts_data:
+        if data.script_class.__module__ in MODULES and hasattr(data.module, "axis_options"):
+            _add_to(data.module)
+
+
+def changed(settings: PanelSettings, p: Any) -> PanelSettings:
+    """Apply what axes have left on a job.
+
+    Raises:
+        SettingsError: for a value that the settings refuse.
+    """
+    changes: Mapping[str, str] = getattr(p, CHANGES, {})
+    return wire.override(settings, changes) if changes else settings
+
+
+def has_changes(p: Any) -> bool:
+    """Tell whether an axis was at work."""
+    return bool(getattr(p, CHANGES, None))
+
+
+def shows_map(p: Any) -> bool:
+    """Tell whether the cell of a job shows a map: as its axis says, else if axes only look."""
+    cell = getattr(p, CELL, None)
+    return cell == "map" if cell else has_changes(p)
+
+
+def _add_to(module: Any) -> None:
+    known = {option.label for option in module.axis_options}
+    options = [
+        *(_axis(module, label, _change(path), confirm=_check(path)) for path, label in LABELS.items()),
+        _axis(module, f"Block of {PLACEHOLDER}", _fill, confirm=_expand),
+        _axis(module, "Cell shows", _show, confirm=_check_cells, choices=lambda: list(CELLS)),
+    ]
+    module.axis_options.extend(option for option in options if option.label not in known)
+
+
+def _axis(module: Any, label: str, apply: Callable[..., None], **more: Any) -> Any:
+    return module.AxisOption(f"[{TITLE}] {label}", str, apply, **more)
+
+
+def _change(path: str) -> Callable[..., None]:
+    def apply(p: Any, value: str, _: Sequence[str]) -> None:
+        setattr(p, CHANGES, {**getattr(p, CHANGES, {}), path: value})
+
+    return apply
+
+
+def _check(path: str) -> Callable[..., None]:
+    def confirm(_: Any, values: list[str]) -> None:
+        for value in values:
+            with _told():
+                wire.override(PanelSettings(), {path: value})
+                if path.endswith("layers"):
+                    select_blocks(value, _order(), field=LABELS[path])
+
+    return confirm
+
+
+def _fill(p: Any, block: str, _: Sequence[str]) -> None:
+    for name in PROMPTS:
+        text = getattr(p, name, None)
+        if isinstance(text, str):
+            setattr(p, name, text.replace(PLACEHOLDER, block))
+
+
+def _expand(p: Any, values: list[str]) -> None:
+    """Turn ranges into a cell for each of their blocks, in place: webuis up to 1.6 let axes do nothing else."""
+    if not any(PLACEHOLDER in (getattr(p, name, None) or "") for name in PROMPTS):
+        raise RuntimeError(
+            f"{TITLE}: no prompt has {PLACEHOLDER}. Write it where a block belongs, "
+            f"as in a (~: {PLACEHOLDER}: cute :~) girl, and turn on Enable Layer Prompt."
+        )
+    blocks: list[str] = []
+    for value in values:
+        with _told():
+            blocks += select_blocks(value, _order(), field=f"Block of {PLACEHOLDER}")
+    values[:] = list(dict.fromkeys(blocks))
+
+
+def _show(p: Any, cell: str, _: Sequence[str]) -> None:
+    setattr(p, CELL, cell.strip().lower())
+
+
+def _check_cells(_: Any, values: list[str]) -> None:
+    for value in values:
+        if value.strip().lower() not in CELLS:
+            raise RuntimeError(f"{TITLE}: a cell shows {' or '.join(CELLS)}, not {value!r}.")
+
+
+def _order() -> BlockOrder:
+    """Give the blocks of the loaded model, those of SD 1.x where there is none."""
+    model = compat.loaded_model()
+    try:
+        return SD1 if model is None else describe(compat.live_unet(model)).order
+    except (DumpUNetError, AttributeError):
+        return SD1
+
+
+class _told:
+    """Lets the plot say a mistake of the user's: it shows the text of any error."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, DumpUNetError):
+            raise RuntimeError(f"{TITLE}: {error}") from None

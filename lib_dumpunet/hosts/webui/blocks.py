@@ -1,0 +1,107 @@
+"""The blocks of a live U-Net and their shapes, by its modules alone: it may be sampling at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from lib_dumpunet.blocks import SD1
+from lib_dumpunet.hooks.shapes import BlockInfo
+from lib_dumpunet.unet.sites import Site, Unet, is_transformer
+
+SCALE = 8
+"""Pixels of the image for each of the latents, in a row."""
+
+
+class _Block(NamedTuple):
+    """What tells the shapes of a block: ``channels`` that it puts out, heads of its attention layers."""
+
+    name: str
+    kind: str
+    channels: int
+    heads: tuple[int, ...]
+
+
+_WITH_TEXT = "res+attn"
+_SD1 = (
+    *(
+        ("conv", 320),
+        (_WITH_TEXT, 320),
+        (_WITH_TEXT, 320),
+        ("down", 320),
+        (_WITH_TEXT, 640),
+        (_WITH_TEXT, 640),
+    ),
+    *(("down", 640), (_WITH_TEXT, 1280), (_WITH_TEXT, 1280), ("down", 1280), ("res", 1280), ("res", 1280)),
+    ("res+attn+res", 1280),
+    *(("res", 1280), ("res", 1280), ("res+up", 1280)),
+    *((_WITH_TEXT, 1280), (_WITH_TEXT, 1280), ("res+attn+up", 1280)),
+    *((_WITH_TEXT, 640), (_WITH_TEXT, 640), ("res+attn+up", 640)),
+    *((_WITH_TEXT, 320), (_WITH_TEXT, 320), (_WITH_TEXT, 320)),
+)
+"""SD 1.x, shown where no model is loaded."""
+
+
+def block_table(unet: Unet, width: int, height: int) -> list[BlockInfo]:
+    """List the blocks of a U-Net of ldm's layout, for images of ``width`` x ``height`` pixels."""
+    channels = int(unet.module.in_channels)  # type: ignore[arg-type]
+    blocks = []
+    for site in unet.sites:
+        heads = tuple(int(layer.heads) for layer in site.cross_attentions)  # type: ignore[arg-type]
+        channels = _put_out(site, channels)
+        blocks.append(_Block(site.block, site.kind, channels, heads))
+    return _table(blocks, int(unet.module.in_channels), width, height)  # type: ignore[arg-type]
+
+
+def sd1_table(width: int, height: int) -> list[BlockInfo]:
+    """List the blocks of SD 1.x."""
+    blocks = [
+        _Block(name, kind, channels, (8,) * kind.count("attn"))
+        for name, (kind, channels) in zip(SD1, _SD1, strict=True)
+    ]
+    return _table(blocks, 4, width, height)
+
+
+def _table(blocks: Iterable[_Block], channels: int, width: int, height: int) -> list[BlockInfo]:
+    """Follow the shapes through the blocks.
+
+    A block of the second half gets the output of the one before it joined with that of its partner in the first half,
+    at the partner's size.
+    """
+    shape = (channels, height // SCALE, width // SCALE)
+    rows: list[BlockInfo] = []
+    waiting: list[tuple[int, int, int]] = []
+    for block in blocks:
+        if block.name.startswith("OUT"):
+            more, *size = waiting.pop()
+            shape = (shape[0] + more, size[0], size[1])
+        after = _scaled(block, shape)
+        rows.append(BlockInfo(block.name, block.kind, shape, after, block.heads))
+        shape = after
+        if block.name.startswith("IN"):
+            waiting.append(after)
+    return rows
+
+
+def _scaled(block: _Block, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    _, height, width = shape
+    kinds = block.kind.split("+")
+    if "down" in kinds:
+        height, width = -(-height // 2), -(-width // 2)
+    if "up" in kinds:
+        height, width = 2 * height, 2 * width
+    return block.channels, height, width
+
+
+def _put_out(site: Site, channels: int) -> int:
+    for child in site.children:
+        channels = _channels(child, channels)
+    return channels
+
+
+def _channels(child: nn.Module, channels: int) -> int:
+    """Read how many channels a child puts out; a spatial transformer changes none."""
+    known: Any = None if is_transformer(child) else getattr(child, "out_channels", None)
+    return int(known or channels)

@@ -1,0 +1,93 @@
+"""Where dumps may go: the webui has no sandbox, and whoever reaches its page can send any path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modules import paths, shared
+
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.settings import DumpSettings, Settings
+from lib_dumpunet.sinks.files import FIELD, absolute
+
+OUTDIRS = (
+    "outdir_samples",
+    "outdir_txt2img_samples",
+    "outdir_img2img_samples",
+    "outdir_grids",
+    "outdir_txt2img_grids",
+    "outdir_img2img_grids",
+    "outdir_save",
+)
+"""The webui's own settings of output folders."""
+NAME = "dumpunet"
+
+
+def with_folders(settings: Settings, p: Any) -> Settings:
+    """Resolve the folders of all dumps, and refuse those that the operator does not allow.
+
+    Raises:
+        SettingsError: if users may not choose folders, or not this one.
+    """
+    features, difference, attention = settings.features, settings.difference, settings.attention
+    return replace(
+        settings,
+        features=replace(features, dump=_resolved(features.dump, p)),
+        difference=replace(difference, dump=_resolved(difference.dump, p)),
+        attention=replace(attention, dump=_resolved(attention.dump, p), heat=_resolved(attention.heat, p)),
+    )
+
+
+def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:
+    if not dump.enabled:
+        return dump
+    if not dump.path.strip():
+        return replace(dump, path=str(_absolute(p.outpath_samples) / NAME))
+    if getattr(shared.cmd_opts, "hide_ui_dir_config", False):
+        raise SettingsError(
+            "the webui was started with --hide-ui-dir-config, so its users may not choose folders",
+            remedy="Leave the field empty: the files then go into the webui's own output folder.",
+            field=FIELD,
+        )
+    path = _absolute(dump.path)
+    if getattr(shared.cmd_opts, "webui_is_non_local", False) and not _is_inside(path):
+        raise SettingsError(
+            f"the webui can be reached from other computers, so {path} is not allowed",
+            remedy="Choose a folder inside the webui's output folders, or leave the field empty.",
+            field=FIELD,
+        )
+    return replace(dump, path=str(path))
+
+
+def _absolute(path: str) -> Path:
+    """Read a path; one that is relative counts from the webui's data folder, as its own do."""
+    try:
+        return Path(paths.data_path) / absolute_or_relative(path)
+    except (ValueError, RuntimeError) as error:
+        raise SettingsError(
+            f"{path!r} is not a path", remedy="Choose another folder.", field=FIELD
+        ) from error
+
+
+def absolute_or_relative(path: str) -> Path:
+    """Read a path as people write it, and keep it relative if it is."""
+    plain = path.strip().strip('"').strip()
+    return absolute(plain) if plain.startswith("~") else Path(plain)
+
+
+def _is_inside(path: Path) -> bool:
+    """Tell whether a folder lies in an output folder, links resolved."""
+    real = os.path.realpath(path)
+    return any(Path(real).is_relative_to(os.path.realpath(root)) for root in _roots())
+
+
+def _roots() -> Iterator[Path]:
+    yield Path(paths.data_path) / "outputs"
+    for name in OUTDIRS:
+        folder = str(getattr(shared.opts, name, "") or "").strip()
+        if folder:
+            yield Path(paths.data_path) / folder

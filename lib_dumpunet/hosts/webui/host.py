@@ -1,0 +1,97 @@
+"""What is told to the webui's user: pictures on their way to the gallery, and sentences under it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import HTTPException
+from modules import shared
+
+from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.hosts.webui.clock import DenoiserClock
+from lib_dumpunet.hosts.webui.results import Gallery
+from lib_dumpunet.ports import Picture
+
+log = logging.getLogger("dumpunet")
+
+TITLE = "Dump U-Net"
+UNPROCESSABLE = 422  # HTTP status of a request that is understood, and wrong
+
+
+class Refused(Exception):
+    """Ends a job of the page's before sampling; what is wrong was said already."""
+
+
+class WebuiHost:
+    """The core's host for one job."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.clock = DenoiserClock()
+        self._gallery = gallery
+
+    def show(self, picture: Picture) -> None:
+        """Keep a picture for the gallery."""
+        self._gallery.show(picture)
+
+
+def tell(p: Any, message: str) -> None:
+    """Say something under the gallery, and in the console where the webui was started."""
+    p.comment(f"{TITLE}: {message}")
+    print(f"*** {TITLE}: {message}", file=sys.stderr)
+
+
+def refuse(p: Any, error: DumpUNetError) -> None:
+    """End a job before it samples: with a sentence on the page, or as an error of the API.
+
+    Exceptions of hooks are swallowed by the webui, so the one that ends the job comes out of ``p.sample``. Where
+    sampling has not begun, the page's job ends without any.
+    """
+    tell(p, str(error))
+    refusal: Exception = Refused(str(error))
+    if getattr(p, "is_api", False):
+        refusal = HTTPException(UNPROCESSABLE, detail=f"{TITLE}: {error}")
+    else:
+        shared.state.interrupted = True
+
+    def sample(*_: object, **__: object) -> None:
+        raise refusal
+
+    p.sample = sample
+
+
+@contextmanager
+def heard(warnings: list[str], *, to_console: bool) -> Iterator[None]:
+    """Collect what is logged as a warning, and print everything to stderr if that is asked for."""
+    keeper = _Keeper(warnings)
+    handlers: list[logging.Handler] = [keeper]
+    level = log.level
+    if to_console:
+        printer = logging.StreamHandler()
+        printer.setFormatter(logging.Formatter(f"{TITLE}: %(message)s"))
+        handlers.append(printer)
+        log.setLevel(logging.DEBUG)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Keeper(logging.Handler):
+    """Keeps the messages of warnings."""
+
+    def __init__(self, warnings: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._warnings = warnings
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._warnings:
+            self._warnings.append(message)

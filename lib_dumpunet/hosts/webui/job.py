@@ -1,0 +1,366 @@
+"""One job of the webui's that is looked into or steered: from its settings to the pictures behind its images."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from modules import processing, rng, shared
+from PIL import Image
+
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.blocks import block_table
+from lib_dumpunet.hosts.webui.folders import with_folders
+from lib_dumpunet.hosts.webui.host import TITLE, WebuiHost, heard, refuse, tell
+from lib_dumpunet.hosts.webui.reading import Prompts, Reading, encoder_state, prompts_of
+from lib_dumpunet.hosts.webui.results import Gallery, Shown, deliver, first_picture_first, shown_by
+from lib_dumpunet.planning import Subject, is_dumping
+from lib_dumpunet.session import Session, open_session
+from lib_dumpunet.settings import PanelSettings
+from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.unet.sites import Unet, describe
+
+log = logging.getLogger("dumpunet")
+
+LISTS = ("all_prompts", "all_negative_prompts", "all_hr_prompts", "all_hr_negative_prompts")
+"""What a job has for each of its images; extensions fill it in, some with something new each time."""
+SEEDS = ("all_seeds", "all_subseeds")
+
+
+@dataclass
+class _Opened:
+    """What a job has once its prompts are known."""
+
+    prompts: tuple[Prompts | None, ...]
+    session: Session
+    first: Reading
+    hires: Reading | None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def readings(self) -> list[tuple[str, Reading]]:
+        """The passes, each with the start of the names that a job's prompts have there."""
+        passes = [("", self.first)]
+        return passes if self.hires is None else [*passes, ("hr_", self.hires)]
+
+
+class Job:
+    """Follows one job through the webui's hooks; each method that takes ``p`` is one of them, in their order.
+
+    Nothing that goes wrong with looking reaches the image. What goes wrong with steering ends the job, since an image
+    with other texts than asked for would be worse than none.
+
+    Args:
+        by_dropdown: whether the user has chosen this script, or another one that makes the images.
+        shows_map: whether a picture, not the image, is to be what stands first.
+    """
+
+    def __init__(self, settings: PanelSettings, *, by_dropdown: bool, shows_map: bool, threads: int | None) -> None:
+        self._panel, self._settings = settings, settings.core
+        self._by_dropdown, self._shows_map, self._threads = by_dropdown, shows_map, threads
+        self._gallery = Gallery()
+        self._host = WebuiHost(self._gallery)
+        self._warnings: list[str] = []
+        self._ears = ExitStack()
+        self._ears.enter_context(heard(self._warnings, to_console=settings.output.log))
+        self._opened: _Opened | None = None
+        self._images = range(0)
+        self._p: Any = None
+        self._hooks = ExitStack()
+        self._hooked: object = None
+        self._hires = False
+        self._refusal: DumpUNetError | None = None
+        self._plain: list[Shown] = []
+        self._repeated: dict[str, list[Any]] = {}
+        self.is_plain = False
+        """Whether the images without per-block prompts are being made."""
+        self.makes_images = False
+        """Whether sampling has ended, and images are being made of a batch: who samples then is another job."""
+
+    # --- before sampling ---
+
+    def begin(self, p: Any) -> None:
+        """Make the images without per-block prompts first, if the two are to be compared.
+
+        Raises:
+            SettingsError: for a folder that may not be written to.
+        """
+        self._settings = with_folders(self._settings, p)
+        if not self._settings.difference.enabled:
+            return
+        processing.fix_seed(p)
+        # A copy, not a new object, which would be set up anew by the page's values.
+        plain = copy(p)
+        plain.extra_generation_params = dict(p.extra_generation_params)
+        plain.override_settings = dict(p.override_settings)
+        plain.styles = list(p.styles)
+        jobs = shared.state.job_count
+        shared.state.job_count = jobs + p.n_iter if jobs > 0 else 2 * p.n_iter
+        self.is_plain = True
+        try:
+            processed = processing.process_images(plain)
+        except Exception as error:
+            p.sample = partial(_raise, error)
+        else:
+            self._plain = shown_by(processed)
+        finally:
+            self.is_plain = False
+            self.makes_images = False
+            self._unhook()
+        if self._refusal is not None:
+            refuse(p, self._refusal)
+
+    def prepare(self, p: Any) -> None:
+        """Find every mistake, now that the model and the prompts are known.
+
+        Called again it does nothing, unless another extension has changed the prompts meanwhile.
+
+        Raises:
+            DumpUNetError: for the first mistake.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        hires = prompts_of(p, hires=True) if getattr(p, "enable_hr", False) else None
+        prompts = (prompts_of(p, hires=False), hires)
+        if self._opened is not None:
+            if self._repeated or self._opened.prompts == prompts:
+                return
+            self._opened.stack.close()
+            self._opened = None
+        unet = describe(compat.live_unet(shared.sd_model))
+        brackets = self._panel.layer_prompt.enabled
+        first = Reading(p, prompts[0], unet, self._host.clock, brackets=brackets)
+        second = None if hires is None else Reading(p, hires, unet, self._host.clock, brackets=brackets)
+        subject = self._subject(p, unet, first, second)
+        stack = ExitStack()
+        opening = open_session(unet, self._settings, self._host, subject, threads=self._threads)
+        self._opened = _Opened(prompts, stack.enter_context(opening), first, second, stack)
+
+    def repeat(self, p: Any, batch: int) -> None:
+        """Let a run use the prompts and seeds of the one that it is compared to, whatever extensions have filled in."""
+        if not self._settings.difference.enabled:
+            return
+        names = [name for name in (*LISTS, *SEEDS) if getattr(p, name, None)]
+        if self.is_plain:
+            if batch == 0:
+                self._repeated = {name: list(getattr(p, name)) for name in names}
+            return
+        if any(list(getattr(p, name)) != self._repeated.get(name) for name in names):
+            for name, values in self._repeated.items():
+                setattr(p, name, list(values))
+            chosen = slice(batch * p.batch_size, (batch + 1) * p.batch_size)
+            p.prompts, p.negative_prompts = p.all_prompts[chosen], p.all_negative_prompts[chosen]
+            p.seeds, p.subseeds = p.all_seeds[chosen], p.all_subseeds[chosen]
+            p.rng = _seeded(p)
+
+    def begin_batch(self, p: Any, batch: int) -> None:
+        """Give the webui the texts that it is to encode, and encode the others.
+
+        Raises:
+            DumpUNetError: for a mistake.
+        """
+        self.prepare(p)
+        self._p, self.makes_images = p, False
+        self._unhook()
+        opened = self._ready()
+        start = batch * p.batch_size
+        self._images = range(start, start + len(p.prompts))
+        for prefix, reading in opened.readings:
+            mains = partial(reading.mains, self._images, plain=self.is_plain)
+            setattr(p, f"{prefix}prompts", mains("cond"))
+            setattr(p, f"{prefix}negative_prompts", mains("uncond"))
+        if self.is_plain and batch == 0:
+            self._show_base_prompts(p)
+        self._begin_pass(p, opened.first, hires=False)
+
+    def begin_hires(self, p: Any) -> None:
+        """Go on with the second pass of a hires fix."""
+        self._unhook()
+        reading = self._ready().hires
+        if reading is not None:
+            self._begin_pass(p, reading, hires=True)
+
+    # --- while sampling ---
+
+    def see_denoiser(self, params: Any) -> None:
+        """Note which rows the U-Net is going to work on; put the hooks on, again where the model has changed."""
+        denoiser = self._p and compat.denoiser_of(params, self._p)
+        if self.makes_images or not compat.is_own(denoiser, self._p):
+            self._host.clock.pause()
+            return
+        try:
+            module = compat.live_unet(shared.sd_model)
+            if self._hooked is not module:
+                self._hook(self._p, module)
+            self._see_rows(params, denoiser)
+        except Exception as error:  # the webui would swallow it, and sample without what was asked for
+            log.debug("following the sampler failed", exc_info=True)
+            self._give_up(error)
+
+    # --- after it ---
+
+    def end_sampling(self) -> None:
+        """Take the hooks off: images are being made of what was sampled."""
+        self._unhook()
+        self.makes_images = True
+
+    def finish_image(self, p: Any, image: Image.Image) -> None:
+        """Lay words and points over an image."""
+        if self._opened is not None and not self.is_plain:
+            self._opened.session.finish(self._images.start + p.batch_index, image)
+
+    def finish(self, p: Any, processed: Any) -> None:
+        """Put the pictures behind their images, and say what went wrong."""
+        if self.is_plain:
+            return
+        shared.state.textinfo = f"{TITLE}: finishing pictures and files"
+        problems = self._close()
+        problems += deliver(
+            self._gallery,
+            processed,
+            self._plain,
+            save=self._panel.output.save,
+            plain_first=self._by_dropdown,
+        )
+        if self._shows_map:
+            first_picture_first(processed)
+        for message in [*self._warnings, *map(str, problems)]:
+            tell(p, message)
+            processed.comments += f"{TITLE}: {message}\n"
+        shared.state.textinfo = None
+
+    def refuse(self, p: Any, error: DumpUNetError) -> None:
+        """End the job before it samples."""
+        if self._refusal is None:
+            self._refusal = error
+            refuse(p, error)
+
+    def abandon(self) -> None:
+        """Leave everything as found, whatever happened."""
+        self._close()
+
+    # --- parts of these ---
+
+    def _subject(self, p: Any, unet: Unet, first: Reading, hires: Reading | None) -> Subject:
+        tokens = self._settings.attention.enabled
+        table = block_table(unet, p.width, p.height) if is_dumping(self._settings) else []
+        steps = max(first.steps, hires.steps if hires is not None else 0)
+        request = DumpRequest(
+            prompts=tuple(p.all_prompts),
+            negative_prompts=tuple(p.all_negative_prompts),
+            seeds=tuple(p.all_seeds),
+            sampler=str(p.sampler_name),
+            steps=steps,
+            model=str(getattr(p, "sd_model_name", None) or ""),
+            blocks={row.block: asdict(row) for row in table},
+        )
+        return Subject(
+            request,
+            p.width,
+            p.height,
+            first.texts(tokens=tokens),
+            first.steering,
+            None if hires is None else (hires.texts(tokens=tokens), hires.steering),
+        )
+
+    def _ready(self) -> _Opened:
+        assert self._opened is not None
+        return self._opened
+
+    def _show_base_prompts(self, p: Any) -> None:
+        """Let the parameters of images without per-block prompts be those that make them."""
+        for name in LISTS:
+            if getattr(p, name, None):
+                setattr(p, name, [self._ready().first.base(text) for text in getattr(p, name)])
+
+    def _begin_pass(self, p: Any, reading: Reading, *, hires: bool) -> None:
+        if not self.is_plain:
+            reading.encode(self._images, encoder_state(p, hires=hires))
+        self._hires = hires
+        counter = compat.step_counter(compat.sampler_name(p, hires=hires))
+        self._host.clock.begin(self._images.start, counter, hires=hires)
+
+    def _hook(self, p: Any, module: Any) -> None:
+        """Put the hooks on a model; within a pass it is another one where a refiner has taken over."""
+        changed = self._hooked is not None
+        self._unhook()
+        opened = self._ready()
+        reading = opened.hires if self._hires and opened.hires is not None else opened.first
+        if changed and not self.is_plain:
+            reading.encode(self._images, encoder_state(p, hires=self._hires))
+        unet = describe(module)
+        self._hooks.enter_context(HookSet()).before(module, self._host.clock.see_call)
+        session = opened.session
+        run = session.plain_run(unet) if self.is_plain else session.run(unet, hires=self._hires)
+        self._hooks.enter_context(run)
+        self._hooked = module
+
+    def _see_rows(self, params: Any, denoiser: Any) -> None:
+        uncond = compat.rows_of(params.text_uncond)
+        parts = compat.part_counts(denoiser, compat.rows_of(params.text_cond), len(self._images))
+        self._host.clock.see_denoiser(denoiser.step, parts, uncond, len(params.x))
+
+    def _give_up(self, error: Exception) -> None:
+        """Look no more; where texts per block are asked for, let the U-Net's next call end the job."""
+        self._unhook()
+        problem = error if isinstance(error, DumpUNetError) else HostError(f"{type(error).__name__}: {error}")
+        module = compat.live_unet(shared.sd_model)
+        self._hooked = module
+        if self._ready().first.steering is not None and not self.is_plain:
+            self._hooks.enter_context(HookSet()).before(module, partial(_raise, problem))
+        else:
+            self._ready().session.problems.append(problem)
+
+    def _unhook(self) -> None:
+        self._hooks.close()
+        self._hooked = None
+        self._host.clock.pause()
+
+    def _close(self) -> list[DumpUNetError]:
+        """Take everything off, finish what is queued; returns what went wrong."""
+        self._unhook()
+        problems: list[DumpUNetError] = []
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            opened.stack.close()
+            problems = [*opened.session.problems, *self._unseen(opened)]
+        self._ears.close()
+        return problems
+
+    def _unseen(self, opened: _Opened) -> list[DumpUNetError]:
+        """Say why there is less than was asked for, where the sampler took fewer steps than it was expected to."""
+        reached = self._host.clock.reached
+        if shared.state.interrupted or shared.state.skipped or self._refusal is not None:
+            return []
+        if not any(reached.values()):
+            return [HostError("the webui did not sample, or its U-Net was replaced, so nothing was seen")]
+        if 0 < reached[False] < opened.first.steps:
+            return [
+                HostError(
+                    f"sampling ended with step {reached[False]}, so nothing was seen of steps "
+                    f"{reached[False] + 1}-{opened.first.steps}"
+                )
+            ]
+        return []
+
+
+def _raise(error: Exception, *_: object, **__: object) -> None:
+    raise error
+
+
+def _seeded(p: Any) -> Any:
+    """Make the source of noise for the seeds of a batch, as the webui does."""
+    return rng.ImageRNG(
+        p.rng.shape,
+        p.seeds,
+        subseeds=p.subseeds,
+        subseed_strength=p.subseed_strength,
+        seed_resize_from_h=p.seed_resize_from_h,
+        seed_resize_from_w=p.seed_resize_from_w,
+    )

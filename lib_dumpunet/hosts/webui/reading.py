@@ -1,0 +1,127 @@
+"""What the blocks of a job's images read: its prompts as the webui has them, planned, and encoded pass by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modules import shared
+
+from lib_dumpunet.captures import Branch
+from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.clock import DenoiserClock
+from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
+from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
+from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.unet.sites import Unet
+
+BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one pass, by image, as they stand in the webui's parameters."""
+
+    cond: tuple[str, ...]
+    uncond: tuple[str, ...]
+    hires: bool
+
+    @property
+    def fields(self) -> tuple[str, str]:
+        """What people call them."""
+        return ("Hires prompt", "Hires negative prompt") if self.hires else ("Prompt", "Negative prompt")
+
+
+def prompts_of(p: Any, *, hires: bool) -> Prompts:
+    """Read the prompts off a job that has set them up."""
+    if hires:
+        return Prompts(tuple(p.all_hr_prompts), tuple(p.all_hr_negative_prompts), True)
+    return Prompts(tuple(p.all_prompts), tuple(p.all_negative_prompts), False)
+
+
+class Reading:
+    """One pass of a job: its plan, and what the host's encoder made of its texts.
+
+    Raises:
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+
+    def __init__(self, p: Any, prompts: Prompts, unet: Unet, clock: DenoiserClock, *, brackets: bool) -> None:
+        self.steps = compat.sampled_steps(p, hires=prompts.hires)
+        attending = tuple(site.block for site in unet.sites if site.layers)
+        cond, uncond = (
+            _templates(texts, unet, field, brackets=brackets)
+            for texts, field in zip((prompts.cond, prompts.uncond), prompts.fields, strict=True)
+        )
+        self.plan = plan_prompts(cond, uncond, attending, self.steps)
+        self._timing = timing_of(p, hires=prompts.hires)
+        self._encodings = Encodings(self._timing)
+        self._order = unet.order
+        self._clock = clock
+
+    @property
+    def steering(self) -> Steering | None:
+        """What the hooks need; None where no text is given per block."""
+        if not self.plan.has_brackets:
+            return None
+        return Steering(self.plan, self._at, fill)
+
+    def texts(self, *, tokens: bool) -> Texts:
+        """Tell what blocks read; ``tokens`` asks for the columns of the texts, too."""
+        if not tokens:
+            return Texts(self.plan)
+        timed = {
+            text: schedule
+            for branch in BRANCHES
+            for text, schedule in schedules(self.plan.texts(branch), branch, self._timing).items()
+        }
+        said = dict.fromkeys(text for schedule in timed.values() for _, text in schedule)
+        return Texts(self.plan, tokenize(said), schedules=timed)
+
+    def encode(self, images: range, state: object) -> None:
+        """Encode all that blocks read of the prompts of some images; ``state`` as ``Encodings`` has it."""
+        part = _of_images(self.plan, images)
+        for branch in BRANCHES:
+            mains = {part.main(Row(i, branch)) for i in range(len(images))}
+            self._encodings.learn((text for text in part.texts(branch) if text not in mains), branch, state)
+
+    def mains(self, images: range, branch: Branch, *, plain: bool) -> list[str]:
+        """Give the text of each image that the webui is to encode for the whole U-Net.
+
+        ``plain`` asks for the base prompts, without what is given per block.
+        """
+        plan = self.plan.plain if plain else self.plan
+        return [plan.main(Row(image, branch)) for image in images]
+
+    def base(self, text: str) -> str:
+        """Take what is given per block out of a prompt of any pass, and leave the rest as it is written."""
+        return parse_prompt(text, self._order).erased
+
+    def _at(self, text: str, _: int, row: Row) -> Any:
+        # The clock's own count, as a sampler may evaluate the model twice in a step.
+        return self._encodings.at(text, row.branch, row.part, self._clock.evaluation)
+
+
+def encoder_state(p: Any, *, hires: bool) -> object:
+    """Tell apart the states of the text encoder in which a text may be encoded: model and extra networks."""
+    networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
+    return id(shared.sd_model), str(networks)
+
+
+def _templates(texts: Sequence[str], unet: Unet, field: str, *, brackets: bool) -> list[Template]:
+    known: dict[str, Template] = {}
+    for text in dict.fromkeys(texts):
+        # As it is written, so that the place of a mistake is found again, and a <lora:...> in a bracket is one.
+        parse_prompt(text, unet.order, field=field)
+        template = parse_prompt(compat.without_networks(text), unet.order, field=field)
+        known[text] = template if brackets else template.plain
+    return [known[text] for text in texts]
+
+
+def _of_images(plan: PromptPlan, images: range) -> PromptPlan:
+    chosen = slice(images.start, images.stop)
+    return replace(plan, cond=plan.cond[chosen], uncond=plan.uncond[chosen])

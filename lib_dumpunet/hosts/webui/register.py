@@ -1,0 +1,17 @@
+"""What the webui is asked to call; it forgets all of it at Reload UI, and loads the script again."""
+
+from __future__ import annotations
+
+from modules import script_callbacks
+
+from lib_dumpunet.hosts.webui import axes, options, script
+
+
+def register() -> None:
+    """Ask the webui for calls."""
+    script_callbacks.on_before_ui(axes.add_axes)
+    script_callbacks.on_ui_settings(options.add_options)
+    script_callbacks.on_cfg_denoiser(script.on_denoiser)
+    script_callbacks.on_script_unloaded(script.end_job)
+    if hasattr(script_callbacks, "on_before_token_counter"):  # since 1.9
+        script_callbacks.on_before_token_counter(script.count_text)

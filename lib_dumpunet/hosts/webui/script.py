@@ -1,0 +1,300 @@
+"""The two scripts that the webui sees: the panel in its dropdown, and the companion that does the work."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+from modules import processing, scripts
+
+from lib_dumpunet import wire
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hosts.webui import axes, compat, options
+from lib_dumpunet.hosts.webui.host import TITLE, Refused, refuse, tell
+from lib_dumpunet.hosts.webui.job import Job
+from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
+from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.settings import PanelSettings
+
+log = logging.getLogger("dumpunet")
+
+REQUEST, JOB = "dumpunet_settings", "dumpunet_job"
+"""Names of what is left on the webui's job: what the dropdown asked for, and what follows it."""
+
+
+class Current:
+    """The job that is under way; the webui has one at a time."""
+
+    job: Job | None = None
+
+
+class Companion(scripts.Script):
+    """Works whenever a job has settings for it, whichever script makes the images."""
+
+    def title(self) -> str:
+        """Name it as the panel, so that the API knows one name; it comes first in this module, hence is found first."""
+        return TITLE
+
+    def show(self, is_img2img: bool) -> Any:
+        """Be there for every job."""
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        """Show nothing; the one value is what the API gives, a dictionary of settings."""
+        box = gr.Textbox(label=f"{TITLE} settings", value="", visible=False)
+        box.do_not_save_to_config = True
+        return [box]
+
+    def before_process(self, p: Any, given: Any = "", *_: Any) -> None:
+        """Begin a job, if there is anything to do."""
+        current = Current.job
+        if current is not None:
+            if current.is_plain:
+                return
+            if current.makes_images:
+                setattr(p, JOB, None)
+                return
+            current.abandon()
+        Current.job = None
+        setattr(p, JOB, None)
+        try:
+            settings = _settings_of(p, given)
+        except DumpUNetError as error:
+            refuse(p, error)
+            return
+        if settings is None or not settings.wants_anything:
+            return
+        p.extra_generation_params = {**p.extra_generation_params, **wire.to_infotext(settings)}
+        job = Job(
+            settings,
+            by_dropdown=hasattr(p, REQUEST),
+            shows_map=axes.shows_map(p),
+            threads=options.threads(),
+        )
+        Current.job = job
+        setattr(p, JOB, job)
+        _guard(p, job, lambda: job.begin(p))
+
+    def process(self, p: Any, *_: Any) -> None:
+        """Find mistakes while there is nothing to lose."""
+        job = _job_of(p)
+        if job is None:
+            _warn_of_brackets(p)
+        else:
+            _guard(p, job, lambda: job.prepare(p))
+
+    def before_process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
+        """Repeat prompts and seeds, where two runs are compared."""
+        job = _job_of(p)
+        if job is not None:
+            _guard(p, job, lambda: job.repeat(p, batch_number))
+
+    def process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
+        """Change the prompts of a batch to what the webui is to encode."""
+        job = _job_of(p)
+        if job is not None:
+            _guard(p, job, lambda: job.begin_batch(p, batch_number))
+
+    def before_hr(self, p: Any, *_: Any) -> None:
+        """Begin the second pass of a hires fix."""
+        job = _job_of(p)
+        if job is not None:
+            _guard(p, job, lambda: job.begin_hires(p))
+
+    def postprocess_batch(self, p: Any, *_: Any, **__: Any) -> None:
+        """End sampling."""
+        job = _job_of(p)
+        if job is not None:
+            job.end_sampling()
+
+    def postprocess_image(self, p: Any, pp: Any, *_: Any) -> None:
+        """Take an image."""
+        job = _job_of(p)
+        if job is not None:
+            _lenient(p, lambda: job.finish_image(p, pp.image))
+
+    def postprocess(self, p: Any, processed: Any, *_: Any) -> None:
+        """End the job."""
+        job = _job_of(p)
+        if job is None:
+            return
+        _lenient(p, lambda: job.finish(p, processed))
+        if not job.is_plain:
+            end_job()
+
+
+class Panel(scripts.Script):
+    """The entry of the Script dropdown."""
+
+    def __init__(self) -> None:
+        self._size: dict[str, Any] = {}
+
+    def title(self) -> str:
+        """Name the entry."""
+        return TITLE
+
+    def show(self, is_img2img: bool) -> bool:
+        """Be there on both pages."""
+        return True
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        """Build the panel, from the settings, anew at each call."""
+        tab = "img2img" if is_img2img else "txt2img"
+        controls, panel = build_page(tab, compat.on_this_page(self._size.values()))
+        self.infotext_fields = paste_fields(panel)
+        self.paste_field_names = [entry.key for entry in panel.entries if entry.is_shared]
+        return controls
+
+    def after_component(self, component: Any, **given: Any) -> None:
+        """Remember the page's controls of width and height."""
+        tab = "img2img" if self.is_img2img else "txt2img"
+        for side in ("width", "height"):
+            if given.get("elem_id") == f"{tab}_{side}":
+                self._size[side] = component
+
+    def run(self, p: Any, *args: Any) -> Any:
+        """Make the images; the companion does what was asked for."""
+        p.extra_generation_params["Script"] = TITLE
+        try:
+            settings = read_arguments(args)
+        except DumpUNetError as error:
+            refuse(p, error)
+            return _nothing(p)
+        if not settings.wants_anything:
+            tell(
+                p,
+                "nothing is asked for. Tick Extract U-Net features, Extract attention or Enable Layer Prompt, "
+                "or choose None as the script.",
+            )
+        setattr(p, REQUEST, settings)
+        try:
+            return processing.process_images(p)
+        except Refused:
+            return _nothing(p)
+        finally:
+            end_job()
+
+
+def on_denoiser(params: Any) -> None:
+    """Follow the sampler; called by the webui before each evaluation of the model."""
+    job = Current.job
+    if job is not None:
+        job.see_denoiser(params)
+
+
+def end_job() -> None:
+    """Leave everything as found."""
+    job, Current.job = Current.job, None
+    if job is not None:
+        job.abandon()
+
+
+def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
+    """Read the values of the panel, or what the API gave in their place: a dictionary of settings.
+
+    Raises:
+        SettingsError: for the first mistake.
+    """
+    first = args[0] if args else None
+    if isinstance(first, Mapping):
+        return wire.from_dict(first)
+    if first == FROM_PANEL:
+        return wire.unpack(args[1 : 1 + len(wire.ENTRIES)])
+    raise SettingsError(
+        "script_args holds no settings",
+        remedy='Give one dictionary, such as [{"features": {"layers": "M00", "steps": "10"}}].',
+        field="script_args",
+    )
+
+
+def count_text(params: Any) -> None:
+    """Let the page's token counter count what most of the U-Net reads, not the notation around it."""
+    from lib_dumpunet.prompt.layer_prompt import parse_prompt
+
+    if OPEN in params.prompt:
+        try:
+            template = parse_prompt(params.prompt)
+        except DumpUNetError:
+            return
+        params.prompt = max((template.text_for(block) for block in template.order), key=len)
+
+
+def _settings_of(p: Any, given: Any) -> PanelSettings | None:
+    """Find out what a job asks for: by the dropdown, by the API, by the panel beside another script, or by an axis."""
+    settings: PanelSettings | None = getattr(p, REQUEST, None)
+    if settings is None and given:
+        settings = _from_api(given)
+    if settings is None and options.others_allowed():
+        settings = _beside_another_script(p)
+    if axes.has_changes(p):
+        settings = axes.changed(settings or options.default_settings(), p)
+    return settings
+
+
+def _from_api(given: Any) -> PanelSettings:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise SettingsError(
+                "what alwayson_scripts gives is no JSON", remedy="Give a dictionary.", field=TITLE
+            ) from error
+    if not isinstance(given, Mapping):
+        raise SettingsError(
+            f"{given!r} is no dictionary of settings",
+            remedy='Write {"args": [{"features": {"layers": "M00"}}]}.',
+            field=TITLE,
+        )
+    return wire.from_dict(given)
+
+
+def _beside_another_script(p: Any) -> PanelSettings | None:
+    """Read the panel's values while another entry of the dropdown is chosen; None where that is not so."""
+    args = getattr(p, "script_args_value", None) or getattr(p, "script_args", None) or ()
+    selectable = getattr(p.scripts, "selectable_scripts", [])
+    panel = next((script for script in selectable if isinstance(script, Panel)), None)
+    chosen = args[0] if args else 0
+    if panel is None or not isinstance(chosen, int) or not 0 < chosen <= len(selectable):
+        return None
+    if selectable[chosen - 1] is panel:
+        return None
+    values = tuple(args[panel.args_from : panel.args_to])
+    return read_arguments(values) if values and values[0] == FROM_PANEL else None
+
+
+def _job_of(p: Any) -> Job | None:
+    """Give the job that follows ``p``, if it is the one under way."""
+    job = getattr(p, JOB, None)
+    return job if job is not None and job is Current.job else None
+
+
+def _guard(p: Any, job: Job, action: Callable[[], None]) -> None:
+    """Run what comes before sampling: the webui would swallow its errors and go on without what was asked for."""
+    try:
+        action()
+    except DumpUNetError as error:
+        job.refuse(p, error)
+    except Exception as error:
+        log.exception("preparing a job failed")
+        job.refuse(p, HostError(f"preparing failed ({type(error).__name__}: {error})"))
+
+
+def _lenient(p: Any, action: Callable[[], None]) -> None:
+    """Run what comes after sampling: images are there, and must come out."""
+    try:
+        action()
+    except Exception as error:
+        log.exception("finishing a job failed")
+        tell(p, f"finishing failed ({type(error).__name__}: {error}). The images are not affected.")
+
+
+def _nothing(p: Any) -> Any:
+    return processing.Processed(p, [], p.seed, "")
+
+
+def _warn_of_brackets(p: Any) -> None:
+    if any(OPEN in text for text in (*p.all_prompts, *p.all_negative_prompts)):
+        tell(p, f"a prompt holds {OPEN}, but Enable Layer Prompt is not on, so it is read as plain text.")

@@ -1,0 +1,165 @@
+"""Prompts in the webui: encoded by its own parser, so that emphasis, schedules, AND and embeddings work in brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from modules import devices, prompt_parser, shared
+from torch import Tensor
+
+from lib_dumpunet.captures import Branch
+from lib_dumpunet.hosts.pieces import piece
+from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.prompt.texts import Schedule, Tokens
+from lib_dumpunet.prompt.words import Token
+
+
+class Scheduled(NamedTuple):
+    """A context "token dim", and the last evaluation, from 0, in which it is read."""
+
+    last: int
+    context: Tensor
+
+
+Parts = tuple[tuple[Scheduled, ...], ...]
+"""What a text was encoded to: for each part of it that is joined by AND, its schedule."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What prompt schedules go by.
+
+    Attributes:
+        evaluations: of the first pass, as the parser counts them.
+        hires: evaluations of the hires pass; None in the first.
+        per_step: evaluations in a step.
+        size: width and height of the image, which SDXL's encoder is told.
+    """
+
+    evaluations: int
+    hires: int | None
+    per_step: int
+    size: tuple[int, int]
+
+
+def timing_of(p: Any, *, hires: bool) -> Timing:
+    """Read the timing of a pass off the job."""
+    first = compat.evaluations_per_step(compat.sampler_name(p, hires=False))
+    evaluations = compat.asked_steps(p, hires=False) * first
+    if not hires:
+        return Timing(evaluations, None, first, (p.width, p.height))
+    per_step = compat.evaluations_per_step(compat.sampler_name(p, hires=True))
+    steps = compat.asked_steps(p, hires=True)
+    return Timing(evaluations, steps * per_step, per_step, (p.hr_upscale_to_x, p.hr_upscale_to_y))
+
+
+class Encodings:
+    """Texts of one pass of a job, each encoded once with the model and the extra networks that are active."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._known: dict[tuple[str, Branch, object], Parts] = {}
+        self._state: object = None
+
+    def learn(self, texts: Iterable[str], branch: Branch, state: object) -> None:
+        """Encode what is not known yet; ``state`` tells apart what the text encoder was when it did."""
+        self._state = state
+        for text in texts:
+            if (text, branch, state) not in self._known:
+                self._known[text, branch, state] = self._encode(text, branch)
+
+    def at(self, text: str, branch: Branch, part: int, evaluation: int) -> Tensor:
+        """Give the context "token dim" of a part of a text; the last part stands for those that it lacks."""
+        if (text, branch, self._state) not in self._known:
+            self.learn([text], branch, self._state)
+        parts = self._known[text, branch, self._state]
+        schedule = parts[min(part, len(parts) - 1)]
+        # The webui takes the first entry where none holds any more.
+        return next((entry.context for entry in schedule if evaluation <= entry.last), schedule[0].context)
+
+    def _encode(self, text: str, branch: Branch) -> Parts:
+        width, height = self._timing.size
+        prompts = prompt_parser.SdConditioning(
+            [text], width=width, height=height, is_negative_prompt=branch == "uncond"
+        )
+        how = (self._timing.evaluations, self._timing.hires, compat.use_old_scheduling())
+        with torch.no_grad(), devices.autocast():
+            if branch == "uncond":
+                encoded = prompt_parser.get_learned_conditioning(shared.sd_model, prompts, *how)
+            else:
+                joined = prompt_parser.get_multicond_learned_conditioning(shared.sd_model, prompts, *how)
+                encoded = [part.schedules for part in joined.batch[0]]
+        return tuple(tuple(Scheduled(e.end_at_step, _context(e.cond)) for e in part) for part in encoded)
+
+
+def fill(context: Tensor, tokens: int) -> Tensor:
+    """Lengthen a context "token dim" as the webui does beside longer ones: its last token comes again and again."""
+    missing = tokens - len(context)
+    return context if missing <= 0 else torch.cat([context, context[-1:].expand(missing, -1)])
+
+
+def schedules(texts: Iterable[str], branch: Branch, timing: Timing) -> dict[str, Schedule]:
+    """Tell what the first part of each text says in which of the sampler's steps."""
+    return {text: tuple(_schedule(text, branch, timing)) for text in texts}
+
+
+def _schedule(text: str, branch: Branch, timing: Timing) -> Iterator[tuple[int, str]]:
+    first = text if branch == "uncond" else compat.prompt_parts(text)[0]
+    for last, said in compat.schedule(first, timing.evaluations, timing.hires):
+        yield last // timing.per_step + 1, said
+
+
+def tokenize(texts: Iterable[str]) -> dict[str, Tokens]:
+    """Tell what the columns of each text are; nothing where the model's tokenizer is not known."""
+    engine = _engine(shared.sd_model)
+    if engine is None:
+        return {}
+    return {text: tuple(_columns(engine, text)) for text in texts}
+
+
+def _context(cond: Any) -> Tensor:
+    context: Tensor = cond["crossattn"] if isinstance(cond, dict) else cond
+    return context
+
+
+def _engine(sd_model: Any) -> Any:
+    """Find what cuts prompts into tokens: the first text encoder that does."""
+    encoder = getattr(sd_model, "cond_stage_model", None)
+    candidates = [encoder, *getattr(encoder, "embedders", ())]
+    return next((c for c in candidates if hasattr(c, "tokenize_line") and hasattr(c, "id_end")), None)
+
+
+def _columns(engine: Any, text: str) -> Iterator[Token]:
+    chunks, _ = engine.tokenize_line(text)
+    for chunk in chunks:
+        inserted = {column: token for fix in chunk.fixes for column, token in _embedding(fix)}
+        yield Token(mark="start")
+        ended = False
+        # tokenize_line counts the places of embeddings without the start.
+        for column, number in enumerate(chunk.tokens[1:]):
+            if column in inserted:
+                yield inserted[column]
+            elif ended or number == engine.id_end:
+                yield Token(mark="pad" if ended else "end")
+                ended = True
+            else:
+                yield piece(_name(engine, number))
+
+
+def _embedding(fix: Any) -> Sequence[tuple[int, Token]]:
+    """Name the columns of a textual inversion: each vector is a token, all together are a word."""
+    vectors = int(fix.embedding.vectors)
+    name = str(fix.embedding.name).lower().encode()
+    whole = [Token(name if i == 0 else b"", ends_word=i == vectors - 1) for i in range(vectors)]
+    return [(fix.offset + i, token) for i, token in enumerate(whole)]
+
+
+def _name(engine: Any, number: int) -> str:
+    if hasattr(engine, "tokenizer"):
+        return str(engine.tokenizer.convert_ids_to_tokens(number))
+    from open_clip.tokenizer import _tokenizer  # what the webui's classes for OpenCLIP use, without saying so
+
+    return str(_tokenizer.decoder[number])

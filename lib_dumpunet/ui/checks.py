@@ -1,0 +1,59 @@
+"""What is wrong with a field as one types: the core's own readers, asked for their opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.image.expression import compile_formula
+from lib_dumpunet.prompt.points import parse_points
+from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.settings import FORMULAS
+
+
+def problem(read: Callable[[], object]) -> str:
+    """Say what reading a text complains of; nothing if it does not."""
+    try:
+        read()
+    except DumpUNetError as error:
+        return str(error)
+    return ""
+
+
+def check_layers(text: str, order: BlockOrder, *, field: str) -> str:
+    """Check a selection of blocks."""
+    return problem(lambda: select_blocks(text, order, field=field))
+
+
+def check_steps(text: str, *, field: str) -> str:
+    """Check the notation of steps; how many there will be is not known yet."""
+    return problem(lambda: parse_steps(text, field=field))
+
+
+def check_points(text: str) -> str:
+    """Check the notation of points."""
+    return problem(lambda: parse_points(text))
+
+
+def check_formula(text: str, *, field: str) -> str:
+    """Check a colour formula; none means the default."""
+    return problem(lambda: compile_formula(text, field)) if text.strip() else ""
+
+
+def check_clamp(low: float, high: float) -> str:
+    """Check the limits of the linear transform."""
+    if low < high:
+        return ""
+    return str(
+        SettingsError(
+            f"{low:g} is not below Clamp max. {high:g}", remedy="Make it smaller.", field="Clamp min."
+        )
+    )
+
+
+def formula_labels(method: str) -> Sequence[tuple[str, str]]:
+    """Name the channels of a custom method, each with its default formula; none for other methods."""
+    if method not in FORMULAS:
+        return ()
+    return tuple(zip(method.upper(), FORMULAS[method], strict=True))

@@ -1,0 +1,95 @@
+"""One control for each entry of the wire, in stock components that Gradio 3.41 and newer releases share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from lib_dumpunet.wire import Entry
+
+IDS = {
+    "enabled": "checkbox",
+    "layers": "layer",
+    "kinds": "output",
+    "clamp_min": "clamp-min",
+    "clamp_max": "clamp-max",
+    "negative_words": "negative-words",
+}
+"""Names of fields in element ids, where they are not those of the settings."""
+SECTIONS = {"layer_prompt": "layerprompt", "difference": "layerprompt-diff", "output": "settings"}
+RANGES: dict[str, tuple[float, float, float]] = {
+    "clamp_min": (-10.0, -0.1, 0.1),
+    "clamp_max": (0.1, 10.0, 0.1),
+    "gain": (0.1, 10.0, 0.1),
+    "offset": (-10.0, 10.0, 0.1),
+}
+"""Lower end, upper end and step of sliders, narrower than what the settings allow."""
+NOTATIONS = {
+    "layers": "IN00 · IN00,IN01,M00 · IN00-OUT11 (both ends) · IN00-OUT11(+2) (every second) · empty: all",
+    "steps": "5 · 1,5,10 · 5-20 · 5-20(+5) (every fifth) · empty: all",
+    "points": "X,Y in pixels from the upper left corner; several with blanks between: 120,80 200,200",
+    "words": "words or phrases of the prompt, joined by commas; empty: all but function words",
+    "negative_words": "the same of the negative prompt; * means all, empty means none",
+    "formula": "arithmetic on v: + - * / // % **, comparisons, where(), and NumPy's functions such as abs, sin, clip; "
+    "pi and e",
+    "path": "folder for the files; a relative one counts from the program's data folder; empty: its output folder",
+}
+"""What the tooltips of texts say: how they are written."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A control, and the place below it for what is wrong with its value; None where nothing can be."""
+
+    entry: Entry
+    component: Any
+    message: Any = None
+
+
+def element_id(tab: str, entry: Entry) -> str:
+    """Name a control in the page: ``dumpunet-txt2img-features-layer``."""
+    section = SECTIONS.get(entry.section, entry.section)
+    names = [IDS.get(name, name) for name in entry.path[1:]]
+    return "-".join(["dumpunet", tab, section, *names])
+
+
+def tooltip(entry: Entry) -> str:
+    """Say how a value is written; nothing for what needs no typing."""
+    name = "formula" if entry.path[-2] == "formula" else entry.path[-1]
+    return NOTATIONS.get(name, "") if entry.control == "text" else ""
+
+
+def make_field(tab: str, entry: Entry) -> Field:
+    """Make the control of an entry inside the current layout; texts get a place for messages below them."""
+    if entry.control != "text":
+        return Field(entry, _component(tab, entry))
+    with gr.Column(elem_classes=["dumpunet-field"], min_width=120):
+        component = _component(tab, entry)
+        message = gr.HTML("", elem_id=f"{element_id(tab, entry)}-message", elem_classes=["dumpunet-message"])
+    return Field(entry, component, message)
+
+
+def _component(tab: str, entry: Entry) -> Any:
+    common = {
+        "label": entry.label,
+        "value": entry.default,
+        "elem_id": element_id(tab, entry),
+        "interactive": True,
+    }
+    info = entry.help[:1].upper() + entry.help[1:] + "."
+    if entry.control == "checkbox":
+        return gr.Checkbox(info=info, **common)
+    if entry.control == "choice":
+        return gr.Radio(choices=list(entry.choices.values()), info=info, **common)
+    if entry.control == "choices":
+        return gr.CheckboxGroup(choices=list(entry.choices.values()), info=info, **common)
+    if entry.control == "number":
+        low, high, step = RANGES.get(entry.path[-1], (*entry.field.metadata["limits"], 1))
+        return gr.Slider(minimum=low, maximum=high, step=step, info=info, **common)
+    if entry.path[-2] == "formula":
+        return gr.Textbox(lines=1, max_lines=1, **common)
+    return gr.Textbox(
+        lines=1, max_lines=1, info=info, placeholder=entry.field.metadata["placeholder"] or None, **common
+    )
