@@ -18,7 +18,11 @@
 
     function markMessages() {
         root().querySelectorAll("p.comments").forEach(function (line) {
-            line.classList.toggle("dumpunet-mistake", line.textContent.trim().startsWith("Dump U-Net:"));
+            if (line.classList.contains("dumpunet-mistake")) return;
+            if (!line.textContent.trim().startsWith("Dump U-Net:")) return;
+            // Line breaks come twice, as an element and as a character, which counts once spaces are kept.
+            line.innerHTML = line.innerHTML.replace(/<br>\n/g, "<br>");
+            line.classList.add("dumpunet-mistake");
         });
     }
 

@@ -318,7 +318,7 @@ def _formula(parts: Mapping[str, str], method: str) -> tuple[str, str, str] | No
 
 def _merge(tree: dict[str, Any], given: Any, above: Path) -> None:
     """Read a dictionary of JSON into a tree of settings."""
-    where = ".".join(above) or PREFIX
+    where = ".".join(above) or "settings"
     if not isinstance(given, Mapping):
         raise SettingsError(
             f"{given!r} is no dictionary", remedy="Write its settings in braces.", field=where

@@ -6,17 +6,18 @@ have left on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from modules import scripts
 
 from lib_dumpunet import wire
 from lib_dumpunet.blocks import SD1, BlockOrder
-from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.hosts.webui import compat
-from lib_dumpunet.hosts.webui.host import TITLE
-from lib_dumpunet.prompt.selection import select_blocks
+from lib_dumpunet.hosts.webui.host import TITLE, refusal
+from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import PanelSettings
 from lib_dumpunet.unet.sites import describe
 
@@ -85,12 +86,13 @@ def _change(path: str) -> Callable[..., None]:
 
 
 def _check(path: str) -> Callable[..., None]:
-    def confirm(_: Any, values: list[str]) -> None:
+    def confirm(p: Any, values: list[str]) -> None:
         for value in values:
-            with _told():
-                wire.override(PanelSettings(), {path: value})
+            with _told(p):
                 if path.endswith("layers"):
                     select_blocks(value, _order(), field=LABELS[path])
+                elif path.endswith("steps"):
+                    parse_steps(value, field=LABELS[path])
 
     return confirm
 
@@ -105,13 +107,15 @@ def _fill(p: Any, block: str, _: Sequence[str]) -> None:
 def _expand(p: Any, values: list[str]) -> None:
     """Turn ranges into a cell for each of their blocks, in place: webuis up to 1.6 let axes do nothing else."""
     if not any(PLACEHOLDER in (getattr(p, name, None) or "") for name in PROMPTS):
-        raise RuntimeError(
-            f"{TITLE}: no prompt has {PLACEHOLDER}. Write it where a block belongs, "
-            f"as in a (~: {PLACEHOLDER}: cute :~) girl, and turn on Enable Layer Prompt."
+        missing = SettingsError(
+            f"no prompt has {PLACEHOLDER}",
+            remedy=f"Write it where a block belongs, as in a (~: {PLACEHOLDER}: cute :~) girl, and turn on "
+            "Enable Layer Prompt.",
         )
+        raise refusal(p, missing)
     blocks: list[str] = []
     for value in values:
-        with _told():
+        with _told(p):
             blocks += select_blocks(value, _order(), field=f"Block of {PLACEHOLDER}")
     values[:] = list(dict.fromkeys(blocks))
 
@@ -120,10 +124,12 @@ def _show(p: Any, cell: str, _: Sequence[str]) -> None:
     setattr(p, CELL, cell.strip().lower())
 
 
-def _check_cells(_: Any, values: list[str]) -> None:
+def _check_cells(p: Any, values: list[str]) -> None:
     for value in values:
         if value.strip().lower() not in CELLS:
-            raise RuntimeError(f"{TITLE}: a cell shows {' or '.join(CELLS)}, not {value!r}.")
+            raise refusal(
+                p, SettingsError(f"a cell cannot show {value!r}", remedy=f"Use {' or '.join(CELLS)}.")
+            )
 
 
 def _order() -> BlockOrder:
@@ -135,12 +141,10 @@ def _order() -> BlockOrder:
         return SD1
 
 
-class _told:
-    """Lets the plot say a mistake of the user's: it shows the text of any error."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, DumpUNetError):
-            raise RuntimeError(f"{TITLE}: {error}") from None
+@contextmanager
+def _told(p: Any) -> Iterator[None]:
+    """Let a mistake of the user's end the plot: the page shows the text of any error."""
+    try:
+        yield
+    except DumpUNetError as error:
+        raise refusal(p, error) from None

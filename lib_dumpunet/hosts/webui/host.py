@@ -13,7 +13,7 @@ from modules import shared
 
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
-from lib_dumpunet.hosts.webui.results import Gallery
+from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.ports import Picture
 
 log = logging.getLogger("dumpunet")
@@ -23,7 +23,7 @@ UNPROCESSABLE = 422  # HTTP status of a request that is understood, and wrong
 
 
 class Refused(Exception):
-    """Ends a job of the page's before sampling; what is wrong was said already."""
+    """Ends a job of the page's before sampling."""
 
 
 class WebuiHost:
@@ -51,16 +51,20 @@ def refuse(p: Any, error: DumpUNetError) -> None:
     sampling has not begun, the page's job ends without any.
     """
     tell(p, str(error))
-    refusal: Exception = Refused(str(error))
-    if getattr(p, "is_api", False):
-        refusal = HTTPException(UNPROCESSABLE, detail=f"{TITLE}: {error}")
-    else:
+    if not getattr(p, "is_api", False):
         shared.state.interrupted = True
 
     def sample(*_: object, **__: object) -> None:
-        raise refusal
+        raise refusal(p, error)
 
     p.sample = sample
+
+
+def refusal(p: Any, error: DumpUNetError) -> Exception:
+    """Make the exception that ends a job for a mistake of the user's: the API answers it with a status of its own."""
+    if getattr(p, "is_api", False):
+        return HTTPException(UNPROCESSABLE, detail=f"{TITLE}: {error}")
+    return Refused(f"{TITLE}: {error}")
 
 
 @contextmanager

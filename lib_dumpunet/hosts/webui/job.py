@@ -17,9 +17,10 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.webui import compat
 from lib_dumpunet.hosts.webui.blocks import block_table
 from lib_dumpunet.hosts.webui.folders import with_folders
+from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import TITLE, WebuiHost, heard, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Prompts, Reading, encoder_state, prompts_of
-from lib_dumpunet.hosts.webui.results import Gallery, Shown, deliver, first_picture_first, shown_by
+from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
 from lib_dumpunet.planning import Subject, is_dumping
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import PanelSettings
@@ -57,14 +58,14 @@ class Job:
     with other texts than asked for would be worse than none.
 
     Args:
-        by_dropdown: whether the user has chosen this script, or another one that makes the images.
-        shows_map: whether a picture, not the image, is to be what stands first.
+        shows: which pictures are to be among the images that the webui gets.
+        threads: of those that draw and write; None leaves their number to the core.
     """
 
-    def __init__(self, settings: PanelSettings, *, by_dropdown: bool, shows_map: bool, threads: int | None) -> None:
+    def __init__(self, settings: PanelSettings, *, shows: Shows, threads: int | None) -> None:
         self._panel, self._settings = settings, settings.core
-        self._by_dropdown, self._shows_map, self._threads = by_dropdown, shows_map, threads
-        self._gallery = Gallery()
+        self._shows, self._threads = shows, threads
+        self._gallery = Gallery(str(shared.state.job_timestamp))
         self._host = WebuiHost(self._gallery)
         self._warnings: list[str] = []
         self._ears = ExitStack()
@@ -221,16 +222,10 @@ class Job:
             return
         shared.state.textinfo = f"{TITLE}: finishing pictures and files"
         problems = self._close()
-        problems += deliver(
-            self._gallery,
-            processed,
-            self._plain,
-            save=self._panel.output.save,
-            plain_first=self._by_dropdown,
-        )
-        if self._shows_map:
-            first_picture_first(processed)
-        for message in [*self._warnings, *map(str, problems)]:
+        save = self._panel.output.save
+        outcome = deliver(self._gallery, processed, self._plain, save=save, shows=self._shows)
+        problems += outcome.problems.values()
+        for message in [*self._warnings, *map(str, problems), *self._hidden(outcome)]:
             tell(p, message)
             processed.comments += f"{TITLE}: {message}\n"
         shared.state.textinfo = None
@@ -332,6 +327,18 @@ class Job:
             problems = [*opened.session.problems, *self._unseen(opened)]
         self._ears.close()
         return problems
+
+    def _hidden(self, outcome: Outcome) -> list[str]:
+        """Say where pictures are that the page does not show."""
+        if outcome.shown or not self._gallery.count or self._shows != "saved":
+            return []
+        if outcome.saved:
+            return [
+                f"{outcome.saved} pictures were saved beside their images, as another script makes the gallery."
+            ]
+        return [
+            "another script makes the gallery, and the images were not saved, so there is no place for pictures."
+        ]
 
     def _unseen(self, opened: _Opened) -> list[DumpUNetError]:
         """Say why there is less than was asked for, where the sampler took fewer steps than it was expected to."""

@@ -16,6 +16,7 @@ from lib_dumpunet.hosts.webui import axes, compat, options
 from lib_dumpunet.hosts.webui.host import TITLE, Refused, refuse, tell
 from lib_dumpunet.hosts.webui.job import Job
 from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
+from lib_dumpunet.hosts.webui.results import Shows
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.settings import PanelSettings
 
@@ -70,8 +71,7 @@ class Companion(scripts.Script):
         p.extra_generation_params = {**p.extra_generation_params, **wire.to_infotext(settings)}
         job = Job(
             settings,
-            by_dropdown=hasattr(p, REQUEST),
-            shows_map=axes.shows_map(p),
+            shows=_what_to_show(p),
             threads=options.threads(),
         )
         Current.job = job
@@ -240,29 +240,45 @@ def _from_api(given: Any) -> PanelSettings:
             given = json.loads(given)
         except ValueError as error:
             raise SettingsError(
-                "what alwayson_scripts gives is no JSON", remedy="Give a dictionary.", field=TITLE
+                "what alwayson_scripts gives is no JSON", remedy="Give a dictionary.", field="args"
             ) from error
     if not isinstance(given, Mapping):
         raise SettingsError(
             f"{given!r} is no dictionary of settings",
             remedy='Write {"args": [{"features": {"layers": "M00"}}]}.',
-            field=TITLE,
+            field="args",
         )
     return wire.from_dict(given)
 
 
 def _beside_another_script(p: Any) -> PanelSettings | None:
     """Read the panel's values while another entry of the dropdown is chosen; None where that is not so."""
-    args = getattr(p, "script_args_value", None) or getattr(p, "script_args", None) or ()
-    selectable = getattr(p.scripts, "selectable_scripts", [])
-    panel = next((script for script in selectable if isinstance(script, Panel)), None)
-    chosen = args[0] if args else 0
-    if panel is None or not isinstance(chosen, int) or not 0 < chosen <= len(selectable):
+    panel = _panel_of(p)
+    if panel is None or not _other_script(p):
         return None
-    if selectable[chosen - 1] is panel:
-        return None
-    values = tuple(args[panel.args_from : panel.args_to])
+    values = tuple(p.script_args[panel.args_from : panel.args_to])
     return read_arguments(values) if values and values[0] == FROM_PANEL else None
+
+
+def _panel_of(p: Any) -> Panel | None:
+    selectable = getattr(p.scripts, "selectable_scripts", [])
+    return next((script for script in selectable if isinstance(script, Panel)), None)
+
+
+def _other_script(p: Any) -> bool:
+    """Tell whether another entry of the dropdown than the panel's makes the images."""
+    chosen = p.script_args[0] if p.script_args else 0
+    selectable = getattr(p.scripts, "selectable_scripts", [])
+    if not isinstance(chosen, int) or not 0 < chosen <= len(selectable):
+        return False
+    return selectable[chosen - 1] is not _panel_of(p)
+
+
+def _what_to_show(p: Any) -> Shows:
+    """Decide which pictures are to be among the images: other scripts count these; a plot takes the first."""
+    if axes.shows_map(p):
+        return "first"
+    return "saved" if _other_script(p) and not hasattr(p, REQUEST) else "all"
 
 
 def _job_of(p: Any) -> Job | None:

@@ -1,0 +1,198 @@
+"""Pictures on their way into the webui's gallery: on disk as soon as they are drawn, beside their image at the end."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.image.draw import png_bytes, with_text
+from lib_dumpunet.ports import Picture
+from lib_dumpunet.sinks.files import explain, write_whole
+
+log = logging.getLogger("dumpunet")
+
+KEPT = 4
+"""Tasks whose pictures stay on disk for the page to show, where they were not saved beside their images."""
+_folders: dict[str, list[Path]] = {}
+"""Folders of pictures, by the webui's task, the oldest first."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture that was drawn, in a file without its parameters yet."""
+
+    tag: Tag
+    stem: str
+    caption: dict[str, str]
+    file: Path
+
+
+class Gallery:
+    """Collects the pictures of one job; memory holds none of them.
+
+    ``task`` names what the user has started, of which a plot, for instance, makes many jobs.
+    """
+
+    def __init__(self, task: str) -> None:
+        self._folder = _new_folder(task)
+        self._shots: list[Shot] = []
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def show(self, picture: Picture) -> None:
+        """Take a picture; several threads may do so at once.
+
+        Raises:
+            HostError: if it cannot be written.
+        """
+        with self._lock:
+            self._count += 1
+            file = self._folder / f"{self._count:06}.png"
+        try:
+            write_whole(file, [png_bytes(picture.image, {})])
+        except OSError as error:
+            problem, remedy = explain(error)
+            raise HostError(
+                f"a picture could not be written to {self._folder}, {problem}", remedy=remedy
+            ) from error
+        with self._lock:
+            self._shots.append(Shot(picture.tag, stem_of(picture), dict(picture.info), file))
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._shots)
+
+    def of_image(self, image: int) -> list[Shot]:
+        """List the pictures of an image: by pass, what they show, block, step; averages ahead of their grids."""
+        return sorted((shot for shot in self._shots if shot.tag.image == image), key=_order)
+
+
+def stem_of(picture: Picture) -> str:
+    """Name a picture, without its image's number: ``unet-OUT11-020``, ``qk-IN07-hr005``, ``word-red_circle``."""
+    _, _, rest = picture.tag.stem.partition("-")
+    if picture.tag.kind in ("word", "point"):
+        return f"{rest}-{picture.title}" if picture.title else rest
+    block, step, *kind = rest.split("-")
+    return "-".join([*kind, *([picture.title] if picture.title else []), block, step])
+
+
+def publish(shot: Shot, infotext: str, beside: str | None) -> Image.Image:
+    """Give a picture its parameters and its place: beside the image of the path ``beside``, or where it is.
+
+    The image that is returned reads its file only when someone looks at the pixels.
+
+    Raises:
+        HostError: if it cannot be written.
+    """
+    place = shot.file if beside is None else _free(f"{os.path.splitext(beside)[0]}-dumpunet-{shot.stem}")
+    try:
+        data = with_text(shot.file.read_bytes(), {"parameters": infotext})
+        write_whole(place, [data])
+        if beside is not None:
+            shot.file.unlink(missing_ok=True)
+    except OSError as error:
+        problem, remedy = explain(error)
+        raise HostError(f"{place} could not be written, {problem}", remedy=remedy) from error
+    image = Image.open(_Reopened(place))  # type: ignore[arg-type]
+    image.already_saved_as = str(place)  # type: ignore[attr-defined]
+    return image
+
+
+def infotext_of(shot: Shot, base: str) -> str:
+    """Add what a picture shows to the parameters of its image, so that the webui can read it as those of an image."""
+    return ", ".join([base, *(f"{name}: {_quoted(value)}" for name, value in shot.caption.items())])
+
+
+def _quoted(value: str) -> str:
+    """Quote a value as the webui does in its parameters."""
+    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:\n"') else value
+
+
+_KINDS: Sequence[str] = ("difference", "feature", "word", "point", "qk", "k", "vqk", "self", "pca")
+
+
+def _order(shot: Shot) -> tuple[Any, ...]:
+    tag = shot.tag
+    group = {"IN": 0, "M": 1, "OUT": 2}.get(tag.block.rstrip("0123456789"), 3)
+    kind = _KINDS.index(tag.kind) if tag.kind in _KINDS else len(_KINDS)
+    # "unet-average" stands ahead of "unet", and so does an average of any kind.
+    return (
+        kind,
+        tag.hires,
+        group,
+        tag.block,
+        tag.step,
+        tag.site,
+        tag.name,
+        "average" not in shot.stem,
+        shot.stem,
+    )
+
+
+def _free(stem: str) -> Path:
+    """Find a name that no file has."""
+    names = (Path(f"{stem}.png"), *(Path(f"{stem}-{n}.png") for n in range(1, 1000)))
+    return next((name for name in names if not name.exists()), names[-1])
+
+
+class _Reopened(io.RawIOBase):
+    """A file that is open only while it is read: a gallery may have more pictures than a process may have files."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence)
+        self._at = offset + (os.path.getsize(self._path) if start is None else start)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        with open(self._path, "rb") as file:
+            file.seek(self._at)
+            count = file.readinto(buffer)
+        self._at += count
+        return count
+
+
+def _new_folder(task: str) -> Path:
+    """Make a folder for the pictures of a job, and remove those of tasks long past."""
+    if not _folders:
+        atexit.register(_forget, 0)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="dumpunet-"))
+    except OSError as error:
+        problem, remedy = explain(error)
+        raise HostError(f"no folder for pictures could be made, {problem}", remedy=remedy) from error
+    _folders.setdefault(task, []).append(folder)
+    _forget(KEPT)
+    return folder
+
+
+def _forget(kept: int) -> None:
+    while len(_folders) > kept:
+        for folder in _folders.pop(next(iter(_folders))):
+            shutil.rmtree(folder, ignore_errors=True)
