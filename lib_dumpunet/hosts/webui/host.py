@@ -47,12 +47,13 @@ def tell(p: Any, message: str) -> None:
 def refuse(p: Any, error: DumpUNetError) -> None:
     """End a job before it samples: with a sentence on the page, or as an error of the API.
 
-    Exceptions of hooks are swallowed by the webui, so the one that ends the job comes out of ``p.sample``. Where
-    sampling has not begun, the page's job ends without any.
+    Exceptions of hooks are swallowed by the webui, so the API's comes out of ``p.sample``. The page's job ends without
+    any: a batch without prompts is the last one, and an interrupted job, a plot too, begins no other.
     """
     tell(p, str(error))
     if not getattr(p, "is_api", False):
         shared.state.interrupted = True
+        p.prompts = []
 
     def sample(*_: object, **__: object) -> None:
         raise refusal(p, error)

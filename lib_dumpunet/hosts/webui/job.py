@@ -19,7 +19,7 @@ from lib_dumpunet.hosts.webui.blocks import block_table
 from lib_dumpunet.hosts.webui.folders import with_folders
 from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import TITLE, WebuiHost, heard, refuse, tell
-from lib_dumpunet.hosts.webui.reading import Prompts, Reading, encoder_state, prompts_of
+from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
 from lib_dumpunet.planning import Subject, is_dumping
 from lib_dumpunet.session import Session, open_session
@@ -38,7 +38,6 @@ SEEDS = ("all_seeds", "all_subseeds")
 class _Opened:
     """What a job has once its prompts are known."""
 
-    prompts: tuple[Prompts | None, ...]
     session: Session
     first: Reading
     hires: Reading | None
@@ -117,48 +116,24 @@ class Job:
         if self._refusal is not None:
             refuse(p, self._refusal)
 
-    def prepare(self, p: Any) -> None:
+    def prepare(self, p: Any, batch: int) -> None:
         """Find every mistake, now that the model and the prompts are known.
-
-        Called again it does nothing, unless another extension has changed the prompts meanwhile.
 
         Raises:
             DumpUNetError: for the first mistake.
         """
-        if self._refusal is not None:
-            raise self._refusal
-        hires = prompts_of(p, hires=True) if getattr(p, "enable_hr", False) else None
-        prompts = (prompts_of(p, hires=False), hires)
+        self._repeat(p, batch)
         if self._opened is not None:
-            if self._repeated or self._opened.prompts == prompts:
-                return
-            self._opened.stack.close()
-            self._opened = None
+            return
+        hires = prompts_of(p, hires=True) if getattr(p, "enable_hr", False) else None
         unet = describe(compat.live_unet(shared.sd_model))
         brackets = self._panel.layer_prompt.enabled
-        first = Reading(p, prompts[0], unet, self._host.clock, brackets=brackets)
+        first = Reading(p, prompts_of(p, hires=False), unet, self._host.clock, brackets=brackets)
         second = None if hires is None else Reading(p, hires, unet, self._host.clock, brackets=brackets)
         subject = self._subject(p, unet, first, second)
         stack = ExitStack()
         opening = open_session(unet, self._settings, self._host, subject, threads=self._threads)
-        self._opened = _Opened(prompts, stack.enter_context(opening), first, second, stack)
-
-    def repeat(self, p: Any, batch: int) -> None:
-        """Let a run use the prompts and seeds of the one that it is compared to, whatever extensions have filled in."""
-        if not self._settings.difference.enabled:
-            return
-        names = [name for name in (*LISTS, *SEEDS) if getattr(p, name, None)]
-        if self.is_plain:
-            if batch == 0:
-                self._repeated = {name: list(getattr(p, name)) for name in names}
-            return
-        if any(list(getattr(p, name)) != self._repeated.get(name) for name in names):
-            for name, values in self._repeated.items():
-                setattr(p, name, list(values))
-            chosen = slice(batch * p.batch_size, (batch + 1) * p.batch_size)
-            p.prompts, p.negative_prompts = p.all_prompts[chosen], p.all_negative_prompts[chosen]
-            p.seeds, p.subseeds = p.all_seeds[chosen], p.all_subseeds[chosen]
-            p.rng = _seeded(p)
+        self._opened = _Opened(stack.enter_context(opening), first, second, stack)
 
     def begin_batch(self, p: Any, batch: int) -> None:
         """Give the webui the texts that it is to encode, and encode the others.
@@ -166,7 +141,6 @@ class Job:
         Raises:
             DumpUNetError: for a mistake.
         """
-        self.prepare(p)
         self._p, self.makes_images = p, False
         self._unhook()
         opened = self._ready()
@@ -241,6 +215,23 @@ class Job:
         self._close()
 
     # --- parts of these ---
+
+    def _repeat(self, p: Any, batch: int) -> None:
+        """Let a run use the prompts and seeds of the one that it is compared to, whatever extensions have filled in."""
+        if not self._settings.difference.enabled:
+            return
+        names = [name for name in (*LISTS, *SEEDS) if getattr(p, name, None)]
+        if self.is_plain:
+            if batch == 0:
+                self._repeated = {name: list(getattr(p, name)) for name in names}
+            return
+        if any(list(getattr(p, name)) != self._repeated.get(name) for name in names):
+            for name, values in self._repeated.items():
+                setattr(p, name, list(values))
+            chosen = slice(batch * p.batch_size, (batch + 1) * p.batch_size)
+            p.prompts, p.negative_prompts = p.all_prompts[chosen], p.all_negative_prompts[chosen]
+            p.seeds, p.subseeds = p.all_seeds[chosen], p.all_subseeds[chosen]
+            p.rng = _seeded(p)
 
     def _subject(self, p: Any, unet: Unet, first: Reading, hires: Reading | None) -> Subject:
         tokens = self._settings.attention.enabled

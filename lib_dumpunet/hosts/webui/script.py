@@ -78,19 +78,13 @@ class Companion(scripts.Script):
         setattr(p, JOB, job)
         _guard(p, job, lambda: job.begin(p))
 
-    def process(self, p: Any, *_: Any) -> None:
-        """Find mistakes while there is nothing to lose."""
-        job = _job_of(p)
-        if job is None:
-            _warn_of_brackets(p)
-        else:
-            _guard(p, job, lambda: job.prepare(p))
-
     def before_process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
-        """Repeat prompts and seeds, where two runs are compared."""
+        """Find mistakes, now that every extension has written its prompts, and there is nothing to lose yet."""
         job = _job_of(p)
         if job is not None:
-            _guard(p, job, lambda: job.repeat(p, batch_number))
+            _guard(p, job, lambda: job.prepare(p, batch_number))
+        elif batch_number == 0:
+            _warn_of_brackets(p)
 
     def process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
         """Change the prompts of a batch to what the webui is to encode."""

@@ -1,0 +1,503 @@
+"""Jobs in the webui's stand-in, from settings to what the page shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastapi import HTTPException
+from PIL import Image
+
+from lib_dumpunet.unet.sites import describe
+from tests.hosts.webui import standin
+from tests.hosts.webui.conftest import Lab
+from tests.unets import CONTEXT, ldm_unet
+
+PER_BLOCK = {"layer_prompt": {}}
+
+
+def pixels(processed: Any) -> list[bytes]:
+    """The generated images, without the pictures behind them."""
+    return [
+        image.tobytes()
+        for image, text in zip(processed.images, processed.infotexts, strict=True)
+        if "Layer Name" not in text
+    ]
+
+
+def captions(processed: Any) -> list[str]:
+    """What each picture shows."""
+    return [
+        text.rpartition("Layer Name: ")[2].replace("Feature Steps: ", "")
+        for text in processed.infotexts
+        if "Layer Name" in text
+    ]
+
+
+def seeds(processed: Any) -> list[str]:
+    return [text.partition("Seed: ")[2].partition(",")[0] for text in processed.infotexts]
+
+
+def features(layers: str = "M00,OUT11", steps: str = "", **more: Any) -> dict[str, Any]:
+    return {"features": {"layers": layers, "steps": steps, **more}}
+
+
+def test_capturing_changes_no_image_and_follows_its_image(lab: Lab) -> None:
+    plain = lab.run(batch_size=2, n_iter=2)
+    seen = lab.run(features(steps="2"), batch_size=2, n_iter=2)
+    assert pixels(seen) == pixels(plain)
+    assert captions(seen) == ["M00, 2", "OUT11, 2"] * 4
+    assert seeds(seen) == [str(seed) for seed in (1, 2, 3, 4) for _ in range(3)]
+    assert seen.all_seeds == [seed for seed in (1, 2, 3, 4) for _ in range(3)]
+    assert len(seen.all_prompts) == len(seen.images)
+
+
+def test_nothing_is_done_for_a_job_that_asks_for_nothing(lab: Lab) -> None:
+    processed = lab.run()
+    assert len(processed.images) == 1
+    assert processed.comments == ""
+    assert standin.ENCODED == ["", "a"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("negative", ["b", "a long negative prompt"])
+@pytest.mark.parametrize("prompt", ["a cat", "a cat AND a dog", "x"])
+@pytest.mark.parametrize("skip_from", [None, 1])
+def test_dumped_features_are_those_of_the_image_by_itself(
+    lab: Lab, tmp_path: Path, together: bool, negative: str, prompt: str, skip_from: int | None
+) -> None:
+    """However rows are laid out, image 1 of a batch has the features that it has alone."""
+    lab.shared.opts.batch_cond_uncond, lab.shared.opts.skip_uncond_from = together, skip_from
+
+    def of(folder: str, mark: str, **job: Any) -> dict[str, Any]:
+        path = tmp_path / folder
+        settings = features("IN04,OUT11", "1,3", dump={"path": str(path)})
+        lab.run(settings, prompt=prompt, negative_prompt=negative, **job)
+        return {file.name[4:]: np.load(file) for file in path.glob(f"{mark}-*.npy")}
+
+    batch = of("batch", "001", batch_size=2, seed=5)
+    alone = of("alone", "000", seed=6)
+    assert batch.keys() == alone.keys() == {f"{b}-{s}.npy" for b in ("IN04", "OUT11") for s in ("001", "003")}
+    for name, feature in batch.items():
+        np.testing.assert_allclose(feature, alone[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("Euler", ["1", "2", "3"]), ("Heun", ["1", "2", "3"])])
+def test_steps_are_the_samplers_own(lab: Lab, sampler: str, steps: list[str]) -> None:
+    assert captions(lab.run(features("M00"), sampler_name=sampler)) == [f"M00, {step}" for step in steps]
+
+
+def test_img2img_counts_the_steps_that_are_run(lab: Lab) -> None:
+    p = lab.job(features("M00"), steps=6)
+    p.init_images = [Image.new("RGB", (64, 64))]  # type: ignore[attr-defined]
+    assert captions(standin.process_images(p)) == ["M00, 1", "M00, 2", "M00, 3"]
+
+
+def test_a_hires_pass_is_marked(lab: Lab, tmp_path: Path) -> None:
+    job = {"enable_hr": True, "hr_second_pass_steps": 2}
+    plain = lab.run(**job)
+    seen = lab.run(features("M00", "2", dump={"path": str(tmp_path / "d")}), **job)
+    assert pixels(seen) == pixels(plain)
+    assert captions(seen) == ["M00, 2", "M00, hr2"]
+    assert {f.name for f in (tmp_path / "d").glob("*.npy")} == {"000-M00-002.npy", "000-M00-hr002.npy"}
+
+
+TEXTS = [
+    ("(~:_: red cat:~)", " red cat"),
+    ("x (~: IN00-M00: y ; OUT00-OUT11: y :~)", "x  y "),
+    ("(~:_:[a:bb:1] c:~)", "[a:bb:1] c"),
+    ("(~:_:cat:~) AND dog", "cat AND dog"),
+    ("cat (~:IN00: x :~)", "cat "),
+]
+
+
+@pytest.mark.parametrize(("prompt", "equal"), TEXTS)
+@pytest.mark.parametrize(
+    "job", [{}, {"batch_size": 2, "n_iter": 2}, {"sampler_name": "Heun"}, {"enable_hr": True}]
+)
+def test_the_same_text_in_every_block_is_the_plain_prompt(
+    lab: Lab, prompt: str, equal: str, job: dict[str, Any]
+) -> None:
+    steered = lab.run(PER_BLOCK, prompt=prompt, negative_prompt=prompt, **job)
+    assert pixels(steered) == pixels(lab.run(prompt=equal, negative_prompt=equal, **job))
+    assert steered.infotexts[0].startswith(prompt)
+
+
+class Contexts:
+    """Notes what each block's cross-attention reads, by U-Net call and row."""
+
+    def __init__(self, unet: Any) -> None:
+        self.seen: list[dict[str, torch.Tensor]] = []
+        self._handles = [unet.register_forward_pre_hook(lambda *_: self.seen.append({}))]
+        for site in describe(unet).sites:
+            for layer in site.layers:
+                self._handles.append(
+                    layer.cross_attention.to_k.register_forward_pre_hook(self._see(site.block))
+                )
+
+    def _see(self, block: str) -> Callable[..., None]:
+        return lambda _, args: self.seen[-1].__setitem__(block, args[0].clone())
+
+    def __enter__(self) -> Contexts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def text(said: str) -> torch.Tensor:
+    return standin.encode(said, CONTEXT)
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+def test_each_block_reads_its_own_text_in_each_evaluation(lab: Lab, unet: Any, sampler: str) -> None:
+    with Contexts(unet) as contexts:
+        lab.run(
+            PER_BLOCK,
+            prompt="(~: M00: [ab:cd:2] ; OUT09: e f :~) AND zz (~: OUT09@2: yy :~)",
+            negative_prompt="n(~: M00: o :~)",
+            batch_size=2,
+            sampler_name=sampler,
+            steps=3,
+        )
+    assert len(contexts.seen) == (3 if sampler == "Euler" else 5)
+    for evaluation, call in enumerate(contexts.seen):
+        step = evaluation // (1 if sampler == "Euler" else 2) + 1
+        assert set(call) == {site.block for site in describe(unet).sites if site.layers}
+        middle = text(" ab  " if evaluation <= 2 else " cd  ")
+        second = text(" zz  yy " if step == 2 else " zz ")
+        expected = {
+            "M00": [middle, text(" zz "), text("n o ")],
+            "OUT09": [text(" e f  "), second, text("n")],
+            "IN01": [text(" "), text(" zz "), text("n")],
+        }
+        for block, (first, other, negative) in expected.items():
+            wanted = standin.stack([first, other, first, other, negative, negative])
+            assert torch.equal(call[block][:, : wanted.shape[1]], wanted), (evaluation, block)
+
+
+def test_texts_are_encoded_once_for_all_steps_and_batches(lab: Lab) -> None:
+    lab.run(PER_BLOCK, prompt="a(~: M00: b ; OUT09: c :~)", n_iter=2, steps=3)
+    # The webui encodes the main text and the negative prompt in each batch, as it does without the extension.
+    assert sorted(standin.ENCODED) == sorted(["", "", "a", "a", "a b ", "a c "])
+
+
+def test_words_are_found_in_what_blocks_read(lab: Lab) -> None:
+    settings = {"attention": {"words": "r, b", "layers": "M00"}, "layer_prompt": {}}
+    processed = lab.run(settings, prompt="a(~: M00: [r:b:1] :~)", steps=3)
+    words = [t.partition("Word: ")[2].partition(",")[0] for t in processed.infotexts if "Word: " in t]
+    assert words == ["b", "b", "r", "r"]
+    assert processed.comments == ""
+
+
+def test_attention_has_a_column_for_each_token(lab: Lab) -> None:
+    processed = lab.run({"attention": {"kinds": ["qk"], "layers": "M00", "steps": "1"}}, prompt="cat")
+    assert captions(processed) == ["M00, 1, Attention: qk"]
+
+
+def test_a_refiner_takes_over_in_the_middle(lab: Lab) -> None:
+    refiner = standin.model_of(ldm_unet("sd1", 64), CONTEXT)
+    job = {"refiner": refiner, "refiner_at": 2, "steps": 4}
+    plain = lab.run(prompt=" b c", **job)
+    own = lab.shared.sd_model
+    seen = lab.run({**features("M00"), **PER_BLOCK}, prompt="(~:_: b c:~)", **job)
+    assert lab.shared.sd_model is own
+    assert pixels(seen) == pixels(plain)
+    assert captions(seen) == [f"M00, {step}" for step in range(1, 5)]
+    sizes = [image.size for image, t in zip(seen.images, seen.infotexts, strict=True) if "M00" in t[-30:]]
+    assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
+
+
+# --- differences ---
+
+
+@pytest.mark.parametrize("seed", [7, -1])
+def test_a_difference_is_of_two_runs_of_one_seed(lab: Lab, tmp_path: Path, seed: int) -> None:
+    prompt = "a(~: OUT06-OUT11: b :~)"
+    settings = {"difference": {"layers": "M00,OUT11", "steps": "2", "dump": {"path": str(tmp_path / "d")}}}
+    processed = lab.run(settings, prompt=prompt, seed=seed, batch_size=2, sampler_name="Heun")
+    assert (
+        captions(processed)
+        == [f"{block}, 2, Difference: with - without Layer Prompt" for block in ("M00", "OUT11")] * 2
+    )
+    used = int(seeds(processed)[0])
+    assert used == (7 if seed == 7 else 4711)
+    plain = lab.run(features("OUT11", "2", dump={"path": str(tmp_path / "plain")}), prompt="a", seed=used,
+                    batch_size=2, sampler_name="Heun")  # fmt: skip
+    steered = lab.run({**features("OUT11", "2", dump={"path": str(tmp_path / "steered")}), **PER_BLOCK},
+                      prompt=prompt, seed=used, batch_size=2, sampler_name="Heun")  # fmt: skip
+    assert pixels(processed) == [
+        image for pair in zip(pixels(plain), pixels(steered), strict=True) for image in pair
+    ]
+    assert processed.infotexts[0].startswith("a\n")
+    assert processed.infotexts[1].startswith(prompt)
+    for image in ("000", "001"):
+        with_text, without = (
+            np.load(tmp_path / folder / f"{image}-OUT11-002.npy") for folder in ("steered", "plain")
+        )
+        difference = np.load(tmp_path / "d" / f"{image}-OUT11-002-difference.npy")
+        np.testing.assert_array_equal(difference, with_text - without)
+
+
+def test_both_runs_have_what_another_extension_has_filled_in(lab: Lab) -> None:
+    """Dynamic Prompts writes prompts and seeds in ``process``, each time others."""
+    fillings = iter("klmnop")
+
+    def fill(p: standin.Processing) -> None:
+        p.all_prompts = [f"{next(fillings)}(~: M00: b :~)" for _ in p.all_prompts]
+        p.all_seeds = [ord(text[0]) for text in p.all_prompts]
+
+    with standin.other_script(fill) as extension:
+        lab.scripts.alwayson_scripts.append(extension)
+        processed = lab.run({"difference": {"layers": "M00", "steps": "1"}})
+    assert [t.partition("\n")[0] for t in processed.infotexts] == ["k", "k(~: M00: b :~)", "k(~: M00: b :~)"]
+    assert set(seeds(processed)) == {str(ord("k"))}
+
+
+# --- mistakes ---
+
+MISTAKES = [
+    ({"features": {"layers": "IN99"}}, "Layers: the model has no block IN99"),
+    ({"features": {"steps": "9"}}, "Image saving steps: no step is left"),
+    ({"features": {"color": {"formula": ["v.x", "1", "1"]}}}, "Color space, H"),
+    ({"features": {"dump": {"path": "/dev/null/x"}}}, "Output path: /dev/null/x cannot be used"),
+    ({"attention": {"words": "q"}}, "Words: 'q' is not in the prompt"),
+    ({"attention": {}}, "Output features: nothing is chosen"),
+    ({"layer_prompt": {}}, "Prompt: this bracket is not closed"),
+    ({"difference": {}}, "Prompt: this bracket is not closed"),
+    ({"nothing": 1}, "settings: there is no 'nothing'"),
+    ([1], "args: [1] is no dictionary"),
+    ("no json", "args: what alwayson_scripts gives is no JSON"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), MISTAKES)
+def test_a_mistake_ends_the_job_before_it_samples(lab: Lab, settings: Any, message: str) -> None:
+    prompt = "a (~: M00" if "Prompt" in message else "a"
+    processed = lab.run(settings, prompt=prompt)
+    assert processed.images == []
+    assert processed.comments.count(f"Dump U-Net: {message}") == 1
+    lab.shared.state.interrupted = False
+    with pytest.raises(HTTPException) as refused:
+        standin.process_images(lab.job(settings, prompt=prompt, is_api=True))
+    assert refused.value.status_code == 422
+    assert message in refused.value.detail
+    assert len(lab.run().images) == 1
+
+
+def test_the_dropdown_ends_without_an_error_of_its_own(lab: Lab) -> None:
+    processed = lab.choose({"features": {"layers": "IN99"}})
+    assert processed.images == []
+    assert "IN99" in processed.comments
+    lab.shared.state.interrupted = False
+    processed = lab.choose({})
+    assert "nothing is asked for" in processed.comments
+    assert len(processed.images) == 1
+
+
+def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> None:
+    with standin.other_script(lambda p: p.all_prompts.__setitem__(0, "a (~: M00")) as extension:
+        lab.scripts.alwayson_scripts.append(extension)
+        processed = lab.choose(PER_BLOCK)
+    assert processed.images == []
+
+
+def test_brackets_that_nobody_reads_are_told(lab: Lab) -> None:
+    assert "(~:, but Enable Layer Prompt is not on" in " ".join(job_comments(lab, ""))
+    processed = lab.run(features("M00", "1"), prompt="a(~: M00: b :~)")
+    assert pixels(processed) == pixels(lab.run(prompt="a"))
+
+
+def job_comments(lab: Lab, settings: Any) -> list[str]:
+    p = lab.job(settings, prompt="a(~: M00: b :~)")
+    standin.process_images(p)
+    return list(p.comments)
+
+
+def test_a_fault_while_sampling_is_told_and_leaves_the_image(lab: Lab, unet: Any) -> None:
+    plain = lab.run()
+    original = unet.output_blocks[5]
+    unet.output_blocks[5] = Skipped(original)
+    try:
+        processed = lab.run(features("OUT05", "1"))
+    finally:
+        unet.output_blocks[5] = original
+    assert pixels(processed) == pixels(plain)
+    assert "nothing came from OUT05" in processed.comments
+
+
+class Skipped(torch.nn.Module):
+    """A block whose children are not called as modules, as an alternative U-Net has it."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def children(self) -> Any:
+        return iter([torch.nn.Identity()])
+
+    def forward(self, *args: Any) -> Any:
+        return self.block(*args)
+
+
+# --- interrupts, and other jobs ---
+
+
+def test_an_interrupt_keeps_what_there_is(lab: Lab) -> None:
+    def stop(params: Any) -> None:
+        lab.shared.state.interrupted = params.denoiser.step == 1
+
+    lab.shared.callbacks.append(stop)
+    processed = lab.run(features("M00"), steps=5, n_iter=2)
+    assert captions(processed) == ["M00, 1", "M00, 2"]
+    assert processed.comments == ""
+
+
+def test_an_interrupt_of_the_first_of_two_runs_shows_its_image(lab: Lab) -> None:
+    def stop(params: Any) -> None:
+        lab.shared.state.interrupted = True
+
+    lab.shared.callbacks.append(stop)
+    processed = lab.run({"difference": {"layers": "M00"}}, prompt="a(~: M00: b :~)")
+    assert len(pixels(processed)) == 1
+    assert processed.infotexts[0].startswith("a\n")
+
+
+def test_an_exception_leaves_nothing_behind(lab: Lab, unet: Any) -> None:
+    def fail(params: Any) -> None:
+        if params.denoiser.step == 1:
+            raise RuntimeError("out of memory")
+
+    lab.shared.callbacks.append(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        lab.choose(features("M00"))
+    lab.shared.callbacks.pop()
+    assert captions(lab.run(features("M00", "1"))) == ["M00, 1"]
+
+
+def test_a_job_inside_a_job_is_not_looked_at(lab: Lab) -> None:
+    """Detailers make images of their own, in ``postprocess_image``, with the same scripts."""
+    inner: list[Any] = []
+
+    def detail(p: standin.Processing, pp: Any) -> None:
+        if not inner:
+            inner.append(None)
+            inner.append(standin.process_images(lab.job(features("M00", "1"), prompt="face")))
+
+    lab.scripts.alwayson_scripts.append(SimpleNamespace(args_from=0, args_to=0, postprocess_image=detail))
+    outer = lab.run(features("M00", "1"), n_iter=2)
+    assert captions(outer) == ["M00, 1", "M00, 1"]
+    assert captions(inner[1]) == []
+
+
+# --- beside other scripts ---
+
+
+def panel_values(lab: Lab, settings: dict[str, Any]) -> list[Any]:
+    from lib_dumpunet import wire
+
+    return [lab.from_panel, *wire.pack(wire.from_dict(settings))]
+
+
+def beside(lab: Lab, settings: dict[str, Any], **job: Any) -> standin.Processing:
+    """Make a job of another script, while the panel holds settings."""
+    p = lab.job("", **job)
+    values = panel_values(lab, settings)
+    p.script_args = [2, "", *values]
+    lab.panel.args_from, lab.panel.args_to = 2, 2 + len(values)
+    return p
+
+
+def test_the_panel_acts_beside_another_script_and_leaves_its_images(lab: Lab, tmp_path: Path) -> None:
+    settings = {**features("M00", "1"), **PER_BLOCK}
+    p = beside(lab, settings, prompt="(~:_:cat:~)", save=True)
+    processed = standin.process_images(p)
+    assert pixels(processed) == pixels(lab.run(prompt="cat"))
+    assert len(processed.images) == 1
+    assert "1 pictures were saved beside" in processed.comments
+    assert [f.name for f in tmp_path.glob("*dumpunet*")] == ["00000-1-dumpunet-unet-M00-001.png"]
+    lab.shared.opts.dumpunet_other_scripts = False
+    try:
+        assert "Enable Layer Prompt is not on" in " ".join(
+            (standin.process_images(q := beside(lab, settings, prompt="(~:_:cat:~)")), list(q.comments))[1]
+        )
+    finally:
+        lab.shared.opts.dumpunet_other_scripts = True
+
+
+def test_a_plots_cell_shows_a_map(lab: Lab) -> None:
+    from lib_dumpunet.hosts.webui import axes
+
+    p = lab.job("")
+    axes._change("features.layers")(p, "OUT11", [])
+    axes._change("features.steps")(p, "2", [])
+    processed = standin.process_images(p)
+    assert processed.infotexts[0].endswith("Layer Name: OUT11, Feature Steps: 2")
+    axes._show(p, "image", [])
+    assert "Layer Name" not in standin.process_images(p).infotexts[0]
+
+
+# --- what is saved ---
+
+
+def test_pictures_are_saved_beside_their_images_with_parameters(lab: Lab, tmp_path: Path) -> None:
+    processed = lab.choose(features("M00", "1", average="sum"), save=True, batch_size=2)
+    names = {f.name for f in tmp_path.glob("*.png")}
+    assert names == {
+        f"{n:05}-{n + 1}{part}.png"
+        for n in (0, 1)
+        for part in ("", "-dumpunet-unet-M00-001", "-dumpunet-unet-average-M00-001")
+    }
+    for image, infotext in zip(processed.images, processed.infotexts, strict=True):
+        assert Path(image.already_saved_as).parent == tmp_path
+        if "Layer Name" in infotext:
+            with Image.open(image.already_saved_as) as saved:
+                assert saved.info["parameters"] == infotext
+                assert saved.tobytes() == image.tobytes()
+    assert "Script: Dump U-Net" in processed.infotexts[0]
+    lab.choose({**features("M00", "1"), "output": {"save": False}}, save=True, seed=50)
+    assert not list(tmp_path.glob("*50-dumpunet*"))
+
+
+def test_a_manifest_tells_of_the_webuis_job(lab: Lab, tmp_path: Path) -> None:
+    lab.run(features("M00", "1", dump={"path": "dumps", "format": "safetensors"}), prompt="a cat")
+    folder = Path(sys.modules["modules.paths"].data_path) / "dumps"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (run,), (entry,) = manifest["runs"], manifest["files"]
+    assert (run["sampler"], run["model"], run["steps"]) == ("Euler", "small", 3)
+    assert run["blocks"]["OUT11"]["output"] == [32, 8, 8]
+    assert (entry["prompt"], entry["seed"], entry["shape"]) == ("a cat", 1, [128, 1, 1])
+
+
+@pytest.mark.parametrize("flag", ["hide_ui_dir_config", "webui_is_non_local"])
+def test_who_may_not_choose_folders_gets_the_webuis_own(lab: Lab, tmp_path: Path, flag: str) -> None:
+    setattr(lab.shared.cmd_opts, flag, True)
+    processed = lab.run(features("M00", "1", dump={"path": str(tmp_path / "elsewhere")}))
+    assert processed.images == []
+    assert "Output path: the webui" in processed.comments
+    assert not (tmp_path / "elsewhere").exists()
+    lab.shared.state.interrupted = False
+    lab.run(features("M00", "1", dump={}))
+    assert (tmp_path / "dumpunet" / "manifest.json").exists()
+
+
+def test_a_full_disk_is_told_and_the_image_comes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from lib_dumpunet.hosts.webui import gallery
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(gallery, "write_whole", full)
+    processed = lab.run(features("M00"))
+    assert len(processed.images) == 1
+    assert processed.comments.count("the disk is full") == 1
