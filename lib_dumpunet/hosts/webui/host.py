@@ -19,6 +19,8 @@ from lib_dumpunet.ports import Picture
 log = logging.getLogger("dumpunet")
 
 TITLE = "Dump U-Net"
+REFUSED = "dumpunet_refused"
+"""Name of the mark on a job that was ended."""
 UNPROCESSABLE = 422  # HTTP status of a request that is understood, and wrong
 
 
@@ -51,6 +53,7 @@ def refuse(p: Any, error: DumpUNetError) -> None:
     any: a batch without prompts is the last one, and an interrupted job, a plot too, begins no other.
     """
     tell(p, str(error))
+    setattr(p, REFUSED, True)
     if not getattr(p, "is_api", False):
         shared.state.interrupted = True
         p.prompts = []
@@ -59,6 +62,11 @@ def refuse(p: Any, error: DumpUNetError) -> None:
         raise refusal(p, error)
 
     p.sample = sample
+
+
+def was_refused(p: Any) -> bool:
+    """Tell whether a job was ended before it sampled."""
+    return bool(getattr(p, REFUSED, False))
 
 
 def refusal(p: Any, error: DumpUNetError) -> Exception:

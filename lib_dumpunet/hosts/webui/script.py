@@ -13,7 +13,7 @@ from modules import processing, scripts
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.webui import axes, compat, options
-from lib_dumpunet.hosts.webui.host import TITLE, Refused, refuse, tell
+from lib_dumpunet.hosts.webui.host import TITLE, Refused, refuse, tell, was_refused
 from lib_dumpunet.hosts.webui.job import Job
 from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
 from lib_dumpunet.hosts.webui.results import Shows
@@ -168,6 +168,10 @@ class Panel(scripts.Script):
             return processing.process_images(p)
         except Refused:
             return _nothing(p)
+        except IndexError:  # webui 1.6 cannot end a job that has no images
+            if was_refused(p):
+                return _nothing(p)
+            raise
         finally:
             end_job()
 

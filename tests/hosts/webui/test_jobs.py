@@ -501,3 +501,17 @@ def test_a_full_disk_is_told_and_the_image_comes(lab: Lab, monkeypatch: pytest.M
     processed = lab.run(features("M00"))
     assert len(processed.images) == 1
     assert processed.comments.count("the disk is full") == 1
+
+
+def test_an_old_webui_that_fails_without_images_is_ended_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    processing = sys.modules["modules.processing"]
+    original = processing.process_images
+
+    def old(p: standin.Processing) -> Any:
+        processed = original(p)
+        return processed if processed.images else [][0]
+
+    monkeypatch.setattr(processing, "process_images", old)
+    processed = lab.choose({"features": {"layers": "IN99"}})
+    assert processed.images == []
+    assert "IN99" in processed.comments
