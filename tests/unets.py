@@ -99,9 +99,10 @@ class FakeClock:
     rows: Sequence[tuple[int, str] | tuple[int, str, int]] = field(
         default_factory=lambda: [(0, "cond"), (1, "cond")]
     )
+    hires: bool = False
 
     def now(self) -> Moment:
-        return Moment(self.step, tuple(Row(*row) for row in self.rows))  # type: ignore[arg-type]
+        return Moment(self.step, tuple(Row(*row) for row in self.rows), self.hires)  # type: ignore[arg-type]
 
 
 def hook_count(module: nn.Module) -> int:

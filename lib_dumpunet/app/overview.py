@@ -1,4 +1,4 @@
-"""Pictures of many: all average maps, a column for each block and a row for each step; and all words."""
+"""Pictures of many: all average maps, a column for each block and a row for each step of each pass; and all words."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ HEAD = 18
 SIDE = 56
 WORDS_IN_A_ROW = 4
 MOST_ROWS = 50  # of more steps, only every second, third, ... is shown
+_Row = tuple[bool, int]
+"""Whether it is of a hires pass, and the step."""
 
 
 class Overview:
@@ -28,37 +30,36 @@ class Overview:
 
     def __init__(self, order: BlockOrder, kind: Drawn = "feature") -> None:
         self._order, self._kind = order, kind
-        self._maps: dict[tuple[str, int], Image.Image] = {}
+        self._maps: dict[tuple[str, _Row], Image.Image] = {}
         self._lock = threading.Lock()
 
     def add(self, picture: Picture) -> None:
         """Take a picture if it is an average map of the first image."""
-        wanted = (self._kind, AVERAGE[self._kind], 0)
-        if (picture.tag.kind, picture.title, picture.tag.image) == wanted:
+        tag, wanted = picture.tag, (self._kind, AVERAGE[self._kind], 0)
+        if (tag.kind, picture.title, tag.image) == wanted:
             with self._lock:
-                self._maps[picture.tag.block, picture.tag.step] = _cell(picture.image)
+                self._maps[tag.block, (tag.hires, tag.step)] = _cell(picture.image)
 
     def draw(self) -> Image.Image | None:
-        """Lay the maps out, blocks in forward order; None if none came."""
+        """Lay the maps out, blocks in forward order, a hires pass below the first; None if none came."""
         blocks = [b for b in self._order if any(block == b for block, _ in self._maps)]
-        steps = sorted({step for _, step in self._maps})
-        steps = steps[:: -(-len(steps) // MOST_ROWS) or 1]
+        rows = sorted({row for _, row in self._maps})
+        rows = rows[:: -(-len(rows) // MOST_ROWS) or 1]
         if not blocks:
             return None
         height = next(iter(self._maps.values())).height
         across, down = CELL + GAP, height + GAP
-        sheet = Image.new("RGB", (SIDE + across * len(blocks), HEAD + down * len(steps)), "white")
+        sheet = Image.new("RGB", (SIDE + across * len(blocks), HEAD + down * len(rows)), "white")
         pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
         for column, block in enumerate(blocks):
             middle = SIDE + column * across + CELL // 2
             pen.text((middle, HEAD // 2), block, fill="black", font=font, anchor="mm")
-        for row, step in enumerate(steps):
-            pen.text(
-                (4, HEAD + row * down + height // 2), f"step {step}", fill="black", font=font, anchor="lm"
-            )
+        for number, row in enumerate(rows):
+            top = HEAD + number * down
+            pen.text((4, top + height // 2), _label(*row), fill="black", font=font, anchor="lm")
             for column, block in enumerate(blocks):
-                if (block, step) in self._maps:
-                    sheet.paste(self._maps[block, step], (SIDE + column * across, HEAD + row * down))
+                if (block, row) in self._maps:
+                    sheet.paste(self._maps[block, row], (SIDE + column * across, top))
         return sheet
 
 
@@ -83,6 +84,10 @@ class WordSheet:
 
     def _place(self, tag: Tag) -> tuple[bool, str, int, str]:
         return tag.kind == "point", tag.branch, self._texts[tag.branch].find(tag.name), tag.name
+
+
+def _label(hires: bool, step: int) -> str:
+    return f"hr{step}" if hires else f"step {step}"
 
 
 def _cell(image: Image.Image) -> Image.Image:

@@ -39,7 +39,7 @@ def png_bytes(image: Image.Image, info: dict[str, str]) -> bytes:
 
 def with_text(png: bytes, info: dict[str, str]) -> bytes:
     """Put text chunks into a PNG file's bytes, as ``png_bytes`` does, without encoding the picture again."""
-    # https://www.w3.org/TR/png-3/#5Chunk-layout: length, name, data, CRC of name and data.
+    # Portable Network Graphics (PNG) Specification, 5.3: length, name, data, CRC of name and data.
     chunks = b"".join(
         len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
         for name, data, *_ in _text_chunks(info).chunks

@@ -62,10 +62,10 @@ def load_dump(
 ) -> Iterator[Loaded]:
     """Read a folder, a file or several, one tensor in memory at a time.
 
-    A folder's manifest tells what there is; without one, file names do. Order: run, image, step, block. ``run`` takes
-    one run of the folder alone. ``bin`` files of one image, block and step become one tensor, in the order of their
-    channels; they hold no shape, so height and width come from the manifest, else from ``shape``, else the map is
-    taken for square.
+    A folder's manifest tells what there is; without one, file names do. Order: run, image, pass, step, block; a tag's
+    ``hires`` tells the second pass of a hires fix. ``run`` takes one run of the folder alone. ``bin`` files of one
+    tag become one tensor, in the order of their channels; they hold no shape, so height and width come from the
+    manifest, else from ``shape``, else the map is taken for square.
 
     Raises:
         SettingsError: nothing there, a file that is damaged or no dump, or a shape that does not fit; what can only

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
-from lib_dumpunet.app.overview import CELL, GAP, MOST_ROWS, Overview
+from lib_dumpunet.app.overview import CELL, GAP, HEAD, MOST_ROWS, SIDE, Overview
 from lib_dumpunet.app.results import open_results
 from lib_dumpunet.blocks import SD1
 from lib_dumpunet.captures import Capture, Tag
@@ -356,6 +356,37 @@ def test_overview_is_of_one_kind() -> None:
     assert two is not None
     assert one.width == two.width
     assert two.height - one.height == CELL + GAP
+
+
+def test_overview_has_rows_of_their_own_for_a_hires_pass() -> None:
+    colours = {(False, 1): "red", (False, 2): "green", (True, 1): "blue"}
+    overview = Overview(SD1)
+    for (hires, step), colour in reversed(colours.items()):
+        tag = Tag(0, step, "M00", hires=hires)
+        overview.add(Picture(Image.new("RGB", (8, 8), colour), tag, "unet-average"))
+    sheet = overview.draw()
+    assert sheet is not None
+    middles = [HEAD + row * (CELL + GAP) + CELL // 2 for row in range(3)]
+    assert [sheet.getpixel((SIDE + CELL // 2, y)) for y in middles] == [
+        ImageColor.getrgb(colour) for colour in colours.values()
+    ]
+
+
+def test_view_draws_both_passes_under_their_own_names(run: Any, tmp_path: Path) -> None:
+    tensors = {
+        Tag(0, 3, "M00", kind, hires=h): torch.randn(2, 4 + 4 * h, 4 + 4 * h)
+        for kind in ("feature", "difference")
+        for h in (False, True)
+    }
+    for name in ("bin", "npy", "safetensors"):
+        sink = DumpSink(tmp_path / name, name, DumpRequest())
+        for tag, tensor in tensors.items():
+            sink.accept(Capture(tag, tensor))
+        sink.close()
+        assert run("view", tmp_path / name, "-o", tmp_path / f"{name}-view").code == 0
+        drawn = sorted(path.stem for path in (tmp_path / f"{name}-view").iterdir())
+        assert sum("hr003" in stem for stem in drawn) == 2
+        assert len(drawn) == 4
 
 
 def test_pictures_of_differences_have_a_folder(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Reading:
 def reading(
     unet: Unet,
     kinds: frozenset[str] = KINDS,
-    rows: Sequence[tuple[int, str]] = ROWS,
+    rows: Sequence[tuple[int, str] | tuple[int, str, int]] = ROWS,
     *,
     blocks: tuple[str, ...] | None = None,
     clock: FakeClock | None = None,
@@ -301,6 +301,48 @@ def test_of_two_evaluations_in_a_step_the_first_counts() -> None:
         call(unet.module)
     assert len(read.seen) == IMAGES
     assert torch.equal(read.heat.mean(Row(0, "cond"), "word"), first)
+
+
+def test_a_hires_pass_is_told_apart_and_words_sum_up_both() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    blocks, sizes = ("M00",), {False: (16, 24), True: (32, 48)}
+    alone: dict[bool, Reading] = {}
+    for hires, size in sizes.items():
+        with reading(unet, blocks=blocks, clock=FakeClock(1, ROWS, hires)) as alone[hires]:
+            call(unet.module, 2 * IMAGES, *size)
+    clock = FakeClock(1, ROWS)
+    with reading(unet, blocks=blocks, clock=clock) as read:
+        for clock.hires, size in sizes.items():
+            call(unet.module, 2 * IMAGES, *size)
+    assert read.problems == []
+    assert {(tag.kind, tag.hires) for tag in read.seen} == {
+        (kind, hires) for kind in KINDS - {"word", "point"} for hires in (False, True)
+    }
+    for tag, tensor in read.seen.items():
+        assert torch.equal(tensor, alone[tag.hires].seen[tag])
+    for kind, row in (("word", Row(1, "cond")), ("point", Row(2, "cond"))):
+        small, large = (alone[hires].heat.mean(row, kind) for hires in (False, True))
+        assert small is not None
+        assert large is not None
+        coarse = nn.functional.interpolate(
+            small[None], large.shape[1:], mode="bilinear", align_corners=False
+        )[0]
+        torch.testing.assert_close(read.heat.mean(row, kind), (coarse + large) / 2)
+
+
+def test_the_first_part_of_a_prompt_stands_for_it() -> None:
+    unet = describe(diffusers_unet("sd1"))
+    parts = [(0, "cond", 0), (1, "cond", 0), (0, "cond", 1), (1, "cond", 1)]
+    parts += [(0, "uncond", 0), (1, "uncond", 0)]
+    with reading(unet, rows=[(image, "cond") for image in range(6)], blocks=("M00",)) as whole:
+        call(unet.module, 6)
+    with reading(unet, rows=parts, blocks=("M00",)) as read:
+        call(unet.module, 6)
+    assert read.seen.keys() == {tag for tag in whole.seen if tag.image < 2}
+    assert all(torch.equal(tensor, whole.seen[tag]) for tag, tensor in read.seen.items())
+    assert read.heat.images == [0, 1]
+    row = Row(0, "cond")
+    assert torch.equal(read.heat.mean(row, "word"), whole.heat.mean(row, "word"))
 
 
 def test_a_call_that_broke_off_is_not_paired_with_the_next() -> None:

@@ -42,7 +42,9 @@ class Watch:
     def __exit__(self, *error: Any) -> None:
         self.context.__exit__(*error)
 
-    def call(self, step: int, *rows: tuple[int, str], at: slice = slice(None)) -> Tensor:
+    def call(
+        self, step: int, *rows: tuple[int, str] | tuple[int, str, int], at: slice = slice(None)
+    ) -> Tensor:
         self.clock.step, self.clock.rows = step, rows
         with torch.no_grad():
             return self.unet.module(LATENTS[at], TIME[at], context=CONTEXT[at])
@@ -87,6 +89,38 @@ def test_of_two_evaluations_in_a_step_the_first_counts(unet: Unet) -> None:
     with Watch(unet, ("M00",)) as alone:
         alone.call(1, (0, "cond"), at=slice(0, 1))
     assert torch.equal(watch.seen[0].tensor, alone.seen[0].tensor)
+
+
+def test_a_hires_pass_of_the_same_step_and_images_is_another_one(unet: Unet) -> None:
+    rows = [(0, "uncond"), (1, "uncond"), (0, "cond"), (1, "cond")]
+    with Watch(unet, ("OUT11",), {2}) as watch:
+        watch.clock.rows = rows
+        with torch.no_grad():
+            for watch.clock.hires, side in ((False, 16), (True, 24)):
+                latents, time, context = unet_inputs(4, side, side)
+                for watch.clock.step in (1, 2, 2):
+                    unet.module(latents, time, context=context)
+    assert watch.problems == []
+    first, second = ([Tag(i, 2, "OUT11", hires=hires) for i in (0, 1)] for hires in (False, True))
+    assert watch.tags == [*first, *second]
+    assert [c.tensor.shape[-1] for c in watch.seen] == [16, 16, 24, 24]
+    with Watch(unet, ("OUT11",)) as alone:
+        alone.clock.rows = rows
+        with torch.no_grad():
+            unet.module(latents, time, context=context)
+    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(watch.seen[2:], alone.seen, strict=True))
+
+
+@pytest.mark.parametrize("hires", [False, True])
+def test_the_first_part_of_a_prompt_stands_for_it(unet: Unet, hires: bool) -> None:
+    with Watch(unet, ("M00",)) as whole:
+        whole.call(1, (0, "cond"), (1, "cond"), (2, "cond"), (3, "cond"))
+    with Watch(unet, ("M00",)) as watch:
+        watch.clock.hires = hires
+        watch.call(1, (0, "cond", 1), (0, "cond", 0), (1, "cond", 0), (1, "cond", 1))
+    assert watch.tags == [Tag(0, 1, "M00", hires=hires), Tag(1, 1, "M00", hires=hires)]
+    assert torch.equal(watch.seen[0].tensor, whole.seen[1].tensor)
+    assert torch.equal(watch.seen[1].tensor, whole.seen[2].tensor)
 
 
 def test_only_wanted_steps_and_none_outside_of_steps(unet: Unet) -> None:

@@ -36,17 +36,27 @@ def request_() -> DumpRequest:
 
 @pytest.fixture
 def captures() -> Callable[..., list[Capture]]:
-    """Make captures "c h w" of every image, step and block, each with values of its own."""
+    """Make captures "c h w" of every image, step and block, each with values of its own; with ``hires``, of a hires
+    pass of as many steps too, whose maps have twice the sides.
+    """
 
     def make(
         images: int = 2,
         steps: int = 2,
         dtype: torch.dtype = torch.float32,
         shape: tuple[int, int, int] = (5, 8, 6),
+        *,
+        hires: bool = False,
     ) -> list[Capture]:
         noise = torch.Generator().manual_seed(0)
+        channels, height, width = shape
+        shapes = {False: shape, True: (channels, 2 * height, 2 * width)}
         return [
-            Capture(Tag(image, step, block), torch.randn(shape, generator=noise).to(dtype))
+            Capture(
+                Tag(image, step, block, hires=second),
+                torch.randn(shapes[second], generator=noise).to(dtype),
+            )
+            for second in ((False, True) if hires else (False,))
             for step in range(1, steps + 1)
             for block in BLOCKS
             for image in range(images)

@@ -25,10 +25,17 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return a.size == b.size and a.tobytes() == b.tobytes()
 
 
-def draw(kind: Kind, tensor: torch.Tensor, labels: tuple[str, ...] = WORDS, site: int = 0) -> list[Picture]:
+def draw(
+    kind: Kind,
+    tensor: torch.Tensor,
+    labels: tuple[str, ...] = WORDS,
+    site: int = 0,
+    *,
+    hires: bool = False,
+) -> list[Picture]:
     pictures: list[Picture] = []
     sink = AttentionSink(SETTINGS, lambda tag, _: labels if tag.image == 3 else (), 2.0, pictures.append)
-    sink.accept(Capture(Tag(3, 5, "IN07", kind, site), tensor))
+    sink.accept(Capture(Tag(3, 5, "IN07", kind, site, hires=hires), tensor))
     return pictures
 
 
@@ -54,6 +61,12 @@ def test_layers_of_a_block_are_told_apart() -> None:
     *_, second = draw("qk", torch.rand(1, 3, 4, 4), site=1)
     assert second.stem == "003-IN07-005-qk2"
     assert second.info["Attention Layer"] == "2"
+
+
+def test_a_hires_pass_is_marked_in_names_and_captions() -> None:
+    *_, second = draw("qk", torch.rand(1, 3, 4, 4), site=1, hires=True)
+    assert second.stem == "003-IN07-hr005-qk2"
+    assert second.info["Feature Steps"] == "hr5"
 
 
 def test_what_a_layer_gets_out_of_the_text_is_drawn_as_features() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_one_basis_serves_all_steps_images_and_sizes() -> None:
     everything = torch.cat([maps.flatten(1) for maps in seen.values()], dim=1)
     torch.testing.assert_close(everything.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(everything.square().mean(1), torch.ones(3), rtol=1e-4, atol=1e-5)
+
+
+def test_passes_share_the_basis_and_are_told_apart() -> None:
+    first, second = gazes(1), gazes(1, (12, 18))
+    second = [Capture(replace(c.tag, hires=True), c.tensor) for c in second]
+    seen = run([*first, *second])
+    shapes = {tag: tuple(maps.shape) for tag, maps in seen.items()}
+    assert shapes == {
+        Tag(0, 1, "IN07", "pca"): (3, 6, 9),
+        Tag(0, 1, "IN07", "pca", hires=True): (3, 12, 18),
+    }
+    everything = torch.cat([maps.flatten(1) for maps in seen.values()], dim=1)
+    torch.testing.assert_close(everything.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
 
 
 def test_layers_have_bases_of_their_own_and_a_run_gives_the_same_again() -> None:

@@ -130,6 +130,25 @@ def test_what_never_comes_back_costs_only_its_own_room() -> None:
     sink.close()
 
 
+def test_passes_are_compared_each_with_its_own(captures: Make) -> None:
+    without, keep = captures(steps=1, hires=True), Keep()
+    steered = [s for c in without for s in of_kind("steered", [c], 2.0 if c.tag.hires else 1.0)]
+    assert run([DifferenceSink(), keep], of_kind("plain", without), steered[::-1]) == []
+    assert keep.seen.keys() == {replace(c.tag, kind="difference") for c in without}
+    for c in without:
+        expected = torch.full_like(c.tensor, 2.0 if c.tag.hires else 1.0)
+        torch.testing.assert_close(keep.seen[replace(c.tag, kind="difference")], expected, rtol=0, atol=1e-5)
+
+
+def test_a_pass_is_not_compared_with_the_other() -> None:
+    plain, _ = pair(torch.zeros(1, 2, 2), torch.zeros(1))
+    _, steered = pair(torch.zeros(1), torch.ones(1, 2, 2), replace(TAG, hires=True))
+    keep = Keep()
+    (problem,) = run([DifferenceSink(), keep], plain, steered)
+    assert "block M00 of step hr1, image 0, cannot be compared" in str(problem)
+    assert keep.seen == {}
+
+
 def test_a_plain_tensor_that_comes_again_is_the_one_compared() -> None:
     keep = Keep()
     first, steered = pair(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 5.0))
@@ -329,12 +348,16 @@ def test_a_write_that_fails_gives_the_disk_back(tmp_path: Path, monkeypatch: pyt
 
 
 def draw(
-    settings: DifferenceSettings | FeatureSettings, difference: Tensor, kind: Any = "difference"
+    settings: DifferenceSettings | FeatureSettings,
+    difference: Tensor,
+    kind: Any = "difference",
+    *,
+    hires: bool = False,
 ) -> list[Picture]:
     pictures: list[Picture] = []
     sink = PictureSink(settings, 1.0, pictures.append, kind)
     for other in AXES:
-        sink.accept(Capture(Tag(0, 20, "OUT11", other), difference))
+        sink.accept(Capture(Tag(0, 20, "OUT11", other, hires=hires), difference))
     return pictures
 
 
@@ -353,6 +376,15 @@ def test_pictures_have_names_and_captions_of_their_own() -> None:
     mean, whole = draw(FeatureSettings(average="sum"), SIGNED, "feature")
     assert [mean.stem, whole.stem] == ["000-OUT11-020-unet-average", "000-OUT11-020-unet"]
     assert whole.caption == "Layer Name: OUT11, Feature Steps: 20"
+
+
+def test_pictures_of_a_hires_pass_are_marked() -> None:
+    mean, whole = draw(DifferenceSettings(average="sum"), SIGNED, hires=True)
+    assert [mean.stem, whole.stem] == ["000-OUT11-hr020-difference-average", "000-OUT11-hr020-difference"]
+    assert whole.caption == "Layer Name: OUT11, Feature Steps: hr20, Difference: with - without Layer Prompt"
+    mean, whole = draw(FeatureSettings(average="sum"), SIGNED, "feature", hires=True)
+    assert [mean.stem, whole.stem] == ["000-OUT11-hr020-unet-average", "000-OUT11-hr020-unet"]
+    assert mean.caption == whole.caption == "Layer Name: OUT11, Feature Steps: hr20"
 
 
 @pytest.mark.parametrize("transform", ["auto01", "auto11", "linear", "sigmoid"])

@@ -62,6 +62,56 @@ def test_what_is_dumped_comes_back(
         assert torch.equal(back[capture.tag], capture.tensor)
 
 
+NAMES = {
+    "bin": {f"{i:03}-M00-{step}001-0004-{{time}}.bin" for i in (0, 1) for step in ("", "hr")},
+    "npy": {f"{i:03}-M00-{step}001.npy" for i in (0, 1) for step in ("", "hr")},
+    "safetensors": {f"{i:03}-{step}001.safetensors" for i in (0, 1) for step in ("", "hr")},
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_passes_have_files_and_entries_of_their_own(
+    tmp_path: Path, kind: str, request_: DumpRequest, captures: Make
+) -> None:
+    made = captures(hires=True)
+    write(tmp_path, kind, request_, made)
+    (run,) = json.loads((tmp_path / "manifest.json").read_bytes())["runs"]
+    names = {name.format(time=run["started"]) for name in NAMES[kind]}
+    assert names <= set(visible(tmp_path))
+    listed = entries(tmp_path)
+    assert len(listed) == len(made)
+    for entry in listed:
+        marked = "-hr" in str(entry["file"])
+        assert entry.get("hires") == (True if marked else None)
+        assert entry["shape"] == ([5, 16, 12] if marked else [5, 8, 6])
+        assert entry["step"] in (1, 2)
+    assert sum("hires" in entry for entry in listed) == len(made) // 2
+    back = {loaded.tag: loaded.tensor for loaded in load_dump(tmp_path)}
+    assert back.keys() == {capture.tag for capture in made}
+    assert all(torch.equal(back[capture.tag], capture.tensor) for capture in made)
+
+
+def test_a_file_of_each_pass_is_written_once_it_is_complete(
+    tmp_path: Path, request_: DumpRequest, captures: Make
+) -> None:
+    """Captures of both passes come mixed, as those of the first may still wait when the second begins."""
+    made = captures(images=1, steps=1, hires=True)
+    sink = DumpSink(tmp_path, "safetensors", request_)
+    for capture in (*made[:2], *made[3:5]):
+        sink.accept(capture)
+    assert list(tmp_path.glob("*.safetensors")) == []
+    sink.accept(made[5])
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["000-hr001.safetensors"]
+    sink.accept(made[2])
+    for name, part in (("000-001", made[:3]), ("000-hr001", made[3:])):
+        tensors = load_file(tmp_path / f"{name}.safetensors")
+        assert tensors.keys() == {capture.tag.block for capture in part}
+        assert all(torch.equal(tensors[capture.tag.block], capture.tensor) for capture in part)
+        with safe_open(tmp_path / f"{name}.safetensors", framework="pt") as file:
+            assert file.metadata().get("hires") == ("true" if "hr" in name else None)
+    sink.close()
+
+
 ATTENTION = {
     Tag(0, 1, "IN07", "k"): (2, 7, 4),
     Tag(0, 1, "IN07", "qk"): (2, 7, 3, 5),

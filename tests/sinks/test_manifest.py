@@ -99,6 +99,20 @@ def test_an_entry_for_the_same_tensor_replaces_the_former(tmp_path: Path) -> Non
     assert [item["shape"] for item in content["files"]] == [[9, 9, 9]]
 
 
+def test_entries_of_two_passes_do_not_replace_each_other(tmp_path: Path) -> None:
+    second = {**entry(1), "file": "001-IN00-hr001.npy", "hires": True}
+    book = Manifest(tmp_path, {})
+    book.add([entry(1), second])
+    book.add([{**second, "shape": [9, 9, 9]}])
+    book.close()
+    content = read_manifest(tmp_path)
+    assert content is not None
+    assert [(item.get("hires"), item["shape"]) for item in content["files"]] == [
+        (None, [1, 2, 2]),
+        (True, [9, 9, 9]),
+    ]
+
+
 def test_a_bin_entry_stands_for_its_channels() -> None:
     item = {"file": "000-IN00-001-{channel:04}-17.bin", "shape": [2, 8, 8]}
     assert list(file_names(item)) == ["000-IN00-001-0000-17.bin", "000-IN00-001-0001-17.bin"]

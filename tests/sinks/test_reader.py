@@ -43,12 +43,13 @@ def write_bin(
 def test_a_folder_comes_back_in_order(
     tmp_path: Path, kind: str, manifest: bool, request_: DumpRequest, captures: Make
 ) -> None:
-    made = captures(shape=(3, 4, 4))
+    made = captures(shape=(3, 4, 4), hires=True)
     write(tmp_path, kind, request_, made[::-1])
     if not manifest:
         (tmp_path / "manifest.json").unlink()
     loaded = list(load_dump(tmp_path))
-    assert [item.tag for item in loaded] == sorted(capture.tag for capture in made)
+    in_order = sorted((c.tag for c in made), key=lambda tag: (tag.image, tag.hires, tag.step, tag.block))
+    assert [item.tag for item in loaded] == in_order
     tensors = {capture.tag: capture.tensor for capture in made}
     assert all(torch.equal(item.tensor, tensors[item.tag]) for item in loaded if item.tag)
     assert all(path.exists() for item in loaded for path in item.paths)
@@ -84,6 +85,22 @@ def test_single_files_know_what_their_folder_knows(
     assert torch.equal(item.tensor, made[1].tensor)
     (item,) = load_dump(paths[1])
     assert torch.equal(item.tensor, made[1].tensor[3:4])
+
+
+@pytest.mark.parametrize("kind", ["bin", "npy", "safetensors"])
+@pytest.mark.parametrize("manifest", [True, False])
+def test_files_of_one_pass_are_read_without_the_other(
+    tmp_path: Path, kind: str, manifest: bool, request_: DumpRequest, captures: Make
+) -> None:
+    made = captures(images=1, steps=1, shape=(3, 4, 4), hires=True)
+    write(tmp_path, kind, request_, made)
+    if not manifest:
+        (tmp_path / "manifest.json").unlink()
+    for hires in (False, True):
+        paths = [path for path in tmp_path.glob(f"*.{kind}") if ("-hr001" in path.name) == hires]
+        back = {item.tag: item.tensor for item in load_dump(paths)}
+        assert back.keys() == {c.tag for c in made if c.tag.hires == hires}
+        assert all(torch.equal(back[c.tag], c.tensor) for c in made if c.tag.hires == hires)
 
 
 def test_the_originals_channel_files_are_put_together(tmp_path: Path) -> None:
@@ -234,6 +251,7 @@ def test_a_foreign_manifest_is_passed_over(tmp_path: Path, caplog: pytest.LogCap
         {"shape": [-1, 2, 2]},
         {"shape": [10**12, 2, 2]},
         {"source_dtype": 5},
+        {"hires": 1},
     ],
 )
 def test_a_manifest_that_lies_is_passed_over(

@@ -503,7 +503,9 @@ def test_a_full_disk_is_told_and_the_image_comes(lab: Lab, monkeypatch: pytest.M
     assert processed.comments.count("the disk is full") == 1
 
 
-def test_an_old_webui_that_fails_without_images_is_ended_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_webui_that_fails_without_images_is_ended_too(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     processing = sys.modules["modules.processing"]
     original = processing.process_images
 
