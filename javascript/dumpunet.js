@@ -12,7 +12,7 @@
                 var control = root().querySelector("#" + id);
                 if (control) control.title = texts[id];
             });
-            holder.dataset.done = "1";
+            if (root().querySelector("#" + Object.keys(texts)[0])) holder.dataset.done = "1";
         });
     }
 
@@ -34,6 +34,8 @@
     if (typeof onAfterUiUpdate === "function") {
         onAfterUiUpdate(update);
     } else {
-        document.addEventListener("DOMContentLoaded", update);
+        // Not the webui's page: the panel may be drawn at any time.
+        new MutationObserver(update).observe(document.documentElement, {childList: true, subtree: true});
+        update();
     }
 })();

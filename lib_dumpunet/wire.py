@@ -7,13 +7,14 @@ names, the formulas of a colour as three texts.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
 from lib_dumpunet.errors import DumpUNetError, SettingsError
-from lib_dumpunet.settings import FORMULAS, PanelSettings
+from lib_dumpunet.settings import FORMULAS, ColorSettings, PanelSettings
 
 Path = tuple[str, ...]
 Control = Literal["checkbox", "text", "choice", "choices", "number"]
@@ -32,7 +33,6 @@ HIDDEN = {("attention", "heat")}
 UNSHARED = {"path"}
 """Fields that no image tells, and that none can set: a stranger's image must not choose where files are written."""
 CHANNELS = ("R / H", "G / S", "B / L")
-_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ def _shown(f: Field[Any], value: Any) -> Any:
 
 ENTRIES: Sequence[Entry] = tuple(entries(PanelSettings()))
 """The controls of the panel in their order."""
+DEFAULTS: Mapping[Path, Any] = {entry.path: entry.default for entry in ENTRIES}
+"""What an image leaves out; a page may begin with other values."""
 
 
 def pack(settings: PanelSettings) -> list[Any]:
@@ -172,26 +174,34 @@ def override(settings: PanelSettings, changes: Mapping[str, str]) -> PanelSettin
     """Change single settings, by paths such as ``features.layers``, and turn their sections on.
 
     Raises:
-        SettingsError: for values that the settings refuse.
+        SettingsError: for what there is not, and for values that the settings refuse.
     """
     tree: dict[str, Any] = {}
     for dotted, text in changes.items():
-        path = tuple(dotted.split("."))
-        entry = next(entry for entry in ENTRIES if entry.path == path)
-        _put(tree, path, _read(entry, text))
-        _put(tree, SWITCHES[path[0]], True)
+        entry = next((entry for entry in ENTRIES if ".".join(entry.path) == dotted), None)
+        if entry is None:
+            raise SettingsError(f"there is no {dotted!r}", remedy="Use a path such as features.layers.")
+        if entry.section in SWITCHES:
+            _put(tree, SWITCHES[entry.section], True)
+        _put(tree, entry.path, _read(entry, text))
     return _build(PanelSettings, tree, settings)
 
 
 def to_infotext(settings: PanelSettings) -> dict[str, str]:
     """Write what differs from the defaults, of the sections that are on, as parameters of an image."""
-    found: dict[str, str] = {}
-    for entry, default in zip(entries(settings), ENTRIES, strict=True):
-        switch = SWITCHES.get(entry.section)
-        on = switch is None or _get(settings, switch)
-        if on and entry.is_shared and entry.default != default.default:
-            found[entry.key] = _as_text(entry.default)
-    return found
+    return {
+        entry.key: _quoted(_as_text(entry.default))
+        for entry in entries(settings)
+        if _is_on(settings, entry.section) and entry.is_shared and entry.default != DEFAULTS[entry.path]
+    }
+
+
+def _is_on(settings: PanelSettings, section: str) -> bool:
+    """Tell whether a section counts; differences are between images with and without per-block prompts."""
+    if section == "difference" and not settings.layer_prompt.enabled:
+        return False
+    switch = SWITCHES.get(section)
+    return switch is None or bool(_get(settings, switch))
 
 
 def from_infotext(parameters: Mapping[str, Any], entry: Entry) -> Any:
@@ -201,23 +211,23 @@ def from_infotext(parameters: Mapping[str, Any], entry: Entry) -> Any:
     """
     if not entry.is_shared or not any(str(name).startswith(f"{PREFIX} ") for name in parameters):
         return None
-    if entry.key not in parameters:
-        return entry.default
-    text = parameters[entry.key]
+    text = parameters.get(entry.key)
+    if text is None and f"{entry.key}-1" in parameters:  # the webui takes any 2x3 for a width and a height
+        text = f"{parameters[f'{entry.key}-1']}x{parameters.get(f'{entry.key}-2')}"
     try:
-        return _shown_again(entry, text)
+        return DEFAULTS[entry.path] if text is None else _shown_again(entry, text)
     except DumpUNetError:  # written by hand, or by another version
-        return entry.default
+        return DEFAULTS[entry.path]
 
 
 def _as_text(value: Any) -> str:
-    return (
-        ";".join(value)
-        if isinstance(value, list)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    return ";".join(value) if isinstance(value, list) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """Quote a text that the webui would leave bare, but not read back: it strips blanks and a pair of quotes."""
+    bare = not any(sign in text for sign in ",:\n")  # the webui quotes all others
+    return json.dumps(text, ensure_ascii=False) if bare and text.strip().strip('"') != text else text
 
 
 def _shown_again(entry: Entry, text: Any) -> Any:
@@ -239,8 +249,7 @@ def _read(entry: Entry, value: Any) -> Any:
     if entry.control == "choice":
         return _value_of(entry, value)
     if entry.control == "choices":
-        parts = re.split("[;,]", value) if isinstance(value, str) else value or ()
-        return tuple(_value_of(entry, part) for part in parts if str(part).strip())
+        return _as_choices(entry, value)
     return _text(entry.label, value)
 
 
@@ -255,9 +264,20 @@ def _as_bool(entry: Entry, value: Any) -> bool:
     return known
 
 
+def _as_choices(entry: Entry, value: Any) -> tuple[str, ...]:
+    parts = re.split("[;,]", value) if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple, type(None))):
+        raise SettingsError(
+            f"{value!r} is not a list", remedy=f"Use {', '.join(entry.choices)}.", field=entry.label
+        )
+    return tuple(dict.fromkeys(_value_of(entry, part) for part in parts or () if str(part).strip()))
+
+
 def _as_number(entry: Entry, value: Any) -> float:
     whole = isinstance(entry.default, int)
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = float(value)
         if whole and number == int(number):
             return int(number)
@@ -300,15 +320,18 @@ def _build(kind: Any, tree: Mapping[str, Any], base: Any) -> Any:
             values[f.name] = _build(hints[f.name], given, getattr(base, f.name))
         elif f.name == "formula":
             method = tree.get("method", base.method)
-            values[f.name] = _formula(given, method)
+            values[f.name] = _formula(given, method, base)
         else:
             values[f.name] = given
+    if isinstance(base, ColorSettings) and values.get("method", base.method) != base.method:
+        values.setdefault("formula", None)  # those of another method mean something else
     return dataclasses.replace(base, **values)
 
 
-def _formula(parts: Mapping[str, str], method: str) -> tuple[str, str, str] | None:
+def _formula(parts: Mapping[str, str], method: str, base: ColorSettings) -> tuple[str, str, str] | None:
     """Join the formulas of three channels; those left empty are the method's own, which none has but custom ones."""
-    given = [parts.get(str(i), "").strip() for i in range(3)]
+    known = base.formula if method == base.method else None
+    given = [parts.get(str(i), known[i] if known else "").strip() for i in range(3)]
     own = FORMULAS.get(method)
     if own is None or not any(given):
         return None
@@ -329,13 +352,22 @@ def _merge(tree: dict[str, Any], given: Any, above: Path) -> None:
         if not below or (path[0] in NAMES and path != SWITCHES["attention"]):
             raise SettingsError(f"there is no {name!r}", remedy=f"There are {_known(above)}.", field=where)
         if below[0].path == path:
-            _put(tree, path, _read(below[0], value))
+            _put(tree, path, _read_named((*above, name), below[0], value))
         elif name == "formula":
-            for i, formula in enumerate(_three(value)):
+            for i, formula in enumerate(_three((*above, name), value)):
                 _put(tree, (*path, str(i)), formula)
         else:
             _put(tree, path, {})
             _merge(tree, value, path)
+
+
+def _read_named(path: Path, entry: Entry, value: Any) -> Any:
+    """Read a value of JSON, which people know by its path."""
+    try:
+        return _read(entry, value)
+    except SettingsError as error:
+        error.field = ".".join(path)
+        raise
 
 
 def _known(above: Path) -> str:
@@ -345,11 +377,13 @@ def _known(above: Path) -> str:
     )
 
 
-def _three(value: Any) -> Sequence[str]:
+def _three(path: Path, value: Any) -> Sequence[str]:
     parts = value.split(";") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or len(parts) != 3 or not all(isinstance(p, str) for p in parts):
         raise SettingsError(
-            f"{value!r} is not three formulas", remedy='Write ["(2+v)/3", "1.0", "0.5"].', field="Color space"
+            f"{value!r} is not three formulas",
+            remedy='Write ["(2+v)/3", "1.0", "0.5"].',
+            field=".".join(path),
         )
     return [part.strip() for part in parts]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import DumpUNetError, SettingsError
@@ -50,6 +50,11 @@ def check_clamp(low: float, high: float) -> str:
             f"{low:g} is not below Clamp max. {high:g}", remedy="Make it smaller.", field="Clamp min."
         )
     )
+
+
+def key_of(choices: Mapping[str, str], label: str) -> str:
+    """Find the value that is shown as ``label``."""
+    return next((value for value, shown in choices.items() if shown == label), label)
 
 
 def formula_labels(method: str) -> Sequence[tuple[str, str]]:

@@ -57,9 +57,8 @@ def watch_colors(method: Field, transform: Field, rows: Any, formulas: Sequence[
     """Show only the controls that the chosen method and transform need."""
 
     def show(chosen: str, changed: str) -> list[Any]:
-        key = next((value for value, label in METHODS.items() if label == chosen), chosen)
-        how = next((value for value, label in TRANSFORMS.items() if label == changed), changed)
-        channels = checks.formula_labels(key)
+        how = checks.key_of(TRANSFORMS, changed)
+        channels = checks.formula_labels(checks.key_of(METHODS, chosen))
         boxes = [
             gr.update(label=channels[i][0], placeholder=channels[i][1]) if channels else gr.update()
             for i in range(len(formulas))
@@ -123,5 +122,11 @@ def message(text: str) -> str:
 
 
 def on_change(component: Any, call: Callable[..., Any], inputs: Sequence[Any], outputs: Any) -> None:
-    """Call a function whenever a control changes, out of turn and without a sign of progress."""
-    component.change(call, inputs=list(inputs), outputs=outputs, queue=False, show_progress="hidden")
+    """Call a function whenever a control changes, out of turn and without a sign of progress.
+
+    Old Gradio drops changes that come faster than answers do, so a text is looked at once more when it is left.
+    """
+    how = {"inputs": list(inputs), "outputs": outputs, "queue": False, "show_progress": "hidden"}
+    component.change(call, **how)
+    if isinstance(component, gr.Textbox):
+        component.blur(call, **how)

@@ -61,22 +61,26 @@ def tooltip(entry: Entry) -> str:
     return NOTATIONS.get(name, "") if entry.control == "text" else ""
 
 
-def make_field(tab: str, entry: Entry) -> Field:
-    """Make the control of an entry inside the current layout; texts get a place for messages below them."""
+def make_field(tab: str, entry: Entry, **more: Any) -> Field:
+    """Make the control of an entry inside the current layout; texts get a place for messages below them.
+
+    ``more`` are options of the component, in place of those that the entry tells.
+    """
     if entry.control != "text":
-        return Field(entry, _component(tab, entry))
+        return Field(entry, _component(tab, entry, more))
     with gr.Column(elem_classes=["dumpunet-field"], min_width=120):
-        component = _component(tab, entry)
+        component = _component(tab, entry, more)
         message = gr.HTML("", elem_id=f"{element_id(tab, entry)}-message", elem_classes=["dumpunet-message"])
     return Field(entry, component, message)
 
 
-def _component(tab: str, entry: Entry) -> Any:
+def _component(tab: str, entry: Entry, more: dict[str, Any]) -> Any:
     common = {
         "label": entry.label,
         "value": entry.default,
         "elem_id": element_id(tab, entry),
         "interactive": True,
+        **more,
     }
     info = entry.help[:1].upper() + entry.help[1:] + "."
     if entry.control == "checkbox":

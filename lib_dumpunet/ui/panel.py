@@ -10,7 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from lib_dumpunet.settings import PanelSettings
+from lib_dumpunet.settings import METHODS, TRANSFORMS, PanelSettings
+from lib_dumpunet.ui.checks import formula_labels, key_of
 from lib_dumpunet.ui.events import (
     Info,
     block_table,
@@ -47,9 +48,9 @@ class _Builder:
         self.entries = {entry.path: entry for entry in entries(defaults)}
         self.fields: dict[Path, Field] = {}
 
-    def add(self, *path: str) -> Field:
-        """Put a control here."""
-        field = make_field(self.tab, self.entries[path])
+    def add(self, *path: str, **more: Any) -> Field:
+        """Put a control here; ``more`` as ``make_field`` has it."""
+        field = make_field(self.tab, self.entries[path], **more)
         self.fields[path] = field
         return field
 
@@ -121,24 +122,22 @@ def _attention(builder: _Builder) -> None:
 
 
 def _colors(builder: _Builder, section: str) -> None:
-    color = getattr(PanelSettings(), section).color
     method = builder.add(section, "color", "method")
     transform = builder.add(section, "color", "transform")
     how, what = builder.entries[method.entry.path].default, builder.entries[transform.entry.path].default
-    names = {**transform.entry.choices}
-    with gr.Column(visible=what == names["linear"]) as linear:
+    with gr.Column(visible=what == TRANSFORMS["linear"]) as linear:
         with gr.Row():
             low = builder.add(section, "color", "clamp_min")
             high = builder.add(section, "color", "clamp_max")
         place = gr.HTML("", elem_classes=["dumpunet-message"])
-    with gr.Row(visible=what == names["sigmoid"]) as sigmoid:
+    with gr.Row(visible=what == TRANSFORMS["sigmoid"]) as sigmoid:
         builder.add(section, "color", "gain")
         builder.add(section, "color", "offset")
-    custom = [method.entry.choices[name] for name in ("rgb", "hsl")]
-    with gr.Row(visible=how in custom) as channels:
-        formulas = [builder.add(section, "color", "formula", str(i)) for i in range(3)]
-    del color
-    watch_colors(method, transform, (linear, sigmoid, channels), formulas)
+    channels = formula_labels(key_of(METHODS, how))
+    looks = [{"label": label, "placeholder": formula} for label, formula in channels] or [{}, {}, {}]
+    with gr.Row(visible=bool(channels)) as boxes:
+        formulas = [builder.add(section, "color", "formula", str(i), **look) for i, look in enumerate(looks)]
+    watch_colors(method, transform, (linear, sigmoid, boxes), formulas)
     watch_clamp(low, high, place)
 
 

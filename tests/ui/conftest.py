@@ -1,0 +1,97 @@
+"""The panel's page in a browser, under the Gradio of the webui and under the newest one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ENVIRONMENT = HERE.parent.parent / ".venv" / "gradio3"
+PINS = HERE / "gradio3.txt"
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def old_python() -> Path:
+    """Give the Python that has the webui's Gradio; its packages are installed by the first call."""
+    if sys.version_info >= (3, 13):
+        pytest.skip("Gradio 3.41.2 needs NumPy 1, which there is for Python 3.10 to 3.12")
+    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = ENVIRONMENT / "pins.sha256"
+    digest = hashlib.sha256(PINS.read_bytes()).hexdigest()
+    if not (stamp.exists() and stamp.read_text() == digest):
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        base = getattr(sys, "_base_executable", None) or sys.executable
+        subprocess.run([base, "-m", "venv", ENVIRONMENT], check=True)
+        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", PINS]
+        # A file of constraints that holds for the project's own environment must not hold here.
+        plain = {**os.environ, "PIP_CONSTRAINT": "", "PIP_CONFIG_FILE": os.devnull}
+        subprocess.run(install, check=True, env=plain)
+        stamp.write_text(digest)
+    return python
+
+
+@contextmanager
+def served(python: Path | str) -> Iterator[str]:
+    """Serve the panel with a Python's Gradio; the address of its page."""
+    server = subprocess.Popen(
+        [python, str(HERE / "serve.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        address = next((line.strip() for line in server.stdout if line.startswith("http")), "")
+        assert address, "the page was not served"
+        yield address
+    finally:
+        server.stdin.close()
+        server.stdout.close()
+        server.wait(30)
+
+
+@pytest.fixture(scope="session", params=["gradio 3.41.2", "newest gradio"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    with served(old_python() if "3.41" in request.param else sys.executable) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium to look at the page with; install it to run this test")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page in a new window; only this computer is reachable from it, and no script may fail."""
+    opened = browser.new_page(viewport={"width": 1000, "height": 1400})
+    opened.set_default_timeout(20_000)
+    failures: list[str] = []
+    opened.on("pageerror", lambda error: failures.append(str(error)))
+    opened.route(
+        "**/*", lambda route: route.continue_() if "127.0.0.1" in route.request.url else route.abort()
+    )
+    opened.goto(address)
+    opened.wait_for_selector("#dumpunet-test-features-layer")
+    opened.wait_for_timeout(1000)
+    yield opened
+    opened.close()
+    assert failures == []

@@ -1,0 +1,35 @@
+"""What is said of a field's text, without a browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib_dumpunet.blocks import SD1
+from lib_dumpunet.ui import checks
+
+
+@pytest.mark.parametrize("text", ["", "IN00", "in00-out11(+2), m00", " IN00 , IN01 "])
+def test_right_layers_have_no_message(text: str) -> None:
+    assert checks.check_layers(text, SD1, field="Layers") == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "part"),
+    [
+        (checks.check_layers("IN12", SD1, field="Layers"), "the model has no block IN12"),
+        (checks.check_steps("0", field="Steps"), "Steps: there is no step 0"),
+        (checks.check_points("1,2,3"), "Points: a point is expected here"),
+        (checks.check_formula("v +", field="H"), "H: "),
+        (checks.check_clamp(2.0, 1.0), "Clamp min.: 2 is not below Clamp max. 1"),
+    ],
+)
+def test_a_mistake_has_the_cores_message(message: str, part: str) -> None:
+    assert part in message
+
+
+def test_what_is_empty_or_right_has_none() -> None:
+    assert checks.check_steps("5-20(+5)", field="Steps") == ""
+    assert checks.check_points("") == ""
+    assert checks.check_formula(" ", field="H") == ""
+    assert checks.check_formula("sin(v)", field="H") == ""
+    assert checks.check_clamp(-1, 1) == ""
