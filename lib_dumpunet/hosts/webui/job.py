@@ -141,6 +141,8 @@ class Job:
         Raises:
             DumpUNetError: for a mistake.
         """
+        if self._refusal is not None:
+            return
         self._p, self.makes_images = p, False
         self._unhook()
         opened = self._ready()

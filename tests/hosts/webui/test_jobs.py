@@ -280,7 +280,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("settings", "message"), MISTAKES)
-def test_a_mistake_ends_the_job_before_it_samples(lab: Lab, settings: Any, message: str) -> None:
+def test_a_mistake_ends_the_job_before_it_samples(
+    lab: Lab, caplog: pytest.LogCaptureFixture, settings: Any, message: str
+) -> None:
     prompt = "a (~: M00" if "Prompt" in message else "a"
     processed = lab.run(settings, prompt=prompt)
     assert processed.images == []
@@ -290,6 +292,7 @@ def test_a_mistake_ends_the_job_before_it_samples(lab: Lab, settings: Any, messa
         standin.process_images(lab.job(settings, prompt=prompt, is_api=True))
     assert refused.value.status_code == 422
     assert message in refused.value.detail
+    assert "failed" not in caplog.text
     assert len(lab.run().images) == 1
 
 
