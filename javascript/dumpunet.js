@@ -1,20 +1,38 @@
-// Cosmetics of Dump U-Net's panel: tooltips on its controls, and red for what it says under the gallery.
+// Cosmetics of Dump U-Net's panel: tooltips on its controls, carets in view, red for what it says under the gallery.
 
 (function () {
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
     }
 
+    // Tabs may be drawn when they are opened, and controls again when they are shown.
     function addTooltips() {
-        root().querySelectorAll(".dumpunet-tooltips:not([data-done])").forEach(function (holder) {
-            var texts = JSON.parse(holder.dataset.tooltips);
+        root().querySelectorAll(".dumpunet-tooltips").forEach(function (holder) {
+            var texts = holder.texts = holder.texts || JSON.parse(holder.dataset.tooltips);
             Object.keys(texts).forEach(function (id) {
                 var control = root().querySelector("#" + id);
-                if (control) control.title = texts[id];
+                if (control && !control.title) control.title = texts[id];
             });
-            if (root().querySelector("#" + Object.keys(texts)[0])) holder.dataset.done = "1";
         });
     }
+
+    function showCarets() {
+        root().querySelectorAll(".dumpunet-spot:not([data-done])").forEach(function (spot) {
+            spot.dataset.done = "1";
+            spot.scrollLeft = spot.lastElementChild.offsetLeft - spot.clientWidth * 0.7;
+        });
+    }
+
+    // Old Gradio drops changes that come faster than answers do; a text is looked at once more when typing rests.
+    var resting;
+    document.addEventListener("input", function (event) {
+        var field = event.composedPath()[0];
+        if (!field.closest || !field.closest(".dumpunet-field")) return;
+        clearTimeout(resting);
+        resting = setTimeout(function () {
+            field.dispatchEvent(new Event("blur"));
+        }, 400);
+    });
 
     function markMessages() {
         root().querySelectorAll("p.comments").forEach(function (line) {
@@ -28,6 +46,7 @@
 
     function update() {
         addTooltips();
+        showCarets();
         markMessages();
     }
 

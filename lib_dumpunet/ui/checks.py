@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.blocks import BlockOrder, spans
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.image.expression import compile_formula
+from lib_dumpunet.prompt.layer_prompt import Share, parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
-from lib_dumpunet.settings import FORMULAS
+from lib_dumpunet.settings import ATTENTIONS, FORMULAS, AttentionSettings, AttentionSwitch, PanelSettings
 
 
 def problem(read: Callable[[], object]) -> str:
@@ -50,6 +51,30 @@ def check_clamp(low: float, high: float) -> str:
             f"{low:g} is not below Clamp max. {high:g}", remedy="Make it smaller.", field="Clamp min."
         )
     )
+
+
+def check_attention(on: bool, kinds: Sequence[str], words: str, negative_words: str, points: str) -> str:
+    """Check that attention which is switched on has something to look at."""
+
+    def read() -> PanelSettings:
+        chosen = tuple(key_of(ATTENTIONS, kind) for kind in kinds)
+        asked = AttentionSettings(kinds=chosen, words=words, negative_words=negative_words, points=points)
+        return PanelSettings(switch=AttentionSwitch(on), attention=asked)
+
+    return problem(read)
+
+
+def texts_of_blocks(prompt: str, order: BlockOrder, step: int) -> Sequence[tuple[str, Sequence[Share]]]:
+    """Say what the blocks read of a prompt in a step; blocks that read the same are together.
+
+    Raises:
+        PromptSyntaxError: if a bracket does not follow the notation.
+    """
+    template = parse_prompt(prompt, order, field="Prompt")
+    groups: dict[Sequence[Share], list[str]] = {}
+    for block in order:
+        groups.setdefault(template.shares(block, step), []).append(block)
+    return [(spans(tuple(blocks)), shares) for shares, blocks in groups.items()]
 
 
 def key_of(choices: Mapping[str, str], label: str) -> str:

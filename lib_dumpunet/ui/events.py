@@ -10,6 +10,7 @@ import gradio as gr
 
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.selection import select_blocks
 from lib_dumpunet.settings import METHODS, TRANSFORMS
 from lib_dumpunet.ui import checks
@@ -79,10 +80,50 @@ def watch_clamp(low: Field, high: Field, place: Any) -> None:
         on_change(component, lambda a, b: message(checks.check_clamp(a, b)), inputs, place)
 
 
-def watch_blocks(layers: Field, table: Any, info: Info, size: Sequence[Any]) -> None:
-    """Keep the table of the chosen blocks that of the model, the size and the text."""
-    inputs = [layers.component, *size]
+def watch_attention(fields: Sequence[Field], place: Any) -> None:
+    """Say that nothing is chosen, where attention is on and that is so."""
+
+    def check(on: bool, kinds: Sequence[str] | None, *texts: str | None) -> str:
+        words, negative_words, points = (text or "" for text in texts)
+        return message(checks.check_attention(on, kinds or (), words, negative_words, points))
+
+    inputs = [field.component for field in fields]
     for component in inputs:
+        on_change(component, check, inputs, place)
+
+
+def watch_prompt(prompt: Any, step: Any, table: Any, info: Info) -> None:
+    """Show what the blocks read of a prompt in a step."""
+    for component in (prompt, step):
+        on_change(component, lambda text, at: text_table(text, info, at), [prompt, step], table)
+
+
+def text_table(prompt: str | None, info: Info, step: float | None) -> str:
+    """Write in HTML what each block reads, or what is wrong with a prompt; nothing for nothing."""
+    if not prompt:
+        return ""
+    try:
+        groups = checks.texts_of_blocks(prompt, order_of(info), int(step or 1))
+    except DumpUNetError as error:
+        return message(str(error))
+    rows = ((blocks, "<br>".join(_shares(shares))) for blocks, shares in groups)
+    body = "".join(f"<tr><td>{html.escape(blocks)}</td><td>{texts}</td></tr>" for blocks, texts in rows)
+    return _table("dumpunet-texts", ("Blocks", "Text"), body)
+
+
+def _shares(shares: Sequence[Share]) -> Iterable[str]:
+    for share in shares:
+        part = f"{100 * share.weight:.4g} % " if len(shares) > 1 else ""
+        yield f"{part}<code>{html.escape(share.text)}</code>"
+
+
+def watch_blocks(switch: Field, layers: Field, table: Any, info: Info, size: Sequence[Any]) -> None:
+    """Keep the table of the chosen blocks that of the text and the size.
+
+    It is that of the model too once the tab is switched on: the page may be older than the model.
+    """
+    inputs = [layers.component, *size]
+    for component in (switch.component, *inputs):
         on_change(component, lambda text, *at: block_table(text, info, at), inputs, table)
 
 
@@ -94,11 +135,15 @@ def block_table(text: str | None, info: Info, size: Sequence[Any] = ()) -> str:
         chosen = select_blocks(text or "", BlockOrder(tuple(row.block for row in rows)))
     except DumpUNetError:
         return ""
-    head = "".join(f"<th>{name}</th>" for name in ("Block", "Layers", "Input", "Output", "Attention"))
     body = "".join(f"<tr>{''.join(_cells(row))}</tr>" for row in rows if row.block in chosen)
+    table = _table("dumpunet-blocks", ("Block", "Layers", "Input", "Output", "Attention"), body)
+    return f"<p>{width}x{height} pixels, shapes as channels x height x width.</p>{table}"
+
+
+def _table(name: str, columns: Sequence[str], body: str) -> str:
+    head = "".join(f"<th>{column}</th>" for column in columns)
     return (
-        f"<p>{width}x{height} pixels, shapes as channels x height x width.</p>"
-        f'<div class="dumpunet-blocks-box"><table class="dumpunet-blocks"><thead><tr>{head}</tr></thead>'
+        f'<div class="dumpunet-table-box"><table class="dumpunet-table {name}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -117,8 +162,15 @@ def order_of(info: Info) -> BlockOrder:
 
 
 def message(text: str) -> str:
-    """Write what is wrong in HTML, its caret under the character it means; nothing for nothing."""
-    return f'<pre class="dumpunet-error" role="alert">{html.escape(text)}</pre>' if text else ""
+    """Write what is wrong in HTML; nothing for nothing.
+
+    The sentence may wrap, but not the line that is quoted below it: the caret must stay under its character.
+    """
+    if not text:
+        return ""
+    sentence, _, spot = html.escape(text).partition("\n")
+    quoted = f'<span class="dumpunet-spot">{spot[:-1]}<b>{spot[-1]}</b></span>' if spot else ""
+    return f'<pre class="dumpunet-error" role="alert">{sentence}{quoted}</pre>'
 
 
 def on_change(component: Any, call: Callable[..., Any], inputs: Sequence[Any], outputs: Any) -> None:

@@ -15,10 +15,12 @@ from lib_dumpunet.ui.checks import formula_labels, key_of
 from lib_dumpunet.ui.events import (
     Info,
     block_table,
+    watch_attention,
     watch_blocks,
     watch_clamp,
     watch_colors,
     watch_field,
+    watch_prompt,
 )
 from lib_dumpunet.ui.fields import Field, element_id, make_field, tooltip
 from lib_dumpunet.wire import Entry, Path, entries
@@ -30,6 +32,7 @@ own at that place. <code>a (~: IN00-OUT11: cute ; M00: excellent :~) girl</code>
 blocks that nothing else in the bracket names, <code>M00*0.5</code> mixes half of it in, <code>M00@1-10</code> acts in
 the first ten steps, <code>\\;</code> is a semicolon.
 """
+COLOR_SPACE = "Color space: a formula of <code>v</code> for each channel; an empty one is as its box shows."
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class _Builder:
         """Name a part of the page that is no control."""
         return f"dumpunet-{self.tab}-{section}-{name}"
 
+    def message(self, section: str, name: str) -> Any:
+        """Put a place for what is wrong here."""
+        return gr.HTML("", elem_id=self.id(section, f"{name}-message"), elem_classes=["dumpunet-message"])
+
 
 def build(tab: str, info: Info, size: Sequence[Any] = (), defaults: PanelSettings | None = None) -> Panel:
     """Build the panel inside the current layout; everything is made anew at each call.
@@ -70,17 +77,20 @@ def build(tab: str, info: Info, size: Sequence[Any] = (), defaults: PanelSetting
     builder = _Builder(tab, info, size, defaults or PanelSettings())
     with gr.Tabs(elem_id=f"dumpunet-{tab}-tabs"):
         with gr.Tab("U-Net features", elem_id=f"dumpunet-{tab}-features"):
-            builder.add("features", "enabled")
-            _looking(builder, "features")
+            _looking(builder, "features", builder.add("features", "enabled"))
         with gr.Tab("Attention", elem_id=f"dumpunet-{tab}-attention"):
-            builder.add("switch", "enabled")
-            builder.add("attention", "kinds")
-            _looking(builder, "attention", after_steps=_attention)
+            switch = builder.add("switch", "enabled")
+            with gr.Column(elem_classes=["dumpunet-field"]):
+                builder.add("attention", "kinds")
+                place = builder.message("attention", "output")
+            _looking(builder, "attention", switch, after_steps=_attention)
+            names = ("kinds", "words", "negative_words", "points")
+            watch_attention([switch, *(builder.fields["attention", name] for name in names)], place)
         with gr.Tab("Layer Prompt", elem_id=f"dumpunet-{tab}-layerprompt"):
             builder.add("layer_prompt", "enabled")
             gr.HTML(f'<p class="dumpunet-notation">{NOTATION}</p>')
-            builder.add("difference", "enabled")
-            _looking(builder, "difference")
+            _preview(builder)
+            _looking(builder, "difference", builder.add("difference", "enabled"))
         with gr.Tab("Settings", elem_id=f"dumpunet-{tab}-settings"):
             builder.add("output", "save")
             builder.add("output", "log")
@@ -92,7 +102,32 @@ def build(tab: str, info: Info, size: Sequence[Any] = (), defaults: PanelSetting
     return Panel([builder.fields[entry.path].component for entry in ordered], ordered)
 
 
-def _looking(builder: _Builder, section: str, after_steps: Any = None) -> None:
+def _preview(builder: _Builder) -> None:
+    """Lay out a place to try a prompt in, which has no part in the settings."""
+    with (
+        gr.Accordion("What each block reads", open=False, elem_id=builder.id("layerprompt", "preview")),
+        gr.Column(elem_classes=["dumpunet-field"]),
+    ):
+        prompt = gr.Textbox(
+            label="Prompt to try",
+            info="Paste a prompt here to see what each block reads of it; nothing is made of it.",
+            lines=2,
+            elem_id=builder.id("layerprompt", "preview-prompt"),
+        )
+        step = gr.Slider(
+            minimum=1,
+            maximum=150,
+            step=1,
+            value=1,
+            label="Step to try",
+            info="The sampling step that is shown, for texts that act in some steps.",
+            elem_id=builder.id("layerprompt", "preview-step"),
+        )
+        table = gr.HTML("", elem_id=builder.id("layerprompt", "preview-table"))
+    watch_prompt(prompt, step, table, builder.info)
+
+
+def _looking(builder: _Builder, section: str, switch: Field, after_steps: Any = None) -> None:
     """Lay out what features, attention and differences have in common."""
     with gr.Row():
         layers = builder.add(section, "layers")
@@ -107,9 +142,10 @@ def _looking(builder: _Builder, section: str, after_steps: Any = None) -> None:
         builder.add(section, "dump", "format")
         builder.add(section, "dump", "path")
     with gr.Accordion("Selected Layer Info", open=False, elem_id=builder.id(section, "info")):
-        text = layers.entry.default
-        table = gr.HTML(block_table(text, builder.info), elem_id=builder.id(section, "info-table"))
-    watch_blocks(layers, table, builder.info, builder.size)
+        size = [component.value for component in builder.size]
+        rows = block_table(layers.entry.default, builder.info, size)
+        table = gr.HTML(rows, elem_id=builder.id(section, "info-table"))
+    watch_blocks(switch, layers, table, builder.info, builder.size)
 
 
 def _attention(builder: _Builder) -> None:
@@ -129,14 +165,18 @@ def _colors(builder: _Builder, section: str) -> None:
         with gr.Row():
             low = builder.add(section, "color", "clamp_min")
             high = builder.add(section, "color", "clamp_max")
-        place = gr.HTML("", elem_classes=["dumpunet-message"])
+        place = builder.message(section, "clamp")
     with gr.Row(visible=what == TRANSFORMS["sigmoid"]) as sigmoid:
         builder.add(section, "color", "gain")
         builder.add(section, "color", "offset")
     channels = formula_labels(key_of(METHODS, how))
     looks = [{"label": label, "placeholder": formula} for label, formula in channels] or [{}, {}, {}]
-    with gr.Row(visible=bool(channels)) as boxes:
-        formulas = [builder.add(section, "color", "formula", str(i), **look) for i, look in enumerate(looks)]
+    with gr.Column(visible=bool(channels)) as boxes:
+        gr.HTML(f'<p class="dumpunet-notation">{COLOR_SPACE}</p>')
+        with gr.Row():
+            formulas = [
+                builder.add(section, "color", "formula", str(i), **look) for i, look in enumerate(looks)
+            ]
     watch_colors(method, transform, (linear, sigmoid, boxes), formulas)
     watch_clamp(low, high, place)
 

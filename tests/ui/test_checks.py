@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib_dumpunet.blocks import SD1
+from lib_dumpunet.errors import PromptSyntaxError
 from lib_dumpunet.ui import checks
 
 
@@ -25,6 +26,28 @@ def test_right_layers_have_no_message(text: str) -> None:
 )
 def test_a_mistake_has_the_cores_message(message: str, part: str) -> None:
     assert part in message
+
+
+def test_attention_that_is_on_looks_at_something() -> None:
+    assert "nothing is chosen" in checks.check_attention(True, [], " ", "", "")
+    assert checks.check_attention(False, [], "", "", "") == ""
+    for something in (["self Q*K"], "", "", ""), ([], "cat", "", ""), ([], "", "*", ""), ([], "", "", "1,2"):
+        assert checks.check_attention(True, *something) == ""
+
+
+def test_blocks_that_read_the_same_are_together() -> None:
+    prompt = "(~: M00: a ; IN00-OUT11(+2)@2-: b :~)"
+    with pytest.raises(PromptSyntaxError):
+        checks.texts_of_blocks(prompt, SD1, 1)
+    prompt = "a (~: M00*0.25: red ; IN01-IN02@2-5: blue :~) cat"
+    first = checks.texts_of_blocks(prompt, SD1, 1)
+    assert first == [
+        ("IN00-IN11, OUT00-OUT11", (("a  cat", 1.0),)),
+        ("M00", (("a  red  cat", 0.25), ("a  cat", 0.75))),
+    ]
+    assert [blocks for blocks, _ in checks.texts_of_blocks(prompt, SD1, 2)] == [
+        "IN00, IN03-IN11, OUT00-OUT11", "IN01-IN02", "M00",
+    ]  # fmt: skip
 
 
 def test_what_is_empty_or_right_has_none() -> None:

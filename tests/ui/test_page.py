@@ -101,6 +101,64 @@ def test_a_mistake_is_marked_as_one_types(page: Any) -> None:
     assert "np.sin(v)" in message(page, "features-color-formula-0", "without a prefix")
 
 
+def test_what_is_said_is_of_the_text_that_stands_there(page: Any) -> None:
+    """Typed as fast as a machine can, and the field is not left."""
+    layers = box(page, "features-layer")
+    layers.press_sequentially("IN00,M00,OUT00,IN00-OUT00(+2)")
+    page.wait_for_timeout(1500)
+    assert page.locator(f"#{ID}-features-layer-message .dumpunet-error").count() == 0
+    layers.press_sequentially(",OUT99")
+    assert message(page, "features-layer", "OUT99").endswith("^")
+    layers.press("Backspace")
+    assert "no block OUT9." in message(page, "features-layer", "OUT9.")
+
+
+def test_the_caret_is_in_view_below_a_long_text(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 1400})
+    type_into(box(page, "features-layer"), "IN00," * 10 + "OUT99")
+    message(page, "features-layer", "OUT99")
+    caret = page.locator(f"#{ID}-features-layer-message .dumpunet-spot b").first
+    place = page.locator(f"#{ID}-features-layer-message .dumpunet-error").first
+    outer, inner = place.bounding_box(), caret.bounding_box()
+    assert outer["x"] < inner["x"] < outer["x"] + outer["width"]
+
+
+def test_attention_that_looks_at_nothing_is_marked(page: Any) -> None:
+    open_tab(page, "Attention")
+    page.locator(f"#{ID}-attention-checkbox input").check()
+    message(page, "attention-output", "nothing is chosen")
+    box(page, "attention-points").fill("10,20")
+    page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
+    box(page, "attention-points").fill("")
+    message(page, "attention-output", "nothing is chosen")
+    page.locator(f"#{ID}-attention-output label", has_text="V*Q*K").click()
+    page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
+
+
+def test_a_prompt_can_be_tried(page: Any) -> None:
+    open_tab(page, "Layer Prompt")
+    unfold(page, "layerprompt-preview")
+    prompt = box(page, "layerprompt-preview-prompt")
+    type_into(prompt, "a (~: IN00: red ; M00*0.5: <b> :~) cat (~: OUT00@2: big :~)")
+    table = page.locator(f"#{ID}-layerprompt-preview-table").first
+    table.locator("td", has_text="red").wait_for()
+    texts = [row.inner_text().split() for row in table.locator("tbody tr").all()]
+    assert texts == [
+        ["IN00", "a", "red", "cat"],
+        ["M00", "50", "%", "a", "<b>", "cat", "50", "%", "a", "cat"],
+        ["OUT00", "a", "cat"],
+    ]
+    step = page.locator(f"#{ID}-layerprompt-preview-step input[type=number]").first
+    step.fill("2")
+    step.press("Enter")
+    table.locator("td", has_text="big").wait_for()
+    prompt.fill("")
+    type_into(prompt, "a (~: M00 red :~)")
+    error = table.locator(".dumpunet-error", has_text="missing")
+    error.wait_for()
+    assert error.inner_text().splitlines()[-1].index("^") == error.inner_text().splitlines()[-2].index("red")
+
+
 def test_only_the_controls_that_a_choice_needs_are_shown(page: Any) -> None:
     unfold(page, "features-colorization")
     shown = {
@@ -140,3 +198,5 @@ def test_fields_have_tooltips_and_descriptions(page: Any) -> None:
     assert "IN00-OUT11(+2)" in (layers.get_attribute("title") or "")
     assert "Blocks to look at; empty means all." in layers.inner_text()
     assert box(page, "features-layer").get_attribute("placeholder") == "eg. IN00-OUT03(+2),OUT10"
+    open_tab(page, "Attention")
+    page.wait_for_selector(f"#{ID}-attention-points[title*='120,80 200,200']")
