@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from lib_dumpunet.app.flags import options
 from lib_dumpunet.app.generate import SHARED
@@ -14,6 +16,7 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     GenerateSettings,
 )
+from lib_dumpunet.wire import from_dict
 
 
 def rows() -> list[str]:
@@ -42,6 +45,21 @@ def test_table_of_options_is_that_of_the_settings(root: Path) -> None:
 def test_every_colour_option_can_be_set_on_the_command_line() -> None:
     flags = {option.flag for option in options(FeatureSettings)}
     assert {str(f.metadata["flag"] or f.name) for f in fields(ColorSettings)} <= flags
+
+
+def test_the_request_to_the_webui_is_understood(root: Path) -> None:
+    """It is also sent to a real webui, in tests/hosts/webui/test_real.py."""
+    (settings,) = request_of(root)["alwayson_scripts"]["Dump U-Net"]["args"]
+    read = from_dict(settings)
+    assert (read.features.layers, read.features.color.method) == ("M00,OUT11", "red-blue")
+    assert read.core.attention.words == "circle"
+    assert read.layer_prompt.enabled
+
+
+def request_of(root: Path) -> Any:
+    """Take the body out of the command for curl."""
+    readme = (root / "README.md").read_text("utf-8")
+    return json.loads(readme.partition("<!-- curl -->")[2].partition("-d '")[2].partition("'\n")[0])
 
 
 def test_pictures_of_the_readme_exist(root: Path) -> None:

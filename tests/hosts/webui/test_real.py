@@ -156,6 +156,16 @@ def test_the_same_text_in_every_block_is_the_plain_prompt(
     assert pixels(other) != pixels(webui.images(prompt=" a cat", **job))
 
 
+def test_the_request_of_the_readme(webui: Webui, root: Path) -> None:
+    readme = (root / "README.md").read_text("utf-8")
+    body = json.loads(readme.partition("<!-- curl -->")[2].partition("-d '")[2].partition("'\n")[0])
+    answer = webui.call("txt2img", {**body, "width": 128, "height": 128})
+    assert (
+        len(answer["images"]) == 1 + 2 + 2 * 2 * 2
+    )  # the image, a word twice, blocks by steps with averages
+    assert len(json.loads(answer["info"])["infotexts"]) == len(answer["images"])
+
+
 def test_a_difference_shows_both_images(webui: Webui) -> None:
     prompt = "a (~: OUT06-OUT08: red :~) cat"
     found = webui.images({"difference": {"layers": "M00", "steps": "2"}}, prompt=prompt, seed=11)
