@@ -159,9 +159,16 @@ class Job:
     def begin_hires(self, p: Any) -> None:
         """Go on with the second pass of a hires fix."""
         self._unhook()
-        reading = self._ready().hires
-        if reading is not None:
+        reading = None if self._opened is None else self._opened.hires
+        if reading is None:
+            return
+        try:
             self._begin_pass(p, reading, hires=True)
+        except (
+            Exception
+        ) as error:  # the first pass is done, so the job cannot be ended by its sample any more
+            log.debug("preparing the hires pass failed", exc_info=True)
+            self._give_up(error)
 
     # --- while sampling ---
 
@@ -300,7 +307,8 @@ class Job:
         problem = error if isinstance(error, DumpUNetError) else HostError(f"{type(error).__name__}: {error}")
         module = compat.live_unet(shared.sd_model)
         self._hooked = module
-        if self._ready().first.steering is not None and not self.is_plain:
+        steers = any(reading.steering is not None for _, reading in self._ready().readings)
+        if steers and not self.is_plain:
             self._hooks.enter_context(HookSet()).before(module, partial(_raise, problem))
         else:
             self._ready().session.problems.append(problem)

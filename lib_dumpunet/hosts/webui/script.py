@@ -96,7 +96,7 @@ class Companion(scripts.Script):
         """Begin the second pass of a hires fix."""
         job = _job_of(p)
         if job is not None:
-            _guard(p, job, lambda: job.begin_hires(p))
+            job.begin_hires(p)
 
     def postprocess_batch(self, p: Any, *_: Any, **__: Any) -> None:
         """End sampling."""
@@ -167,6 +167,11 @@ class Panel(scripts.Script):
         try:
             return processing.process_images(p)
         except Refused:
+            return _nothing(p)
+        except DumpUNetError as error:  # texts per block could not be given in the middle of sampling
+            if getattr(p, "is_api", False):
+                raise
+            tell(p, str(error))
             return _nothing(p)
         except IndexError:  # webui 1.6 cannot end a job that has no images
             if was_refused(p):

@@ -15,6 +15,7 @@ import torch
 from fastapi import HTTPException
 from PIL import Image
 
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.unet.sites import describe
 from tests.hosts.webui import standin
 from tests.hosts.webui.conftest import Lab
@@ -520,3 +521,24 @@ def test_an_old_webui_that_fails_without_images_is_ended_too(
     processed = lab.choose({"features": {"layers": "IN99"}})
     assert processed.images == []
     assert "IN99" in processed.comments
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_texts_that_cannot_be_encoded_for_the_hires_pass_end_the_job(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, api: bool
+) -> None:
+    parser = sys.modules["modules.prompt_parser"]
+    encode = parser.get_multicond_learned_conditioning
+
+    def fail_later(model: Any, prompts: Any, steps: int, hires: int | None = None, *more: Any) -> Any:
+        if hires is not None and "b" in prompts[0]:
+            raise RuntimeError("out of memory")
+        return encode(model, prompts, steps, hires, *more)
+
+    monkeypatch.setattr(parser, "get_multicond_learned_conditioning", fail_later)
+    job = {"prompt": "a(~: M00: b :~)", "enable_hr": True, "is_api": api}
+    with pytest.raises(HostError, match="out of memory"):
+        standin.process_images(lab.job(PER_BLOCK, **job))
+    # What only looks goes on without.
+    monkeypatch.setattr(parser, "get_multicond_learned_conditioning", encode)
+    assert captions(lab.run(features("M00", "1"), enable_hr=True)) == ["M00, 1", "M00, hr1"]
