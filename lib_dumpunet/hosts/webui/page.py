@@ -28,6 +28,10 @@ def build_page(tab: str, size: Sequence[Any]) -> tuple[list[Any], Panel]:
     )
     marker.do_not_save_to_config = True
     panel = build(tab, blocks_of_model, size, options.default_settings())
+    for component, entry in zip(panel.components, panel.entries, strict=True):
+        # The webui keeps first values by label, which these share; and some have theirs on its Settings page.
+        if {"color", "dump"} & set(entry.path):
+            component.do_not_save_to_config = True
     return [marker, *panel.components], panel
 
 
