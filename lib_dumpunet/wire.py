@@ -233,6 +233,11 @@ def _quoted(text: str) -> str:
 def _shown_again(entry: Entry, text: Any) -> Any:
     """Turn a text that stands for a control's value into that value."""
     value = _read(entry, text)
+    if entry.control == "number":
+        low, high = entry.field.metadata["limits"]
+        return (
+            value if low <= value <= high else DEFAULTS[entry.path]
+        )  # no number at all, too, is not between
     return value if entry.path[-2] == "formula" else _shown(entry.field, value)
 
 

@@ -502,3 +502,9 @@ def test_parameters_of_another_version_are_left_at_their_defaults() -> None:
 def test_keys_are_such_as_the_webui_reads() -> None:
     for entry in wire.ENTRIES:
         assert re.fullmatch(r"Dump U-Net [\w \-/]+", entry.key)
+
+
+@pytest.mark.parametrize("text", ["nan", "1e999", "-1e9", "low"])
+def test_numbers_that_no_control_can_hold_fall_back_to_the_default(text: str) -> None:
+    clamp = next(e for e in wire.ENTRIES if e.path == ("features", "color", "clamp_min"))
+    assert wire.from_infotext({clamp.key: text}, clamp) == -1.0

@@ -42,8 +42,10 @@ def check_formula(text: str, *, field: str) -> str:
     return problem(lambda: compile_formula(text, field)) if text.strip() else ""
 
 
-def check_clamp(low: float, high: float) -> str:
+def check_clamp(low: float | None, high: float | None) -> str:
     """Check the limits of the linear transform."""
+    if low is None or high is None:
+        return str(SettingsError("there is no number", remedy="Write one.", field="Clamp min."))
     if low < high:
         return ""
     return str(

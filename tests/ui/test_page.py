@@ -127,7 +127,7 @@ def test_attention_that_looks_at_nothing_is_marked(page: Any) -> None:
     open_tab(page, "Attention")
     page.locator(f"#{ID}-attention-checkbox input").check()
     message(page, "attention-output", "nothing is chosen")
-    box(page, "attention-points").fill("10,20")
+    type_into(box(page, "attention-points"), "10,20")
     page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
     box(page, "attention-points").fill("")
     message(page, "attention-output", "nothing is chosen")

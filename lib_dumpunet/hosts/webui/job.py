@@ -12,6 +12,8 @@ from typing import Any
 from modules import processing, rng, shared
 from PIL import Image
 
+from lib_dumpunet import wire
+from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.webui import compat
@@ -22,6 +24,7 @@ from lib_dumpunet.hosts.webui.host import TITLE, WebuiHost, heard, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
 from lib_dumpunet.planning import Subject, is_dumping
+from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import PanelSettings
 from lib_dumpunet.sinks.dump import DumpRequest
@@ -32,6 +35,9 @@ log = logging.getLogger("dumpunet")
 LISTS = ("all_prompts", "all_negative_prompts", "all_hr_prompts", "all_hr_negative_prompts")
 """What a job has for each of its images; extensions fill it in, some with something new each time."""
 SEEDS = ("all_seeds", "all_subseeds")
+LEFT_OUT = "Enable Layer Prompt is not on, so what prompts give per block is left out."
+PROMPTS: tuple[tuple[str, Branch], ...] = (("prompts", "cond"), ("negative_prompts", "uncond"))
+"""The prompts of a batch."""
 
 
 @dataclass
@@ -64,7 +70,9 @@ class Job:
     def __init__(self, settings: PanelSettings, *, shows: Shows, threads: int | None) -> None:
         self._panel, self._settings = settings, settings.core
         self._shows, self._threads = shows, threads
-        self._gallery = Gallery(str(shared.state.job_timestamp))
+        self.task = str(shared.state.job_timestamp)
+        """What the user has started, of which a plot makes many jobs."""
+        self._gallery = Gallery(self.task)
         self._host = WebuiHost(self._gallery)
         self._warnings: list[str] = []
         self._ears = ExitStack()
@@ -97,7 +105,7 @@ class Job:
         processing.fix_seed(p)
         # A copy, not a new object, which would be set up anew by the page's values.
         plain = copy(p)
-        plain.extra_generation_params = dict(p.extra_generation_params)
+        plain.extra_generation_params = without_parameters(p.extra_generation_params)
         plain.override_settings = dict(p.override_settings)
         plain.styles = list(p.styles)
         jobs = shared.state.job_count
@@ -149,9 +157,11 @@ class Job:
         start = batch * p.batch_size
         self._images = range(start, start + len(p.prompts))
         for prefix, reading in opened.readings:
-            mains = partial(reading.mains, self._images, plain=self.is_plain)
-            setattr(p, f"{prefix}prompts", mains("cond"))
-            setattr(p, f"{prefix}negative_prompts", mains("uncond"))
+            for name, branch in PROMPTS:
+                # Without a bracket they stay what they are: another extension may have written them.
+                if any(OPEN in text for text in getattr(p, prefix + name)):
+                    self._tell_of_brackets()
+                    setattr(p, prefix + name, reading.mains(self._images, branch, plain=self.is_plain))
         if self.is_plain and batch == 0:
             self._show_base_prompts(p)
         self._begin_pass(p, opened.first, hires=False)
@@ -164,9 +174,8 @@ class Job:
             return
         try:
             self._begin_pass(p, reading, hires=True)
-        except (
-            Exception
-        ) as error:  # the first pass is done, so the job cannot be ended by its sample any more
+        except Exception as error:
+            # The first pass is done, so the job cannot be ended by its sample any more.
             log.debug("preparing the hires pass failed", exc_info=True)
             self._give_up(error)
 
@@ -179,9 +188,9 @@ class Job:
             self._host.clock.pause()
             return
         try:
-            module = compat.live_unet(shared.sd_model)
-            if self._hooked is not module:
-                self._hook(self._p, module)
+            state = encoder_state(self._p, hires=self._hires)
+            if self._hooked != (id(compat.live_unet(shared.sd_model)), state):
+                self._hook(self._p, state)
             self._see_rows(params, denoiser)
         except Exception as error:  # the webui would swallow it, and sample without what was asked for
             log.debug("following the sampler failed", exc_info=True)
@@ -218,6 +227,11 @@ class Job:
         if self._refusal is None:
             self._refusal = error
             refuse(p, error)
+
+    @property
+    def plain(self) -> list[Shown]:
+        """The images without per-block prompts, as far as they have been made."""
+        return self._plain
 
     def abandon(self) -> None:
         """Leave everything as found, whatever happened."""
@@ -268,6 +282,10 @@ class Job:
         assert self._opened is not None
         return self._opened
 
+    def _tell_of_brackets(self) -> None:
+        if not self._panel.layer_prompt.enabled and LEFT_OUT not in self._warnings:
+            self._warnings.append(LEFT_OUT)
+
     def _show_base_prompts(self, p: Any) -> None:
         """Let the parameters of images without per-block prompts be those that make them."""
         for name in LISTS:
@@ -281,20 +299,21 @@ class Job:
         counter = compat.step_counter(compat.sampler_name(p, hires=hires))
         self._host.clock.begin(self._images.start, counter, hires=hires)
 
-    def _hook(self, p: Any, module: Any) -> None:
-        """Put the hooks on a model; within a pass it is another one where a refiner has taken over."""
+    def _hook(self, p: Any, state: object) -> None:
+        """Put the hooks on the model; within a pass it is another one where a refiner has taken over."""
+        module = compat.live_unet(shared.sd_model)
         changed = self._hooked is not None
         self._unhook()
         opened = self._ready()
         reading = opened.hires if self._hires and opened.hires is not None else opened.first
         if changed and not self.is_plain:
-            reading.encode(self._images, encoder_state(p, hires=self._hires))
+            reading.encode(self._images, state)
         unet = describe(module)
         self._hooks.enter_context(HookSet()).before(module, self._host.clock.see_call)
         session = opened.session
         run = session.plain_run(unet) if self.is_plain else session.run(unet, hires=self._hires)
         self._hooks.enter_context(run)
-        self._hooked = module
+        self._hooked = id(module), state
 
     def _see_rows(self, params: Any, denoiser: Any) -> None:
         uncond = compat.rows_of(params.text_uncond)
@@ -306,11 +325,11 @@ class Job:
         self._unhook()
         problem = error if isinstance(error, DumpUNetError) else HostError(f"{type(error).__name__}: {error}")
         module = compat.live_unet(shared.sd_model)
-        self._hooked = module
+        self._hooked = id(module), encoder_state(self._p, hires=self._hires)
         steers = any(reading.steering is not None for _, reading in self._ready().readings)
         if steers and not self.is_plain:
             self._hooks.enter_context(HookSet()).before(module, partial(_raise, problem))
-        else:
+        elif str(problem) not in map(str, self._ready().session.problems):
             self._ready().session.problems.append(problem)
 
     def _unhook(self) -> None:
@@ -356,6 +375,15 @@ class Job:
                 )
             ]
         return []
+
+
+def without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Take out what only counts with per-block prompts, from the parameters of an image that has none."""
+    return {
+        name: value
+        for name, value in parameters.items()
+        if not name.startswith(wire.PREFIX) and value != TITLE
+    }
 
 
 def _raise(error: Exception, *_: object, **__: object) -> None:

@@ -108,8 +108,11 @@ class Reading:
 
 def encoder_state(p: Any, *, hires: bool) -> object:
     """Tell apart the states of the text encoder in which a text may be encoded: model and extra networks."""
-    networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
-    return id(shared.sd_model), str(networks)
+    networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None) or {}
+    named = {kind: [getattr(one, "items", one) for one in several] for kind, several in networks.items()}
+    # The webui may load another checkpoint into the same object.
+    checkpoint = getattr(getattr(shared.sd_model, "sd_checkpoint_info", None), "filename", None)
+    return checkpoint or id(shared.sd_model), repr(named)
 
 
 def _templates(texts: Sequence[str], unet: Unet, field: str, *, brackets: bool) -> list[Template]:

@@ -72,11 +72,18 @@ def _published(
     for shot in gallery.of_image(number):
         text = infotext_of(shot, base)
         try:
-            yield Shown(publish(shot, text, saved), text)
+            if saved is not None and not outcome.problems:
+                yield Shown(publish(shot, text, saved), text)
+                outcome.saved += 1
+                continue
+        except (
+            HostError
+        ) as error:  # a full disk: the others would fare no better, and can be shown where they are
+            outcome.problems.setdefault(str(error), error)
+        try:
+            yield Shown(publish(shot, text, None), text)
         except HostError as error:
             outcome.problems.setdefault(str(error), error)
-        else:
-            outcome.saved += saved is not None
 
 
 def _places(processed: Any) -> list[range]:

@@ -8,22 +8,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
-from modules import processing, scripts
+from modules import processing, scripts, shared
 
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.webui import axes, compat, options
-from lib_dumpunet.hosts.webui.host import TITLE, Refused, refuse, tell, was_refused
+from lib_dumpunet.hosts.webui.host import TITLE, Refused, refusal, refuse, tell, was_refused
 from lib_dumpunet.hosts.webui.job import Job
 from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
-from lib_dumpunet.hosts.webui.results import Shows
-from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.hosts.webui.results import Shown, Shows
+from lib_dumpunet.prompt.layer_prompt import OPEN, parse_prompt
 from lib_dumpunet.settings import PanelSettings
 
 log = logging.getLogger("dumpunet")
 
-REQUEST, JOB = "dumpunet_settings", "dumpunet_job"
-"""Names of what is left on the webui's job: what the dropdown asked for, and what follows it."""
+REQUEST, JOB, INSIDE = "dumpunet_settings", "dumpunet_job", "dumpunet_inside"
+"""Names of what is left on the webui's job: what the dropdown asked for, what follows it, and whether it is one that
+another extension has begun inside of a job, as detailers do."""
 
 
 class Current:
@@ -52,38 +53,32 @@ class Companion(scripts.Script):
     def before_process(self, p: Any, given: Any = "", *_: Any) -> None:
         """Begin a job, if there is anything to do."""
         current = Current.job
+        setattr(p, INSIDE, False)
         if current is not None:
+            if current.makes_images and current.task == str(shared.state.job_timestamp):
+                setattr(p, JOB, None)
+                setattr(p, INSIDE, True)
+                return
             if current.is_plain:
                 return
-            if current.makes_images:
-                setattr(p, JOB, None)
-                return
-            current.abandon()
-        Current.job = None
+        end_job()
         setattr(p, JOB, None)
         try:
-            settings = _settings_of(p, given)
+            job = _job_for(p, given)
         except DumpUNetError as error:
             refuse(p, error)
             return
-        if settings is None or not settings.wants_anything:
-            return
-        p.extra_generation_params = {**p.extra_generation_params, **wire.to_infotext(settings)}
-        job = Job(
-            settings,
-            shows=_what_to_show(p),
-            threads=options.threads(),
-        )
-        Current.job = job
-        setattr(p, JOB, job)
-        _guard(p, job, lambda: job.begin(p))
+        if job is not None:
+            Current.job = job
+            setattr(p, JOB, job)
+            _guard(p, job, lambda: job.begin(p))
 
     def before_process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
         """Find mistakes, now that every extension has written its prompts, and there is nothing to lose yet."""
         job = _job_of(p)
         if job is not None:
             _guard(p, job, lambda: job.prepare(p, batch_number))
-        elif batch_number == 0:
+        elif batch_number == 0 and not getattr(p, INSIDE, False):
             _warn_of_brackets(p)
 
     def process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
@@ -91,6 +86,9 @@ class Companion(scripts.Script):
         job = _job_of(p)
         if job is not None:
             _guard(p, job, lambda: job.begin_batch(p, batch_number))
+        elif getattr(p, INSIDE, False):
+            p.prompts = [_erased(text) for text in p.prompts]
+            p.negative_prompts = [_erased(text) for text in p.negative_prompts]
 
     def before_hr(self, p: Any, *_: Any) -> None:
         """Begin the second pass of a hires fix."""
@@ -155,6 +153,8 @@ class Panel(scripts.Script):
         try:
             settings = read_arguments(args)
         except DumpUNetError as error:
+            if getattr(p, "is_api", False):
+                raise refusal(p, error) from None
             refuse(p, error)
             return _nothing(p)
         if not settings.wants_anything:
@@ -176,6 +176,8 @@ class Panel(scripts.Script):
         except IndexError:  # webui 1.6 cannot end a job that has no images
             if was_refused(p):
                 return _nothing(p)
+            if shared.state.interrupted and Current.job is not None and Current.job.plain:
+                return _shown(p, Current.job.plain)
             raise
         finally:
             end_job()
@@ -215,14 +217,25 @@ def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
 
 def count_text(params: Any) -> None:
     """Let the page's token counter count what most of the U-Net reads, not the notation around it."""
-    from lib_dumpunet.prompt.layer_prompt import parse_prompt
-
     if OPEN in params.prompt:
         try:
             template = parse_prompt(params.prompt)
         except DumpUNetError:
             return
         params.prompt = max((template.text_for(block) for block in template.order), key=len)
+
+
+def _job_for(p: Any, given: Any) -> Job | None:
+    """Make what follows a job; None where nothing is asked for.
+
+    Raises:
+        DumpUNetError: for a mistake in the settings, or no place for pictures.
+    """
+    settings = _settings_of(p, given)
+    if settings is None or not settings.wants_anything:
+        return None
+    p.extra_generation_params = {**p.extra_generation_params, **wire.to_infotext(settings)}
+    return Job(settings, shows=_what_to_show(p), threads=options.threads())
 
 
 def _settings_of(p: Any, given: Any) -> PanelSettings | None:
@@ -308,6 +321,19 @@ def _lenient(p: Any, action: Callable[[], None]) -> None:
     except Exception as error:
         log.exception("finishing a job failed")
         tell(p, f"finishing failed ({type(error).__name__}: {error}). The images are not affected.")
+
+
+def _shown(p: Any, images: list[Shown]) -> Any:
+    texts = [one.infotext for one in images]
+    return processing.Processed(p, [one.image for one in images], p.seed, texts[0], infotexts=texts)
+
+
+def _erased(text: str) -> str:
+    """Take brackets out of a prompt; a broken one stays, and is told elsewhere."""
+    try:
+        return parse_prompt(text).erased
+    except DumpUNetError:
+        return text
 
 
 def _nothing(p: Any) -> Any:

@@ -66,6 +66,8 @@ class Encodings:
 
     def learn(self, texts: Iterable[str], branch: Branch, state: object) -> None:
         """Encode what is not known yet; ``state`` tells apart what the text encoder was when it did."""
+        if state != self._state:
+            self._known = {}
         self._state = state
         for text in texts:
             if (text, branch, state) not in self._known:

@@ -239,7 +239,9 @@ def test_a_difference_is_of_two_runs_of_one_seed(lab: Lab, tmp_path: Path, seed:
         image for pair in zip(pixels(plain), pixels(steered), strict=True) for image in pair
     ]
     assert processed.infotexts[0].startswith("a\n")
+    assert "Dump U-Net" not in processed.infotexts[0]
     assert processed.infotexts[1].startswith(prompt)
+    assert "Dump U-Net difference enabled: True" in processed.infotexts[1]
     for image in ("000", "001"):
         with_text, without = (
             np.load(tmp_path / folder / f"{image}-OUT11-002.npy") for folder in ("steered", "plain")
@@ -542,3 +544,53 @@ def test_texts_that_cannot_be_encoded_for_the_hires_pass_end_the_job(
     # What only looks goes on without.
     monkeypatch.setattr(parser, "get_multicond_learned_conditioning", encode)
     assert captions(lab.run(features("M00", "1"), enable_hr=True)) == ["M00, 1", "M00, hr1"]
+
+
+def test_a_job_that_failed_after_sampling_does_not_hide_the_next(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(latent: Any) -> Any:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(standin, "_decode", full)
+        with pytest.raises(OSError, match="full"):
+            standin.process_images(lab.job(features("M00", "1")))
+    lab.shared.state.job_timestamp = "2"
+    assert captions(lab.run(features("M00", "1"))) == ["M00, 1"]
+    assert pixels(lab.run(PER_BLOCK, prompt="(~:_:cat:~)")) == pixels(lab.run(prompt="cat"))
+
+
+def test_prompts_of_other_extensions_stay_where_no_bracket_is(lab: Lab) -> None:
+    def write(p: standin.Processing, **_: Any) -> None:
+        p.prompts = ["dog" for _ in p.prompts]
+
+    lab.scripts.alwayson_scripts.insert(
+        0, SimpleNamespace(args_from=0, args_to=0, before_process_batch=write)
+    )
+    seen = lab.run(features("M00", "1"))
+    assert pixels(seen) == pixels(lab.run())
+    lab.scripts.alwayson_scripts.pop(0)
+    assert pixels(seen) == pixels(lab.run(prompt="dog"))
+
+
+def test_the_dropdown_over_the_api_answers_a_mistake_with_an_error(lab: Lab) -> None:
+    for wrong in ({"features": 1}, 1, None):
+        with pytest.raises(HTTPException):
+            lab.choose(wrong, is_api=True)
+
+
+def test_a_full_disk_beside_the_images_leaves_the_pictures(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib_dumpunet.hosts.webui import gallery
+
+    write = gallery.write_whole
+
+    def full(path: Path, chunks: Any) -> None:
+        if path.parent == lab.folder:
+            raise OSError(28, "full")
+        write(path, chunks)
+
+    monkeypatch.setattr(gallery, "write_whole", full)
+    processed = lab.run(features("M00,OUT11"), save=True)
+    assert len(processed.images) == 7
+    assert processed.comments.count("the disk is full") == 1
