@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from modules import processing, rng, shared
 from PIL import Image
 
@@ -111,8 +112,11 @@ class Job:
         jobs = shared.state.job_count
         shared.state.job_count = jobs + p.n_iter if jobs > 0 else 2 * p.n_iter
         self.is_plain = True
+        # Both begin with the same state: in img2img the webui takes a random sample when it encodes the image.
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         try:
-            processed = processing.process_images(plain)
+            with torch.random.fork_rng(devices):
+                processed = processing.process_images(plain)
         except Exception as error:
             p.sample = partial(_raise, error)
         else:

@@ -594,3 +594,14 @@ def test_a_full_disk_beside_the_images_leaves_the_pictures(lab: Lab, monkeypatch
     processed = lab.run(features("M00,OUT11"), save=True)
     assert len(processed.images) == 7
     assert processed.comments.count("the disk is full") == 1
+
+
+def test_both_runs_begin_with_the_same_random_state(lab: Lab) -> None:
+    """In img2img the webui encodes the image by a random sample."""
+    drawn: list[float] = []
+    lab.scripts.alwayson_scripts.append(
+        SimpleNamespace(args_from=0, args_to=0, process=lambda p: drawn.append(float(torch.rand(1))))
+    )
+    lab.run({"difference": {"layers": "M00", "steps": "1"}}, prompt="a(~: M00: b :~)")
+    assert len(drawn) == 2
+    assert drawn[0] == drawn[1]
