@@ -180,5 +180,6 @@ def on_change(component: Any, call: Callable[..., Any], inputs: Sequence[Any], o
     """
     how = {"inputs": list(inputs), "outputs": outputs, "queue": False, "show_progress": "hidden"}
     component.change(call, **how)
-    if isinstance(component, gr.Textbox):
+    # With more inputs, this answer could come after that to another control which was clicked meanwhile.
+    if isinstance(component, gr.Textbox) and len(inputs) == 1:
         component.blur(call, **how)
