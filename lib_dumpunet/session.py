@@ -138,8 +138,8 @@ class Session:
 
     def _tokens(self, part: HeatSum) -> Tokens:
         """Give the tokens of a text whose maps were summed up."""
-        known = self._subject.texts.tokens, self._subject.texts_of(hires=True).tokens
-        tokens = next(tokens[part.text] for tokens in known if part.text in tokens)
+        known = {**self._subject.texts_of(hires=True).tokens, **self._subject.texts.tokens}
+        tokens = known[part.text]
         if len(part.total) < len(tokens):
             raise HostError(
                 f"the text has {len(tokens)} tokens where attention has {len(part.total)}, so words cannot be found"

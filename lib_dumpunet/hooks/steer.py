@@ -118,7 +118,7 @@ class _Call:
             raise HostError(
                 f"the U-Net's batch has {len(passed)} rows where {len(moment.rows)} were expected"
             )
-        shares = tuple(self._own(row, block, moment.step) for row in moment.rows)
+        shares = tuple(self._steering.plan.own(row, block, moment.step) for row in moment.rows)
         if not any(shares):
             return None
         if shares not in self._made:
@@ -128,12 +128,6 @@ class _Call:
     def forget(self, _: Tensor) -> None:
         """Let go of what was made: memory is short when the image is decoded."""
         self._moment, self._passed, self._made = None, None, {}
-
-    def _own(self, row: Row, block: str, step: int) -> tuple[Share, ...] | None:
-        """Give the texts of a row in a block, None where it is the main text alone."""
-        plan = self._steering.plan
-        shares = plan.shares(row, block, step)
-        return None if shares == ((plan.main(row), 1.0),) else shares
 
     def _stack(self, shares: _Shares, moment: Moment, passed: Tensor) -> Tensor:
         contexts = [

@@ -97,6 +97,12 @@ class PromptPlan:
         """Give the texts that a block reads in a step, from 1, and their weights, as ``Template.shares``."""
         return self._reading(row).shares(block, step)
 
+    def own(self, row: Row, block: str, step: int) -> tuple[Share, ...] | None:
+        """Give the texts that a block reads in a step, None where it is the main text alone."""
+        reading = self._reading(row)
+        shares = reading.shares(block, step)
+        return None if shares == (Share(reading.main, 1.0),) else shares
+
     def text(self, row: Row, block: str, step: int) -> str:
         """Give the text of the largest weight, as ``Template.text_for``."""
         return heaviest(self.shares(row, block, step))

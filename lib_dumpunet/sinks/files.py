@@ -106,12 +106,17 @@ def prepare_folder(path: str | Path) -> Path:
 
 
 def absolute(path: str | Path) -> Path:
+    """Read a path as ``as_written`` does; a relative one counts from the current directory."""
+    return as_written(path).absolute()
+
+
+def as_written(path: str | Path) -> Path:
     """Read a path as people write it: with blanks, quotes or ``~``.
 
     Raises:
         RuntimeError: a home directory that nobody has.
     """
-    return Path(_plain(path)).expanduser().absolute()
+    return Path(_plain(path)).expanduser()
 
 
 def _plain(path: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import gradio as gr
@@ -40,18 +41,15 @@ DEFAULT_SIZE = 512
 def watch_field(field: Field, info: Info) -> None:
     """Say below a text field what is wrong with it, as one types."""
     label, name = field.entry.label, field.entry.path[-1]
-    check: Callable[[str], str]
-    if name == "layers":
-        check = lambda text: checks.check_layers(text, order_of(info), field=label)  # noqa: E731
-    elif name == "steps":
-        check = lambda text: checks.check_steps(text, field=label)  # noqa: E731
-    elif name == "points":
-        check = checks.check_points
-    elif field.entry.path[-2] == "formula":
-        check = lambda text: checks.check_formula(text, field=label)  # noqa: E731
-    else:
-        return
-    on_change(field.component, lambda text: message(check(text or "")), [field.component], field.message)
+    known: dict[str, Callable[[str], str]] = {
+        "layers": lambda text: checks.check_layers(text, order_of(info), field=label),
+        "steps": partial(checks.check_steps, field=label),
+        "points": checks.check_points,
+        "formula": partial(checks.check_formula, field=label),
+    }
+    check = known.get("formula" if field.entry.path[-2] == "formula" else name)
+    if check is not None:
+        on_change(field.component, lambda text: message(check(text or "")), [field.component], field.message)
 
 
 def watch_colors(method: Field, transform: Field, rows: Any, formulas: Sequence[Field]) -> None:

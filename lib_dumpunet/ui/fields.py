@@ -13,9 +13,6 @@ IDS = {
     "enabled": "checkbox",
     "layers": "layer",
     "kinds": "output",
-    "clamp_min": "clamp-min",
-    "clamp_max": "clamp-max",
-    "negative_words": "negative-words",
 }
 """Names of fields in element ids, where they are not those of the settings."""
 SECTIONS = {"layer_prompt": "layerprompt", "difference": "layerprompt-diff", "output": "settings"}
@@ -51,7 +48,7 @@ class Field:
 def element_id(tab: str, entry: Entry) -> str:
     """Name a control in the page: ``dumpunet-txt2img-features-layer``."""
     section = SECTIONS.get(entry.section, entry.section)
-    names = [IDS.get(name, name) for name in entry.path[1:]]
+    names = [IDS.get(name, name).replace("_", "-") for name in entry.path[1:]]
     return "-".join(["dumpunet", tab, section, *names])
 
 

@@ -187,4 +187,4 @@ def _tooltips(builder: _Builder) -> None:
         element_id(builder.tab, entry): tooltip(entry) for entry in builder.entries.values() if tooltip(entry)
     }
     data = html.escape(json.dumps(texts, ensure_ascii=False), quote=True)
-    gr.HTML(f'<div class="dumpunet-tooltips" data-tooltips="{data}" hidden></div>', visible=True)
+    gr.HTML(f'<div class="dumpunet-tooltips" data-tooltips="{data}" hidden></div>')

@@ -13,13 +13,12 @@ from typing import Any
 from modules import scripts
 
 from lib_dumpunet import wire
-from lib_dumpunet.blocks import SD1, BlockOrder
 from lib_dumpunet.errors import DumpUNetError, SettingsError
-from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.blocks import blocks_of_model
 from lib_dumpunet.hosts.webui.host import TITLE, refusal
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import PanelSettings
-from lib_dumpunet.unet.sites import describe
+from lib_dumpunet.ui.events import order_of
 
 MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 PLACEHOLDER = "{block}"
@@ -90,7 +89,7 @@ def _check(path: str) -> Callable[..., None]:
         for value in values:
             with _told(p):
                 if path.endswith("layers"):
-                    select_blocks(value, _order(), field=LABELS[path])
+                    select_blocks(value, order_of(blocks_of_model), field=LABELS[path])
                 elif path.endswith("steps"):
                     parse_steps(value, field=LABELS[path])
 
@@ -116,7 +115,7 @@ def _expand(p: Any, values: list[str]) -> None:
     blocks: list[str] = []
     for value in values:
         with _told(p):
-            blocks += select_blocks(value, _order(), field=f"Block of {PLACEHOLDER}")
+            blocks += select_blocks(value, order_of(blocks_of_model), field=f"Block of {PLACEHOLDER}")
     values[:] = list(dict.fromkeys(blocks))
 
 
@@ -130,15 +129,6 @@ def _check_cells(p: Any, values: list[str]) -> None:
             raise refusal(
                 p, SettingsError(f"a cell cannot show {value!r}", remedy=f"Use {' or '.join(CELLS)}.")
             )
-
-
-def _order() -> BlockOrder:
-    """Give the blocks of the loaded model, those of SD 1.x where there is none."""
-    model = compat.loaded_model()
-    try:
-        return SD1 if model is None else describe(compat.live_unet(model)).order
-    except (DumpUNetError, AttributeError):
-        return SD1
 
 
 @contextmanager

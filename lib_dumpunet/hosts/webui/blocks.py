@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from lib_dumpunet.blocks import SD1
+from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.shapes import BlockInfo
-from lib_dumpunet.unet.sites import Site, Unet, is_transformer
+from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.unet.sites import Site, Unet, describe, is_transformer
 
 SCALE = 8
 """Pixels of the image for each of the latents, in a row."""
@@ -42,6 +44,17 @@ _SD1 = (
     *((_WITH_TEXT, 320), (_WITH_TEXT, 320), (_WITH_TEXT, 320)),
 )
 """SD 1.x, shown where no model is loaded."""
+
+
+def blocks_of_model(width: int, height: int) -> list[BlockInfo]:
+    """List the blocks of the loaded model; those of SD 1.x where none is loaded, or it has none."""
+    model = compat.loaded_model()
+    try:
+        if model is not None:
+            return block_table(describe(compat.live_unet(model)), width, height)
+    except (DumpUNetError, AttributeError):
+        pass
+    return sd1_table(width, height)
 
 
 def block_table(unet: Unet, width: int, height: int) -> list[BlockInfo]:

@@ -12,7 +12,7 @@ from modules import paths, shared
 
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.settings import DumpSettings, Settings
-from lib_dumpunet.sinks.files import FIELD, absolute
+from lib_dumpunet.sinks.files import FIELD, as_written
 
 OUTDIRS = (
     "outdir_samples",
@@ -66,17 +66,11 @@ def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:
 def _absolute(path: str) -> Path:
     """Read a path; one that is relative counts from the webui's data folder, as its own do."""
     try:
-        return Path(paths.data_path) / absolute_or_relative(path)
+        return Path(paths.data_path) / as_written(path)
     except (ValueError, RuntimeError) as error:
         raise SettingsError(
             f"{path!r} is not a path", remedy="Choose another folder.", field=FIELD
         ) from error
-
-
-def absolute_or_relative(path: str) -> Path:
-    """Read a path as people write it, and keep it relative if it is."""
-    plain = path.strip().strip('"').strip()
-    return absolute(plain) if plain.startswith("~") else Path(plain)
 
 
 def _is_inside(path: Path) -> bool:

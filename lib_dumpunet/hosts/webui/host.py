@@ -54,7 +54,7 @@ def refuse(p: Any, error: DumpUNetError) -> None:
     """
     tell(p, str(error))
     setattr(p, REFUSED, True)
-    if not getattr(p, "is_api", False):
+    if not is_api(p):
         shared.state.interrupted = True
         p.prompts = []
 
@@ -64,6 +64,11 @@ def refuse(p: Any, error: DumpUNetError) -> None:
     p.sample = sample
 
 
+def is_api(p: Any) -> bool:
+    """Tell whether the API has asked for a job, not the page."""
+    return bool(getattr(p, "is_api", False))
+
+
 def was_refused(p: Any) -> bool:
     """Tell whether a job was ended before it sampled."""
     return bool(getattr(p, REFUSED, False))
@@ -71,7 +76,7 @@ def was_refused(p: Any) -> bool:
 
 def refusal(p: Any, error: DumpUNetError) -> Exception:
     """Make the exception that ends a job for a mistake of the user's: the API answers it with a status of its own."""
-    if getattr(p, "is_api", False):
+    if is_api(p):
         return HTTPException(UNPROCESSABLE, detail=f"{TITLE}: {error}")
     return Refused(f"{TITLE}: {error}")
 

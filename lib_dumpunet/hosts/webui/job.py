@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,7 @@ class _Opened:
     session: Session
     first: Reading
     hires: Reading | None
-    stack: ExitStack = field(default_factory=ExitStack)
+    stack: ExitStack
 
     @property
     def readings(self) -> list[tuple[str, Reading]]:
@@ -354,7 +354,7 @@ class Job:
 
     def _hidden(self, outcome: Outcome) -> list[str]:
         """Say where pictures are that the page does not show."""
-        if outcome.shown or not self._gallery.count or self._shows != "saved":
+        if not self._gallery.count or self._shows != "saved":
             return []
         if outcome.saved:
             return [

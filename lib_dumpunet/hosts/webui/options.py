@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from typing import Any
 
 import gradio as gr
@@ -24,7 +24,7 @@ def add_options() -> None:
         (TRANSFORM, ColorSettings, "transform"),
         (FORMAT, DumpSettings, "format"),
     ):
-        declared = next(f for f in fields(settings) if f.name == name)
+        declared = _declared(settings, name)
         choices = list(declared.metadata["choices"].values())
         default = declared.metadata["choices"][declared.default]
         label = f"Default of {declared.metadata['label']}"
@@ -75,6 +75,10 @@ def others_allowed() -> bool:
     return bool(getattr(shared.opts, OTHERS, True))
 
 
+def _declared(settings: type, name: str) -> Field[Any]:
+    return next(f for f in fields(settings) if f.name == name)
+
+
 def _add(key: str, default: Any, label: str, component: Any, arguments: dict[str, Any], info: str) -> None:
     option = shared.OptionInfo(default, label, component, arguments, section=SECTION)
     shared.opts.add_option(key, option.info(info))
@@ -82,7 +86,7 @@ def _add(key: str, default: Any, label: str, component: Any, arguments: dict[str
 
 def _value(settings: type, name: str, key: str) -> str:
     """Turn what the page has, the readable name, into the setting's value; the default for what is not known."""
-    declared = next(f for f in fields(settings) if f.name == name)
+    declared = _declared(settings, name)
     chosen = getattr(shared.opts, key, None)
     values = {label: value for value, label in declared.metadata["choices"].items()}
     return str(values.get(chosen, declared.default))

@@ -8,14 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from lib_dumpunet.errors import DumpUNetError
-from lib_dumpunet.hooks.shapes import BlockInfo
-from lib_dumpunet.hosts.webui import compat, options
-from lib_dumpunet.hosts.webui.blocks import block_table, sd1_table
+from lib_dumpunet.hosts.webui import options
+from lib_dumpunet.hosts.webui.blocks import blocks_of_model
 from lib_dumpunet.hosts.webui.host import TITLE
 from lib_dumpunet.ui.panel import Panel, build
-from lib_dumpunet.unet.sites import describe
-from lib_dumpunet.wire import Entry, from_infotext
+from lib_dumpunet.wire import from_infotext
 
 FROM_PANEL = "panel"
 """Stands first among the values of the page's panel; the API may put a dictionary of settings there."""
@@ -38,22 +35,7 @@ def build_page(tab: str, size: Sequence[Any]) -> tuple[list[Any], Panel]:
 def paste_fields(panel: Panel) -> list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]:
     """Say what each control gets from the parameters of an image."""
     return [
-        (component, partial(_pasted, entry=entry))
+        (component, partial(from_infotext, entry=entry))
         for component, entry in zip(panel.components, panel.entries, strict=True)
         if entry.is_shared
     ]
-
-
-def blocks_of_model(width: int, height: int) -> list[BlockInfo]:
-    """List the blocks of the loaded model; those of SD 1.x where none is loaded, or it has none."""
-    model = compat.loaded_model()
-    try:
-        if model is not None:
-            return block_table(describe(compat.live_unet(model)), width, height)
-    except (DumpUNetError, AttributeError):
-        pass
-    return sd1_table(width, height)
-
-
-def _pasted(parameters: Mapping[str, Any], *, entry: Entry) -> Any:
-    return from_infotext(parameters, entry)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from modules import shared
@@ -15,7 +16,7 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
 from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
-from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
+from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.unet.sites import Unet
 
@@ -83,11 +84,18 @@ class Reading:
         return Texts(self.plan, tokenize(said), schedules=timed)
 
     def encode(self, images: range, state: object) -> None:
-        """Encode all that blocks read of the prompts of some images; ``state`` as ``Encodings`` has it."""
-        part = _of_images(self.plan, images)
+        """Encode what the webui does not: all that blocks read of some images but main texts by themselves.
+
+        Nothing is left to encode while sampling. ``state`` as ``Encodings`` has it.
+        """
         for branch in BRANCHES:
-            mains = {part.main(Row(i, branch)) for i in range(len(images))}
-            self._encodings.learn((text for text in part.texts(branch) if text not in mains), branch, state)
+            rows = [Row(image, branch) for image in images]
+            own = (self.plan.own(row, block, step) for row in rows for block, step in self._places())
+            texts = dict.fromkeys(share.text for shares in own for share in shares or ())
+            self._encodings.learn(texts, branch, state)
+
+    def _places(self) -> Iterator[tuple[str, int]]:
+        return product(self.plan.attending, range(1, self.steps + 1))
 
     def mains(self, images: range, branch: Branch, *, plain: bool) -> list[str]:
         """Give the text of each image that the webui is to encode for the whole U-Net.
@@ -123,8 +131,3 @@ def _templates(texts: Sequence[str], unet: Unet, field: str, *, brackets: bool) 
         template = parse_prompt(compat.without_networks(text), unet.order, field=field)
         known[text] = template if brackets else template.plain
     return [known[text] for text in texts]
-
-
-def _of_images(plan: PromptPlan, images: range) -> PromptPlan:
-    chosen = slice(images.start, images.stop)
-    return replace(plan, cond=plan.cond[chosen], uncond=plan.uncond[chosen])

@@ -26,9 +26,8 @@ class Shown:
 
 @dataclass
 class Outcome:
-    """What became of the pictures."""
+    """How many pictures were saved beside their images, and what went wrong."""
 
-    shown: int = 0
     saved: int = 0
     problems: dict[str, DumpUNetError] = field(default_factory=dict)
 
@@ -61,7 +60,6 @@ def deliver(gallery: Gallery, processed: Any, plain: Sequence[Shown], *, save: b
         for number, image in enumerate(plain):
             lists.add(number, [image])
     if shows != "saved":
-        outcome.shown = outcome.saved
         lists.install()
     return outcome
 
@@ -69,21 +67,19 @@ def deliver(gallery: Gallery, processed: Any, plain: Sequence[Shown], *, save: b
 def _published(
     gallery: Gallery, number: int, base: str, saved: str | None, outcome: Outcome
 ) -> Iterable[Shown]:
+    """Give the pictures of an image; what cannot be saved beside it is shown from where it is."""
     for shot in gallery.of_image(number):
         text = infotext_of(shot, base)
-        try:
-            if saved is not None and not outcome.problems:
-                yield Shown(publish(shot, text, saved), text)
-                outcome.saved += 1
-                continue
-        except (
-            HostError
-        ) as error:  # a full disk: the others would fare no better, and can be shown where they are
-            outcome.problems.setdefault(str(error), error)
-        try:
-            yield Shown(publish(shot, text, None), text)
-        except HostError as error:
-            outcome.problems.setdefault(str(error), error)
+        # After a first fault, such as a full disk, the others would fare no better.
+        for place in [saved, None] if saved is not None and not outcome.problems else [None]:
+            try:
+                image = publish(shot, text, place)
+            except HostError as error:
+                outcome.problems.setdefault(str(error), error)
+            else:
+                outcome.saved += place is not None
+                yield Shown(image, text)
+                break
 
 
 def _places(processed: Any) -> list[range]:
@@ -132,6 +128,8 @@ class _Lists:
     def install(self) -> None:
         """Replace the lists."""
         self._processed.images, self._processed.infotexts = self._images, self._texts
+        if self._texts:
+            self._processed.info = self._texts[0]  # what the page shows until a picture is clicked
         for name in self.PER_IMAGE:
             values = getattr(self._processed, name, None)
             if values and self._numbers and max(self._numbers) < len(values):

@@ -13,7 +13,7 @@ from modules import processing, scripts, shared
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.webui import axes, compat, options
-from lib_dumpunet.hosts.webui.host import TITLE, Refused, refusal, refuse, tell, was_refused
+from lib_dumpunet.hosts.webui.host import TITLE, Refused, is_api, refusal, refuse, tell, was_refused
 from lib_dumpunet.hosts.webui.job import Job
 from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
 from lib_dumpunet.hosts.webui.results import Shown, Shows
@@ -153,7 +153,7 @@ class Panel(scripts.Script):
         try:
             settings = read_arguments(args)
         except DumpUNetError as error:
-            if getattr(p, "is_api", False):
+            if is_api(p):
                 raise refusal(p, error) from None
             refuse(p, error)
             return _nothing(p)
@@ -169,7 +169,7 @@ class Panel(scripts.Script):
         except Refused:
             return _nothing(p)
         except DumpUNetError as error:  # texts per block could not be given in the middle of sampling
-            if getattr(p, "is_api", False):
+            if is_api(p):
                 raise
             tell(p, str(error))
             return _nothing(p)
@@ -216,7 +216,7 @@ def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
 
 
 def count_text(params: Any) -> None:
-    """Let the page's token counter count what most of the U-Net reads, not the notation around it."""
+    """Let the page's token counter count the longest text that a block reads, not the notation around it."""
     if OPEN in params.prompt:
         try:
             template = parse_prompt(params.prompt)

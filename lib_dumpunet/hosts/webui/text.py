@@ -57,27 +57,29 @@ def timing_of(p: Any, *, hires: bool) -> Timing:
 
 
 class Encodings:
-    """Texts of one pass of a job, each encoded once with the model and the extra networks that are active."""
+    """Texts of one pass of a job, each encoded once with the model and the extra networks that are active.
+
+    They are learnt before the model samples; only where a sampler takes more steps than was expected, one may have to
+    be encoded meanwhile.
+    """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
-        self._known: dict[tuple[str, Branch, object], Parts] = {}
+        self._known: dict[tuple[str, Branch], Parts] = {}
         self._state: object = None
 
     def learn(self, texts: Iterable[str], branch: Branch, state: object) -> None:
-        """Encode what is not known yet; ``state`` tells apart what the text encoder was when it did."""
+        """Encode what is not known yet; what is known of another ``state`` of the text encoder is forgotten."""
         if state != self._state:
-            self._known = {}
-        self._state = state
+            self._state, self._known = state, {}
         for text in texts:
-            if (text, branch, state) not in self._known:
-                self._known[text, branch, state] = self._encode(text, branch)
+            if (text, branch) not in self._known:
+                self._known[text, branch] = self._encode(text, branch)
 
     def at(self, text: str, branch: Branch, part: int, evaluation: int) -> Tensor:
         """Give the context "token dim" of a part of a text; the last part stands for those that it lacks."""
-        if (text, branch, self._state) not in self._known:
-            self.learn([text], branch, self._state)
-        parts = self._known[text, branch, self._state]
+        self.learn([text], branch, self._state)
+        parts = self._known[text, branch]
         schedule = parts[min(part, len(parts) - 1)]
         # The webui takes the first entry where none holds any more.
         return next((entry.context for entry in schedule if evaluation <= entry.last), schedule[0].context)

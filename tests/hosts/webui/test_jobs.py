@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,6 +242,7 @@ def test_a_difference_is_of_two_runs_of_one_seed(lab: Lab, tmp_path: Path, seed:
     ]
     assert processed.infotexts[0].startswith("a\n")
     assert "Dump U-Net" not in processed.infotexts[0]
+    assert processed.info == processed.infotexts[0]
     assert processed.infotexts[1].startswith(prompt)
     assert "Dump U-Net difference enabled: True" in processed.infotexts[1]
     for image in ("000", "001"):
@@ -605,3 +608,47 @@ def test_both_runs_begin_with_the_same_random_state(lab: Lab) -> None:
     lab.run({"difference": {"layers": "M00", "steps": "1"}}, prompt="a(~: M00: b :~)")
     assert len(drawn) == 2
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("prompts", [["a(~: M00*0.5: b :~)"] * 2, ["a b (~: M00: c :~)", "a(~: M00: b :~)"]])
+def test_nothing_is_encoded_while_sampling(lab: Lab, prompts: list[str]) -> None:
+    """Mixtures need the main text too, and a block of one image may read what is another's main text."""
+    counts: list[int] = []
+    lab.shared.callbacks.append(lambda _: counts.append(len(standin.ENCODED)))
+    lab.run({**features("M00", "1"), **PER_BLOCK}, prompt=prompts, batch_size=2, steps=3)
+    assert counts == [counts[0]] * 3
+
+
+@pytest.mark.parametrize("hires", [False, True])
+def test_another_sampler_may_make_the_hires_pass(lab: Lab, hires: bool) -> None:
+    job = {
+        "enable_hr": True,
+        "hr_sampler_name": "Heun" if hires else None,
+        "sampler_name": "Euler",
+        "steps": 2,
+    }
+    seen = lab.run({**features("M00"), **PER_BLOCK}, prompt="(~:_:[a:bb:2]:~)", **job)
+    assert captions(seen) == ["M00, 1", "M00, 2", "M00, hr1", "M00, hr2"]
+    assert pixels(seen) == pixels(lab.run(prompt="[a:bb:2]", **job))
+
+
+def test_the_settings_page_says_how_many_threads_draw(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib_dumpunet.hosts.webui.gallery import Gallery
+
+    threads: set[int] = set()
+    show = Gallery.show
+
+    def slow(self: Any, picture: Any) -> None:
+        threads.add(threading.get_ident())
+        time.sleep(0.02)
+        show(self, picture)
+
+    monkeypatch.setattr(Gallery, "show", slow)
+    for count in (1, 3):
+        threads.clear()
+        lab.shared.opts.dumpunet_threads = count
+        try:
+            lab.run(features(""), steps=1)
+        finally:
+            lab.shared.opts.dumpunet_threads = 0
+        assert len(threads) == count
