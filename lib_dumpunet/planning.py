@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import AXES, PASSING, Branch, Kind, Tag
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.explorer.document import About
+from lib_dumpunet.explorer.sink import ExplorerSink
 from lib_dumpunet.hooks.attention import AttentionWant, require_readable
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.steer import Steering
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import Host, Page, Row
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.points import Point, parse_points
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
@@ -72,10 +75,35 @@ class Subject:
         """Give the texts of a pass."""
         return self.hires[0] if hires and self.hires is not None else self.texts
 
+    def parameters(self, image: int) -> dict[str, str]:
+        """Tell what an image is made of, by label."""
+        told = self.request.about_image(image)
+        named = {
+            "Prompt": told["prompt"],
+            "Negative prompt": told["negative_prompt"],
+            "Seed": told["seed"],
+            "Sampler": self.request.sampler,
+            "Steps": self.request.steps,
+            "Size": f"{self.width}x{self.height}",
+            "Model": _model_name(self.request.model),
+        }
+        return {label: str(value) for label, value in named.items() if value not in (None, "")}
+
+    def columns(self, tag: Tag, count: int) -> tuple[str, ...]:
+        """Name the ``count`` columns of what an attention layer has read; nothing if they are not known."""
+        texts = self.texts_of(hires=tag.hires)
+        return labels(texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
+
     @property
     def ratio(self) -> float:
         """Width over height."""
         return self.width / self.height
+
+
+def _model_name(model: str) -> str:
+    """Shorten a path: what is shown to others need not tell how this computer's folders are called."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else model
 
 
 @dataclass(frozen=True)
@@ -92,13 +120,13 @@ class Plan:
     sinks: tuple[Sink, ...] = ()
 
 
-def make_plan(unet: Unet, settings: Settings, show: Show, subject: Subject) -> Plan:
-    """Resolve the settings; pictures go to ``show``.
+def make_plan(unet: Unet, settings: Settings, host: Host, subject: Subject) -> Plan:
+    """Resolve the settings; pictures and pages go to ``host``.
 
     Raises:
         SettingsError: for the first mistake.
     """
-    plan = Plan(steering=subject.steering)
+    plan, show = Plan(steering=subject.steering), host.show
     if settings.features.enabled:
         plan = _with_features(plan, unet, settings.features, show, subject)
     if settings.attention.enabled:
@@ -110,7 +138,16 @@ def make_plan(unet: Unet, settings: Settings, show: Show, subject: Subject) -> P
     makers = components_of(plan.attention, settings.attention.dump)
     if plan.difference is not None:
         makers += (DifferenceSink(_folder(settings.difference.dump)),)
-    return replace(plan, sinks=(*makers, *plan.sinks, *dumps))
+    pages: tuple[Sink, ...] = ()
+    if settings.explorer.enabled:
+        pages = (_explorer(plan, unet, settings, host.write_page, subject),)
+    pictures = () if settings.explorer.enabled and settings.explorer.alone else plan.sinks
+    return replace(plan, sinks=(*makers, *pictures, *pages, *dumps))
+
+
+def needs_table(settings: Settings) -> bool:
+    """Tell whether the request's block table is going to be told."""
+    return is_dumping(settings) or settings.explorer.enabled
 
 
 def is_dumping(settings: Settings) -> bool:
@@ -131,6 +168,38 @@ def hires_plan(plan: Plan, subject: Subject) -> Plan:
     texts, steering = subject.hires
     attention = plan.attention and replace(plan.attention, text_of=texts.text)
     return replace(plan, steering=steering, attention=attention)
+
+
+def _explorer(
+    plan: Plan, unet: Unet, settings: Settings, write: Callable[[Page], None], subject: Subject
+) -> ExplorerSink:
+    """Make the sink that writes pages.
+
+    Raises:
+        SettingsError: if nothing is captured that they could show.
+    """
+    if plan.features is None and plan.difference is None and plan.attention is None:
+        raise SettingsError(
+            "nothing is captured that a page could show",
+            remedy="Turn on features or attention, or leave the page out.",
+            field="Write explorer page",
+        )
+    average = settings.difference.average if plan.features is None else settings.features.average
+    about = About(
+        order=unet.order.names,
+        attending=tuple(site.block for site in unet.sites if site.layers),
+        table=subject.request.blocks,
+        colors={
+            "feature": settings.features.color,
+            "difference": settings.difference.color,
+            "attention": settings.attention.color,
+            "self": settings.attention.color,
+        },
+        average="2-norm" if average == "disable" else average,
+        parameters=subject.parameters,
+        plan=lambda hires: subject.texts_of(hires=hires).plan,
+    )
+    return ExplorerSink(about, subject.columns, settings.explorer.limit, write)
 
 
 def components_of(want: AttentionWant | None, dump: DumpSettings | None = None) -> tuple[Sink, ...]:
@@ -192,11 +261,7 @@ def _with_attention(
     )
     require_readable(unet, want)
 
-    def columns(tag: Tag, count: int) -> tuple[str, ...]:
-        texts = subject.texts_of(hires=tag.hires)
-        return labels(texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
-
-    pictures = AttentionSink(attention, columns, subject.ratio, show)
+    pictures = AttentionSink(attention, subject.columns, subject.ratio, show)
     sinks: tuple[Sink, ...] = (pictures,)
     if words or points:
         about = {"Layer Name": spans(blocks), "Feature Steps": attention.steps.strip() or f"1-{len(steps)}"}

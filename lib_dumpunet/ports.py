@@ -43,12 +43,16 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to show: ``title`` tells those of one tag apart (``"average"``), ``info`` has its captions by name."""
+    """A picture to show: ``title`` tells those of one tag apart (``"average"``), ``info`` has its captions by name.
+
+    ``numbers`` tells of the numbers that it shows, by name, such as ``"max": "4.13"``.
+    """
 
     image: Image.Image
     tag: Tag
     title: str
     info: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -61,6 +65,15 @@ class Picture:
         return f"{self.tag.stem}-{self.title}" if self.title else self.tag.stem
 
 
+@dataclass(frozen=True)
+class Page:
+    """A self-contained HTML file about one image; ``about`` says in a sentence how large it is, and what it lacks."""
+
+    image: int
+    html: bytes
+    about: str
+
+
 class Host(Protocol):
     """The program around the core. ``show`` is called from worker threads, several at once."""
 
@@ -69,3 +82,10 @@ class Host(Protocol):
 
     def show(self, picture: Picture) -> None:
         """Take a finished picture."""
+
+    def write_page(self, page: Page) -> None:
+        """Write an explorer page; called from one thread at a time.
+
+        Raises:
+            HostError: if it cannot be written.
+        """

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lib_dumpunet.captures import Branch, Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.explorer.sink import ExplorerSink
 from lib_dumpunet.hooks.attention import capture_attention
 from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
@@ -47,6 +48,7 @@ class Session:
         self._heat = Heat()
         self._read: dict[Branch, set[Tokens]] = {}
         self._heatmaps = [sink for sink in plan.sinks if isinstance(sink, HeatmapSink)]
+        self._pages = [sink for sink in plan.sinks if isinstance(sink, ExplorerSink)]
 
     @property
     def compares(self) -> bool:
@@ -92,11 +94,27 @@ class Session:
             self._report(HostError(f"words and points of image {image} could not be drawn ({error})"))
         finally:
             self._heat.forget(image)
+        self._write_pages(image, picture)
+
+    def _write_pages(self, image: int, picture: Image.Image | None) -> None:
+        """Write what pages there are of an image, once all has come of it."""
+        for sink in self._pages:
+            self._queue.drain()
+            try:
+                sink.finish(image, picture)
+            except DumpUNetError as error:
+                self._report(error)
+            except Exception as error:
+                log.debug("page of image %d failed", image, exc_info=True)
+                self._report(HostError(f"the explorer page of image {image} could not be made ({error})"))
 
     def close(self) -> None:
         """Finish what is queued; words of images that never came out are drawn without them."""
         try:
-            for image in self._heat.images:
+            if self._pages:
+                self._queue.drain()
+            left = {image for sink in self._pages for image in sink.images}
+            for image in sorted(left.union(self._heat.images)):
                 self.finish(image, None)
             self._queue.close()
             self._report_unread()
@@ -160,7 +178,7 @@ def open_session(
             ``problems`` and does not disturb the sampler.
         UnsupportedModelError: if attention is asked for and the model's cannot be read.
     """
-    plan = make_plan(unet, settings, host.show, subject)
+    plan = make_plan(unet, settings, host, subject)
     session = Session(unet, plan, host.clock, subject, threads)
     try:
         yield session

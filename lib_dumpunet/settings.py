@@ -8,7 +8,7 @@ let through, and names the field by its label.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
@@ -327,12 +327,54 @@ class GenerateSettings:
 
 
 @dataclass(frozen=True)
+class ExplorerSettings:
+    """Whether what is captured becomes a page to look around in."""
+
+    enabled: bool = option(
+        False,
+        "Write explorer page",
+        "one HTML file for each image, to look at all that was captured in a browser, block by block, step by step",
+        flag="html",
+    )
+    alone: bool = option(
+        False,
+        "Nothing but the page",
+        "leave out the pictures of single blocks, layers and words",
+        flag="html-only",
+    )
+    limit: float = option(
+        25.0,
+        "Size limit",
+        "megabytes that a page may have, 25 if not given; where they are too few, single channels are left out or made "
+        "smaller",
+        limits=(1, 500),
+        flag="html-limit",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that a user can ask of one run."""
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     difference: DifferenceSettings = field(default_factory=DifferenceSettings)
+    explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
+
+    def with_dumps(self, change: Callable[[DumpSettings], DumpSettings]) -> Settings:
+        """Change all that says what is dumped, and where."""
+        attention = replace(
+            self.attention, dump=change(self.attention.dump), heat=change(self.attention.heat)
+        )
+        return replace(
+            self,
+            features=replace(self.features, dump=change(self.features.dump)),
+            attention=attention,
+            difference=replace(self.difference, dump=change(self.difference.dump)),
+        )
 
 
 @dataclass(frozen=True)
@@ -378,6 +420,7 @@ class PanelSettings:
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     layer_prompt: LayerPromptSettings = field(default_factory=LayerPromptSettings)
     difference: DifferenceSettings = field(default_factory=DifferenceSettings)
+    explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
 
     def __post_init__(self) -> None:
@@ -395,7 +438,7 @@ class PanelSettings:
             replace(self.attention, heat=self.attention.dump) if self.switch.enabled else AttentionSettings()
         )
         difference = self.difference if self.layer_prompt.enabled else DifferenceSettings()
-        return Settings(self.features, attention, difference)
+        return Settings(self.features, attention, difference, self.explorer)
 
     @property
     def wants_anything(self) -> bool:

@@ -24,6 +24,7 @@ SWITCHES: Mapping[str, Path] = {
     "attention": ("switch", "enabled"),
     "layer_prompt": ("layer_prompt", "enabled"),
     "difference": ("difference", "enabled"),
+    "explorer": ("explorer", "enabled"),
 }
 """What has to be on for a section to count."""
 NAMES = {"switch": "attention"}

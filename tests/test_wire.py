@@ -274,7 +274,8 @@ def test_a_named_section_can_be_off() -> None:
     [
         (
             {"feature": {}},
-            "settings: there is no 'feature'. There are features, attention, layer_prompt, difference, output.",
+            "settings: there is no 'feature'. There are features, attention, layer_prompt, difference, explorer, "
+            "output.",
         ),
         (
             {"features": {"layer": "M00"}},

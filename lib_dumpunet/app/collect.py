@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from PIL import Image
 
 from lib_dumpunet.app.overview import Overview, WordSheet
@@ -10,14 +13,20 @@ from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.image.compare import draw_change
-from lib_dumpunet.ports import Picture
+from lib_dumpunet.ports import Page, Picture
 
 
 class Collector:
-    """Saves images and pictures with the parameters that made them."""
+    """Saves images and pictures with the parameters that made them; ``say`` is told of what takes much room."""
 
-    def __init__(self, folder: ResultFolder, job: Job, order: BlockOrder) -> None:
-        self._folder, self._job = folder, job
+    def __init__(
+        self,
+        folder: ResultFolder,
+        job: Job,
+        order: BlockOrder,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._folder, self._job, self._say = folder, job, say
         self._sheets: dict[str, Overview | WordSheet] = {
             "overview": Overview(order),
             "differences": Overview(order, "difference"),
@@ -26,12 +35,12 @@ class Collector:
         self._plain: dict[int, Image.Image] = {}
         self._problems: list[DumpUNetError] = []
 
-    def picture(self, picture: Picture) -> None:
-        """Take a picture of what was seen; several threads may do so at once."""
+    def picture(self, picture: Picture) -> Path:
+        """Take a picture of what was seen, and tell where it is; several threads may do so at once."""
         for sheet in self._sheets.values():
             sheet.add(picture)
         parameters = f"{self._job.parameters(picture.tag.image)}, {picture.caption}"
-        self._folder.save_picture(picture, {"parameters": parameters})
+        return self._folder.save_picture(picture, {"parameters": parameters})
 
     def plain(self, number: int, image: Image.Image) -> None:
         """Take an image without per-block prompts, to be compared to the one of the same number that will come."""
@@ -50,6 +59,11 @@ class Collector:
                 self._folder.save_change(f"{number:03}-difference", draw_change(plain, image), parameters)
             except HostError as error:  # the images themselves are there
                 self._problems.append(error)
+
+    def page(self, page: Page) -> None:
+        """Take an explorer page."""
+        self._say(page.about)
+        self._folder.save_page(f"{page.image:03}", page.html)
 
     def save_sheets(self) -> list[DumpUNetError]:
         """Save the pictures of many; returns what went wrong, here or with pictures of changes."""

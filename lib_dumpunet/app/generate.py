@@ -17,6 +17,7 @@ from lib_dumpunet.settings import (
     ColorSettings,
     DifferenceSettings,
     DumpSettings,
+    ExplorerSettings,
     FeatureSettings,
     GenerateSettings,
     Settings,
@@ -44,6 +45,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     add_settings(parser, FeatureSettings, skip=("enabled", "path"))
     add_settings(parser, AttentionSettings, skip=SHARED)
     add_settings(parser, DifferenceSettings, skip=SHARED)
+    add_settings(parser, ExplorerSettings)
     return parser
 
 
@@ -71,10 +73,16 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     attention = _like_features(attention, features, args, "attention")
     difference = read_settings(args, DifferenceSettings, color=features.color, dump=dump)
     difference = _like_features(difference, features, args, "difference")
-    settings = Settings(features, attention, difference)
+    settings = Settings(features, attention, difference, read_explorer(args))
     check_early(settings, sampling.steps)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
+
+
+def read_explorer(args: argparse.Namespace) -> ExplorerSettings:
+    """Read what is asked of pages; leaving all else out asks for them, too."""
+    settings = read_settings(args, ExplorerSettings)
+    return replace(settings, enabled=settings.enabled or settings.alone)
 
 
 def _like_features(settings: Like, features: FeatureSettings, args: argparse.Namespace, prefix: str) -> Like:
@@ -124,11 +132,11 @@ def produce(
     if settings.difference.enabled:
         require_brackets(job.plan)
     folder = open_results(out)
-    collector = Collector(folder, job, describe(pipe.unet).order)
+    collector = Collector(folder, job, describe(pipe.unet).order, terminal.say)
     problems: list[DumpUNetError] = []
     try:
         with terminal.progress("Sampling") as progress:
-            outlet = Outlet(collector.image, collector.picture, progress, collector.plain)
+            outlet = Outlet(collector.image, collector.picture, progress, collector.plain, collector.page)
             problems += generate(pipe, job, into(folder, settings), outlet).problems
     except KeyboardInterrupt:  # what came before it is worth seeing
         _tell(folder, collector.save_sheets(), {"seeds": list(job.seeds)}, terminal)
@@ -140,12 +148,9 @@ def produce(
 
 def into(folder: ResultFolder, settings: Settings) -> Settings:
     """Let dumps go into a folder; maps of words and points are always written, as they are small."""
-    dump = replace(settings.features.dump, path=str(folder.dump))
-    return Settings(
-        replace(settings.features, dump=dump),
-        replace(settings.attention, dump=dump, heat=replace(dump, enabled=True)),
-        replace(settings.difference, dump=dump),
-    )
+    moved = settings.with_dumps(lambda dump: replace(dump, path=str(folder.dump)))
+    heat = replace(settings.features.dump, enabled=True, path=str(folder.dump))
+    return replace(moved, attention=replace(moved.attention, heat=heat))
 
 
 def _tell(
@@ -160,6 +165,7 @@ def _tell(
     for room, pictures in sorted(folder.by_room().items()):
         lines.append(f"  {room.ljust(10)} {len(pictures)} pictures in {folder.path / room}")
     lines += [f"  {'overview'.ljust(10)} {sheet}" for sheet in folder.sheets.values()]
+    lines += [f"  {'explorer'.ljust(10)} {page}" for page in folder.pages]
     if dumped:
         lines.append(f"  dump       {folder.dump / 'manifest.json'}")
     data = {
@@ -171,6 +177,7 @@ def _tell(
             name: str(folder.sheets[name]) if name in folder.sheets else None
             for name in ("overview", "differences", "words")
         },
+        "pages": [str(p) for p in folder.pages],
         "dump": str(folder.dump) if dumped else None,
         "problems": [str(p) for p in problems],
         **data,

@@ -29,6 +29,7 @@ class ResultFolder:
         self.sheets: dict[str, Path] = {}
         self.texts: list[Path] = []
         self.changes: list[Path] = []
+        self.pages: list[Path] = []
         self._lock = threading.Lock()
 
     @property
@@ -42,13 +43,14 @@ class ResultFolder:
         self._write(path, image, info)
         self.images.append(path)
 
-    def save_picture(self, picture: Picture, info: dict[str, str]) -> None:
-        """Write a picture of what was seen; several threads may do so at once."""
+    def save_picture(self, picture: Picture, info: dict[str, str]) -> Path:
+        """Write a picture of what was seen, and tell where; several threads may do so at once."""
         path = self.path / ROOMS.get(picture.tag.kind, "attention") / f"{picture.stem}.png"
         path.parent.mkdir(exist_ok=True)
         self._write(path, picture.image, info)
         with self._lock:
             self.pictures.append(path)
+        return path
 
     def save_sheet(self, name: str, sheet: Image.Image, info: dict[str, str]) -> None:
         """Write a picture of many, such as that of all average maps."""
@@ -61,6 +63,12 @@ class ResultFolder:
         path = self.path / f"{name}.png"
         self._write(path, image, info)
         self.changes.append(path)
+
+    def save_page(self, name: str, html: bytes) -> None:
+        """Write an explorer page, beside the image of the same name."""
+        path = self.path / f"{name}.html"
+        self._write_bytes(path, html)
+        self.pages.append(path)
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file, such as a table."""

@@ -6,10 +6,16 @@ import argparse
 from typing import Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.generate import SHARED, add_job, check_early, produce
+from lib_dumpunet.app.generate import SHARED, add_job, check_early, produce, read_explorer
 from lib_dumpunet.app.models import load
 from lib_dumpunet.app.output import Terminal
-from lib_dumpunet.settings import AttentionSettings, FeatureSettings, GenerateSettings, Settings
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    ExplorerSettings,
+    FeatureSettings,
+    GenerateSettings,
+    Settings,
+)
 
 OTHERS = ("attention", "attention-average", "lattice")
 """Flags that are of no use for words."""
@@ -25,6 +31,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     )
     add_job(parser)
     add_settings(parser, AttentionSettings, skip=(*SHARED, *OTHERS))
+    add_settings(parser, ExplorerSettings)
     return parser
 
 
@@ -32,7 +39,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Generate, and draw nothing but words and points."""
     sampling = read_settings(args, GenerateSettings)
     attention = read_settings(args, AttentionSettings, kinds=("words",))
-    settings = Settings(FeatureSettings(enabled=False), attention)
+    settings = Settings(FeatureSettings(enabled=False), attention, explorer=read_explorer(args))
     check_early(settings, sampling.steps)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)

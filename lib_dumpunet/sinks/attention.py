@@ -12,6 +12,7 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.colorize import compile_channels
 from lib_dumpunet.image.draw import draw_features
+from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.image.sheet import draw_components, draw_lattice, draw_sheet
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import AttentionSettings
@@ -51,8 +52,10 @@ class AttentionSink:
             "self": self._looks,
             "pca": self._components,
         }.get(capture.tag.kind)
-        for title, image in draw(capture) if draw is not None else ():
-            self._show(Picture(image, capture.tag, title, _info(capture.tag)))
+        if draw is not None:
+            numbers = numbers_of(capture.tensor)
+            for title, image in draw(capture):
+                self._show(Picture(image, capture.tag, title, _info(capture.tag), numbers))
 
     def close(self) -> None:
         """Do nothing: all pictures are out already."""

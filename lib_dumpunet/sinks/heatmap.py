@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.image.overlay import draw_overlay, layer_of
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.sinks.picture import Show
@@ -48,7 +49,7 @@ class HeatmapSink:
         info = {caption(capture.tag): capture.tag.name, **self._about}
         point = _place(capture.tag, picture)
         overlay = draw_overlay(picture, capture.tensor, _title(capture.tag), point=point)
-        self._show(Picture(overlay, capture.tag, "", info))
+        self._show(Picture(overlay, capture.tag, "", info, numbers_of(capture.tensor)))
         if picture is not None:
             self._show(Picture(layer_of(capture.tensor, picture.size), capture.tag, LAYER, info))
 

@@ -8,10 +8,11 @@ from typing import Literal
 from PIL import Image
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.colorize import compile_channels
 from lib_dumpunet.image.draw import draw_features
+from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import DifferenceSettings, FeatureSettings
 
@@ -55,16 +56,18 @@ class PictureSink:
             return
         mean = average(capture.tensor, self._average)
         if mean is not None:
-            self._show(Picture(self._draw(mean), capture.tag, AVERAGE[self._kind], self._info(capture)))
-        image = self._draw(capture.tensor)
-        self._show(Picture(image, capture.tag, GRID[self._kind], self._info(capture)))
+            self._show(self._picture(capture.tag, mean, AVERAGE[self._kind]))
+        self._show(self._picture(capture.tag, capture.tensor, GRID[self._kind]))
 
     def close(self) -> None:
         """Do nothing: all pictures are out already."""
 
+    def _picture(self, tag: Tag, tensor: Tensor, title: str) -> Picture:
+        return Picture(self._draw(tensor), tag, title, self._info(tag), numbers_of(tensor))
+
     def _draw(self, tensor: Tensor) -> Image.Image:
         return draw_features(tensor.abs() if self._absolute else tensor, self._color, self._ratio)
 
-    def _info(self, capture: Capture) -> dict[str, str]:
-        info = {"Layer Name": capture.tag.block, "Feature Steps": capture.tag.when}
+    def _info(self, tag: Tag) -> dict[str, str]:
+        info = {"Layer Name": tag.block, "Feature Steps": tag.when}
         return {**info, **CAPTION} if self._kind == "difference" else info

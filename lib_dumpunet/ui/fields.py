@@ -21,6 +21,7 @@ RANGES: dict[str, tuple[float, float, float]] = {
     "clamp_max": (0.1, 10.0, 0.1),
     "gain": (0.1, 10.0, 0.1),
     "offset": (-10.0, 10.0, 0.1),
+    "limit": (1.0, 100.0, 1.0),
 }
 """Lower end, upper end and step of sliders, narrower than what the settings allow."""
 NOTATIONS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,20 @@ class _Builder:
         return gr.HTML("", elem_id=self.id(section, f"{name}-message"), elem_classes=["dumpunet-message"])
 
 
-def build(tab: str, info: Info, size: Sequence[Any] = (), defaults: PanelSettings | None = None) -> Panel:
+def build(
+    tab: str,
+    info: Info,
+    size: Sequence[Any] = (),
+    defaults: PanelSettings | None = None,
+    pages: Callable[[], str] | None = None,
+) -> Panel:
     """Build the panel inside the current layout; everything is made anew at each call.
 
     Args:
         tab: part of the element ids, such as ``txt2img``.
         size: the page's controls of width and height, if it has some.
         defaults: what the controls hold at first.
+        pages: gives links to the explorer pages that were written, in HTML.
     """
     builder = _Builder(tab, info, size, defaults or PanelSettings())
     with gr.Tabs(elem_id=f"dumpunet-{tab}-tabs"):
@@ -94,6 +101,12 @@ def build(tab: str, info: Info, size: Sequence[Any] = (), defaults: PanelSetting
         with gr.Tab("Settings", elem_id=f"dumpunet-{tab}-settings"):
             builder.add("output", "save")
             builder.add("output", "log")
+            builder.add("explorer", "enabled")
+            with gr.Row():
+                builder.add("explorer", "alone")
+                builder.add("explorer", "limit")
+            if pages is not None:
+                _pages(builder, pages)
     _tooltips(builder)
     for field in builder.fields.values():
         if field.message is not None:
@@ -125,6 +138,13 @@ def _preview(builder: _Builder) -> None:
         )
         table = gr.HTML("", elem_id=builder.id("layerprompt", "preview-table"))
     watch_prompt(prompt, step, table, builder.info)
+
+
+def _pages(builder: _Builder, pages: Callable[[], str]) -> None:
+    """Lay out a button that shows links to pages."""
+    button = gr.Button("Explorer pages", elem_id=builder.id("explorer", "pages"))
+    place = gr.HTML("", elem_id=builder.id("explorer", "links"))
+    button.click(pages, inputs=[], outputs=[place], queue=False)
 
 
 def _looking(builder: _Builder, section: str, switch: Field, after_steps: Any = None) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lib_dumpunet.app.bench import attention, memory, steering, words
+from lib_dumpunet.app.bench import attention, explorer, memory, steering, words
 from lib_dumpunet.app.bench.attention import measure_attention
 from lib_dumpunet.app.bench.sampling import PLAIN, added_seconds, sampling_step
 from lib_dumpunet.app.bench.words import measure_words
@@ -78,3 +78,12 @@ def test_words_land_on_their_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = measure_words(count=2, steps=8)
     assert [row.bound for row in rows] == [1.5, 1.5]
     assert all(row.value > 1 for row in rows)
+
+
+def test_a_page_is_weighed_and_driven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explorer, "STEPS", 2)
+    monkeypatch.setattr(explorer, "SHAPES", [(8, 16)] * 25)
+    monkeypatch.setattr(explorer, "FRAMES", 4)
+    size, *speed = explorer.measure_explorer()
+    assert 0.1 < size.value < 2
+    assert all(0 < row.value < 5000 for row in speed)

@@ -13,6 +13,7 @@ from lib_dumpunet.settings import (
     AttentionSettings,
     ColorSettings,
     DifferenceSettings,
+    ExplorerSettings,
     FeatureSettings,
     GenerateSettings,
 )
@@ -27,6 +28,7 @@ def rows() -> list[str]:
         (FeatureSettings, ("enabled", "path")),
         (AttentionSettings, SHARED),
         (DifferenceSettings, SHARED),
+        (ExplorerSettings, ()),
     ]
     for kind, skip in shown:
         for option in options(kind, skip=skip):

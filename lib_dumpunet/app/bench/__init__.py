@@ -10,7 +10,7 @@ from lib_dumpunet.errors import SettingsError
 if TYPE_CHECKING:
     from lib_dumpunet.app.bench.rows import Row
 
-PARTS = ("colour", "dump", "memory", "capture", "attention", "words", "steering")
+PARTS = ("colour", "dump", "memory", "capture", "attention", "words", "steering", "explorer")
 OTHERS = ("daam",)
 """Parts that are measured when named: daam has to be downloaded."""
 
@@ -32,6 +32,7 @@ def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
     from lib_dumpunet.app.bench.capture import measure_capture
     from lib_dumpunet.app.bench.colour import measure_colour
     from lib_dumpunet.app.bench.dump import measure_dump
+    from lib_dumpunet.app.bench.explorer import measure_explorer
     from lib_dumpunet.app.bench.memory import measure_memory
     from lib_dumpunet.app.bench.steering import measure_steering
     from lib_dumpunet.app.bench.words import measure_words
@@ -44,6 +45,7 @@ def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
         measure_attention,
         measure_words,
         measure_steering,
+        measure_explorer,
         measure_daam,
     )
     functions = dict(zip(names, measures, strict=True))

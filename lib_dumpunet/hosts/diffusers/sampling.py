@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.conditioning import Conditioning, Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import Job
+from lib_dumpunet.hosts.diffusers.preview import Previews, Show, decode
 from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
 from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
 
@@ -31,16 +34,31 @@ class Sample(NamedTuple):
     latents: Tensor
 
 
+@dataclass(frozen=True)
+class Onlooker:
+    """Who watches sampling: is told of each step, may be shown how an image grows, and may end it at any time."""
+
+    progress: Progress
+    preview: Show | None = None
+    stopped: Callable[[], bool] | None = None
+
+
+class _Stopped(Exception):
+    """Ends sampling within a step, because it is no longer wanted."""
+
+
 class Sampler:
     """Makes the images of a job, each batch ``runs`` times; leaving the ``with`` leaves the pipeline as it was.
 
-    Each distinct text is encoded once, whatever run needs it.
+    Each distinct text is encoded once, whatever run needs it. ``was_stopped`` tells that the onlooker has ended it.
     """
 
     def __init__(
-        self, pipe: Any, job: Job, clock: SchedulerClock, progress: Progress, *, runs: int = 1
+        self, pipe: Any, job: Job, clock: SchedulerClock, onlooker: Onlooker, *, runs: int = 1
     ) -> None:
-        self._pipe, self._job, self._clock, self._progress = pipe, job, clock, progress
+        self._pipe, self._job, self._clock, self._onlooker = pipe, job, clock, onlooker
+        self._previews = None if onlooker.preview is None else Previews(pipe, onlooker.preview)
+        self.was_stopped = False
         self._encodings = Encodings(pipe)
         self._total = job.sampling.steps * len(job.batches) * runs
         self._done = 0
@@ -49,6 +67,10 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         self._hooks.before(self._pipe.unet, self._see_call)
+        if self._onlooker.stopped is not None:
+            # On a CPU a step may take long, so it can be ended between any two blocks.
+            for site in describe(self._pipe.unet).sites:
+                self._hooks.before(site.entry, lambda *_: self._check_stop())
         return self
 
     def __exit__(
@@ -62,6 +84,10 @@ class Sampler:
         self._clock.see_call(args, kwargs)
         if self._clock.trouble is not None and self._job.plan.has_brackets:
             raise self._clock.trouble
+
+    def _check_stop(self) -> None:
+        if self._onlooker.stopped is not None and self._onlooker.stopped():
+            raise _Stopped
 
     def condition(self, plan: PromptPlan) -> Conditioning:
         """Encode what blocks read; all batches of a job have the same prompts.
@@ -78,7 +104,8 @@ class Sampler:
             raise failure("the prompts could not be encoded", "Try a shorter prompt.", error) from error
 
     def sample(self, conditioning: Conditioning, images: range) -> list[Sample]:
-        """Make a batch: the images of these numbers.
+        """Make a batch: the images of these numbers. Where it was stopped they are unfinished, and before the first
+        step has ended there are none.
 
         Raises:
             HostError: if the pipeline fails.
@@ -92,7 +119,9 @@ class Sampler:
         def step_ended(_: Any, index: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
             last[:] = [values["latents"]]
             step = min(index // self._pipe.scheduler.order + 1, s.steps)
-            self._progress(min(self._done + step, self._total), self._total)
+            self._onlooker.progress(min(self._done + step, self._total), self._total)
+            if self._previews is not None and step < s.steps:
+                self._previews.offer(values["latents"])
             return values
 
         try:
@@ -105,6 +134,9 @@ class Sampler:
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 callback_on_step_end=step_ended,
             )
+        except _Stopped:
+            self.was_stopped = True
+            return self._unfinished(last)
         except DumpUNetError:
             raise
         except Exception as error:
@@ -113,13 +145,19 @@ class Sampler:
         self._done += s.steps
         return [Sample(*pair) for pair in zip(result.images, last[0].cpu(), strict=True)]
 
+    def _unfinished(self, last: Sequence[Tensor]) -> list[Sample]:
+        """Make images of the latents after the last step that has ended, if any has."""
+        if not last:
+            return []
+        return [Sample(*pair) for pair in zip(decode(self._pipe, last[0]), last[0].cpu(), strict=True)]
+
 
 def give_all(
     give: Callable[[int, Image.Image], None], images: range, samples: Sequence[Sample]
 ) -> list[HostError]:
-    """Give out a whole batch, even where saving one of its images fails; returns the faults."""
+    """Give out a batch, even where saving one of its images fails; returns the faults."""
     faults = []
-    for number, sample in zip(images, samples, strict=True):
+    for number, sample in zip(images, samples, strict=False):  # a batch that was stopped may have none
         try:
             give(number, sample.image)
         except HostError as error:

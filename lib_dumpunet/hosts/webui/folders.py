@@ -33,13 +33,7 @@ def with_folders(settings: Settings, p: Any) -> Settings:
     Raises:
         SettingsError: if users may not choose folders, or not this one.
     """
-    features, difference, attention = settings.features, settings.difference, settings.attention
-    return replace(
-        settings,
-        features=replace(features, dump=_resolved(features.dump, p)),
-        difference=replace(difference, dump=_resolved(difference.dump, p)),
-        attention=replace(attention, dump=_resolved(attention.dump, p), heat=_resolved(attention.heat, p)),
-    )
+    return settings.with_dumps(lambda dump: _resolved(dump, p))
 
 
 def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:

@@ -20,7 +20,7 @@ from PIL import Image
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.draw import png_bytes, with_text
-from lib_dumpunet.ports import Picture
+from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.sinks.files import explain, write_whole
 
 log = logging.getLogger("dumpunet")
@@ -50,6 +50,7 @@ class Gallery:
     def __init__(self, task: str) -> None:
         self._folder = _new_folder(task)
         self._shots: list[Shot] = []
+        self._pages: dict[int, Path] = {}
         self._count = 0
         self._lock = threading.Lock()
 
@@ -62,15 +63,47 @@ class Gallery:
         with self._lock:
             self._count += 1
             file = self._folder / f"{self._count:06}.png"
+        self._write(file, png_bytes(picture.image, {}), "a picture")
+        with self._lock:
+            self._shots.append(Shot(picture.tag, stem_of(picture), dict(picture.info), file))
+
+    def add_page(self, page: Page) -> None:
+        """Take an explorer page.
+
+        Raises:
+            HostError: if it cannot be written.
+        """
+        log.info(page.about)
+        file = self._folder / f"explorer-{page.image:03}.html"
+        self._write(file, page.html, "an explorer page")
+        self._pages[page.image] = file
+
+    def publish_page(self, image: int, beside: str | None) -> Path | None:
+        """Give the page of an image its place, beside the image of a path or where it is; None if there is none.
+
+        Raises:
+            HostError: if it cannot be written.
+        """
+        file = self._pages.get(image)
+        if file is None or beside is None:
+            return file
+        place = _free(f"{os.path.splitext(beside)[0]}-dumpunet-explorer", ".html")
         try:
-            write_whole(file, [png_bytes(picture.image, {})])
+            write_whole(place, [file.read_bytes()])
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            problem, remedy = explain(error)
+            raise HostError(f"{place} could not be written, {problem}", remedy=remedy) from error
+        return place
+
+    def _write(self, file: Path, data: bytes, what: str) -> None:
+        try:
+            write_whole(file, [data])
         except OSError as error:
             problem, remedy = explain(error)
             raise HostError(
-                f"a picture could not be written to {self._folder}, {problem}", remedy=remedy
+                f"{what} could not be written to {self._folder}, {problem}", remedy=remedy
             ) from error
-        with self._lock:
-            self._shots.append(Shot(picture.tag, stem_of(picture), dict(picture.info), file))
 
     @property
     def count(self) -> int:
@@ -144,9 +177,9 @@ def _order(shot: Shot) -> tuple[Any, ...]:
     )
 
 
-def _free(stem: str) -> Path:
+def _free(stem: str, ending: str = ".png") -> Path:
     """Find a name that no file has."""
-    names = (Path(f"{stem}.png"), *(Path(f"{stem}-{n}.png") for n in range(1, 1000)))
+    names = (Path(f"{stem}{ending}"), *(Path(f"{stem}-{n}{ending}") for n in range(1, 1000)))
     return next((name for name in names if not name.exists()), names[-1])
 
 

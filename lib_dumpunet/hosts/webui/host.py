@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from fastapi import HTTPException
 from modules import shared
 
 from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.hosts.hearing import TITLE
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.gallery import Gallery
-from lib_dumpunet.ports import Picture
+from lib_dumpunet.ports import Page, Picture
 
-log = logging.getLogger("dumpunet")
-
-TITLE = "Dump U-Net"
 REFUSED = "dumpunet_refused"
 """Name of the mark on a job that was ended."""
 UNPROCESSABLE = 422  # HTTP status of a request that is understood, and wrong
@@ -38,6 +33,10 @@ class WebuiHost:
     def show(self, picture: Picture) -> None:
         """Keep a picture for the gallery."""
         self._gallery.show(picture)
+
+    def write_page(self, page: Page) -> None:
+        """Keep a page until its image has a place."""
+        self._gallery.add_page(page)
 
 
 def tell(p: Any, message: str) -> None:
@@ -79,37 +78,3 @@ def refusal(p: Any, error: DumpUNetError) -> Exception:
     if is_api(p):
         return HTTPException(UNPROCESSABLE, detail=f"{TITLE}: {error}")
     return Refused(f"{TITLE}: {error}")
-
-
-@contextmanager
-def heard(warnings: list[str], *, to_console: bool) -> Iterator[None]:
-    """Collect what is logged as a warning, and print everything to stderr if that is asked for."""
-    keeper = _Keeper(warnings)
-    handlers: list[logging.Handler] = [keeper]
-    level = log.level
-    if to_console:
-        printer = logging.StreamHandler()
-        printer.setFormatter(logging.Formatter(f"{TITLE}: %(message)s"))
-        handlers.append(printer)
-        log.setLevel(logging.DEBUG)
-    for handler in handlers:
-        log.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-        log.setLevel(level)
-
-
-class _Keeper(logging.Handler):
-    """Keeps the messages of warnings."""
-
-    def __init__(self, warnings: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._warnings = warnings
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message not in self._warnings:
-            self._warnings.append(message)

@@ -17,14 +17,15 @@ from lib_dumpunet import wire
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.hearing import TITLE, heard
+from lib_dumpunet.hosts.webui import compat, pages
 from lib_dumpunet.hosts.webui.blocks import block_table
 from lib_dumpunet.hosts.webui.folders import with_folders
 from lib_dumpunet.hosts.webui.gallery import Gallery
-from lib_dumpunet.hosts.webui.host import TITLE, WebuiHost, heard, refuse, tell
+from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
-from lib_dumpunet.planning import Subject, is_dumping
+from lib_dumpunet.planning import Subject, needs_table
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import PanelSettings
@@ -221,7 +222,10 @@ class Job:
         save = self._panel.output.save
         outcome = deliver(self._gallery, processed, self._plain, save=save, shows=self._shows)
         problems += outcome.problems.values()
-        for message in [*self._warnings, *map(str, problems), *self._hidden(outcome)]:
+        for page in outcome.pages:
+            pages.offer(page)
+        found = [f"explorer page in {page}" for page in outcome.pages]
+        for message in [*self._warnings, *map(str, problems), *self._hidden(outcome), *found]:
             tell(p, message)
             processed.comments += f"{TITLE}: {message}\n"
         shared.state.textinfo = None
@@ -262,7 +266,7 @@ class Job:
 
     def _subject(self, p: Any, unet: Unet, first: Reading, hires: Reading | None) -> Subject:
         tokens = self._settings.attention.enabled
-        table = block_table(unet, p.width, p.height) if is_dumping(self._settings) else []
+        table = block_table(unet, p.width, p.height) if needs_table(self._settings) else []
         steps = max(first.steps, hires.steps if hires is not None else 0)
         request = DumpRequest(
             prompts=tuple(p.all_prompts),

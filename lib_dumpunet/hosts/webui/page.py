@@ -8,9 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from lib_dumpunet.hosts.webui import options
+from lib_dumpunet.hosts.hearing import TITLE
+from lib_dumpunet.hosts.webui import options, pages
 from lib_dumpunet.hosts.webui.blocks import blocks_of_model
-from lib_dumpunet.hosts.webui.host import TITLE
 from lib_dumpunet.ui.panel import Panel, build
 from lib_dumpunet.wire import from_infotext
 
@@ -24,7 +24,7 @@ def build_page(tab: str, size: Sequence[Any]) -> tuple[list[Any], Panel]:
         value=FROM_PANEL, label=f"{TITLE} panel", visible=False, elem_id=f"dumpunet-{tab}-marker"
     )
     marker.do_not_save_to_config = True
-    panel = build(tab, blocks_of_model, size, options.default_settings())
+    panel = build(tab, blocks_of_model, size, options.default_settings(), pages=pages.links)
     for component, entry in zip(panel.components, panel.entries, strict=True):
         # The webui keeps first values by label, which these share; and some have theirs on its Settings page.
         if {"color", "dump"} & set(entry.path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from modules import script_callbacks
 
-from lib_dumpunet.hosts.webui import axes, options, script
+from lib_dumpunet.hosts.webui import axes, options, pages, script
 
 
 def register() -> None:
     """Ask the webui for calls."""
     script_callbacks.on_before_ui(axes.add_axes)
     script_callbacks.on_ui_settings(options.add_options)
+    script_callbacks.on_app_started(pages.add_route)
     script_callbacks.on_cfg_denoiser(script.on_denoiser)
     script_callbacks.on_script_unloaded(script.end_job)
     if hasattr(script_callbacks, "on_before_token_counter"):  # since 1.9

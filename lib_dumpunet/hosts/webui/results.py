@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -26,9 +27,10 @@ class Shown:
 
 @dataclass
 class Outcome:
-    """How many pictures were saved beside their images, and what went wrong."""
+    """How many pictures were saved beside their images, where explorer pages are, and what went wrong."""
 
     saved: int = 0
+    pages: list[Path] = field(default_factory=list)
     problems: dict[str, DumpUNetError] = field(default_factory=dict)
 
 
@@ -50,6 +52,7 @@ def deliver(gallery: Gallery, processed: Any, plain: Sequence[Shown], *, save: b
     for number, places in enumerate(_places(processed)):
         saved = getattr(processed.images[places[0]], "already_saved_as", None) if save else None
         pictures = list(_published(gallery, number, lists.text_of(number), saved, outcome))
+        _publish_page(gallery, number, saved, outcome)
         lists.add(number, plain[number : number + 1])
         lists.keep(number, places)
         lists.add(number, pictures)
@@ -80,6 +83,18 @@ def _published(
                 outcome.saved += place is not None
                 yield Shown(image, text)
                 break
+
+
+def _publish_page(gallery: Gallery, number: int, saved: str | None, outcome: Outcome) -> None:
+    """Give the page of an image its place; one that cannot be saved beside it stays where it is."""
+    for place in [saved, None] if saved is not None else [None]:
+        try:
+            page = gallery.publish_page(number, place)
+        except HostError as error:
+            outcome.problems.setdefault(str(error), error)
+        else:
+            outcome.pages += [page] if page is not None else []
+            break
 
 
 def _places(processed: Any) -> list[range]:

@@ -12,8 +12,9 @@ from modules import processing, scripts, shared
 
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hosts.hearing import TITLE
 from lib_dumpunet.hosts.webui import axes, compat, options
-from lib_dumpunet.hosts.webui.host import TITLE, Refused, is_api, refusal, refuse, tell, was_refused
+from lib_dumpunet.hosts.webui.host import Refused, is_api, refusal, refuse, tell, was_refused
 from lib_dumpunet.hosts.webui.job import Job
 from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
 from lib_dumpunet.hosts.webui.results import Shown, Shows

@@ -1,0 +1,47 @@
+"""``dumpunet explore``: the shortest way to look around in a U-Net."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.generate import add_job, produce, read_explorer
+from lib_dumpunet.app.models import load
+from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    DifferenceSettings,
+    ExplorerSettings,
+    FeatureSettings,
+    GenerateSettings,
+    Settings,
+)
+
+EVERYTHING = AttentionSettings(kinds=("qk", "self", "words"))
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "explore",
+        help="make an image, and a page to look around in everything that happened",
+        description="Make an image and one HTML file beside it, which shows features, attention and words of all "
+        "blocks and steps in a browser, without a network; and differences, where the prompt has per-block texts.",
+    )
+    add_job(parser)
+    add_settings(parser, ExplorerSettings, skip=("html", "html-only"))
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Generate, and capture all that a page can show."""
+    sampling = read_settings(args, GenerateSettings)
+    explorer = replace(read_explorer(args), enabled=True, alone=True)
+    pipe = load(args, terminal)
+    compares = any(OPEN in prompt for prompt in (*args.prompt, sampling.negative))
+    features, difference = FeatureSettings(average="2-norm"), DifferenceSettings(enabled=compares)
+    settings = Settings(features, EVERYTHING, difference, explorer)
+    return produce(pipe, args.prompt, sampling, settings, args.out, terminal)

@@ -1,0 +1,229 @@
+"""What a page shows, as it comes: quantised at once, and put aside on disk until the image is there."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.explorer.maps import Float32, Quantised, Size, as_maps, quantise
+from lib_dumpunet.image.average import average
+from lib_dumpunet.sinks.aside import Aside
+
+Mode = Literal["feature", "difference", "attention", "self"]
+MODES: dict[Kind, Mode] = {
+    "feature": "feature",
+    "difference": "difference",
+    "qk": "attention",
+    "self": "self",
+}
+AVERAGES = ("sum", "1-norm", "2-norm")
+"""The average maps that a page has of each block."""
+LEVEL = 6  # of compression
+SUMMARY, DETAILS = "summary", "details"
+MARKS = ("<pad>",)
+"""Columns of a text that show nothing of it."""
+Labels = Callable[[Tag, int], Sequence[str]]
+
+
+class Layer(NamedTuple):
+    """Maps that belong together: of one block, or of one of its attention layers, in one pass."""
+
+    mode: Mode
+    hires: bool
+    block: str
+    site: int
+
+
+class Name(NamedTuple):
+    """What a map is of: the channel, the average, the token or the point; ``head`` counts from 1."""
+
+    text: str
+    head: int = 0
+
+
+@dataclass
+class Part:
+    """The maps of a layer that have come: the summary of all, or single ones.
+
+    Attributes:
+        ratio: what compression leaves of the first record.
+        names: places of the names among all that have come.
+        frames: by step, the places of the names that its record holds, in its order.
+        spread: sums over steps of the variances of each name's maps.
+        counts: of how many steps these sums are.
+    """
+
+    size: Size
+    ratio: float
+    names: dict[Name, int] = field(default_factory=dict)
+    frames: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    spread: Float32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def add(self, step: int, names: Sequence[Name], variance: Float32) -> None:
+        """Note what the record of a step holds."""
+        for name in names:
+            self.names.setdefault(name, len(self.names))
+        more = len(self.names) - len(self.spread)
+        self.spread, self.counts = np.pad(self.spread, (0, more)), np.pad(self.counts, (0, more))
+        places = np.array([self.names[name] for name in names], np.int64)
+        self.spread[places] += variance
+        self.counts[places] += 1
+        self.frames[step] = places
+
+    @property
+    def variance(self) -> Float32:
+        """Mean variance of each name's maps."""
+        mean: Float32 = (self.spread / np.maximum(self.counts, 1)).astype(np.float32)
+        return mean
+
+
+@dataclass
+class Collected:
+    """All that has come of one image: its layers, and the maps of its words and points."""
+
+    layers: dict[Layer, dict[str, Part]] = field(default_factory=dict)
+    words: dict[Tag, Float32] = field(default_factory=dict)
+
+
+class Collection:
+    """Keeps what pages are made of; several threads may add to it.
+
+    Args:
+        labels: gives the text of each of the tokens that a layer has read, nothing if they are not known.
+        folder: where what waits is put; None for the system's folder for temporary files.
+    Raises:
+        HostError: if it cannot be made.
+    """
+
+    def __init__(self, labels: Labels, folder: str | None = None) -> None:
+        self._aside = Aside("the maps of the explorer page", folder)
+        self._labels = labels
+        self._lock = threading.Lock()
+        self._images: dict[int, Collected] = {}
+
+    @property
+    def images(self) -> list[int]:
+        """Images of which something waits."""
+        with self._lock:
+            return sorted(self._images)
+
+    def add(self, capture: Capture) -> None:
+        """Take what a page shows.
+
+        Raises:
+            HostError: the disk is full.
+        """
+        tag = capture.tag
+        if tag.kind in ("word", "point"):
+            with self._lock:
+                self._image(tag.image).words[tag] = as_maps(capture.tensor[None])[0]
+        elif tag.kind in MODES:
+            for part, names, tensor in self._parts(capture):
+                self._put(tag, part, names, as_maps(tensor))
+
+    def of(self, image: int) -> Collected:
+        """Give what has come of an image."""
+        with self._lock:
+            return self._image(image)
+
+    def read(self, image: int, layer: Layer, part: str, step: int, size: Size) -> Quantised:
+        """Read a record of maps of ``size`` back.
+
+        Raises:
+            HostError: the file cannot be read.
+        """
+        record = self._aside.read(_tag_of(image, layer, part, step))
+        assert record is not None
+        data: NDArray[np.uint8] = record.numpy()
+        count = len(data) // (size[0] * size[1] + 8)
+        low, high = data[: 8 * count].view(np.float32).reshape(2, count)
+        return Quantised(data[8 * count :].reshape(count, *size), low, high)
+
+    def forget(self, image: int) -> None:
+        """Let go of an image, so that its room on the disk can be used again."""
+        with self._lock:
+            collected = self._images.pop(image, Collected())
+        for layer, parts in collected.layers.items():
+            for name, part in parts.items():
+                for step in part.frames:
+                    self._aside.take(_tag_of(image, layer, name, step))
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._aside.close()
+
+    def _image(self, number: int) -> Collected:
+        return self._images.setdefault(number, Collected())
+
+    def _put(self, tag: Tag, part: str, names: Sequence[Name], values: Float32) -> None:
+        layer = Layer(MODES[tag.kind], tag.hires, tag.block, tag.site)
+        with np.errstate(all="ignore"):
+            variance = np.nan_to_num(values.var((1, 2), dtype=np.float32), posinf=0.0)
+        maps = quantise(values)
+        record = np.concatenate([maps.low.view(np.uint8), maps.high.view(np.uint8), maps.levels.reshape(-1)])
+        self._aside.put(_tag_of(tag.image, layer, part, tag.step), torch.from_numpy(record))
+        with self._lock:
+            parts = self._image(tag.image).layers.setdefault(layer, {})
+            if part not in parts:
+                parts[part] = Part((values.shape[1], values.shape[2]), compressed(record) / len(record))
+            parts[part].add(tag.step, names, variance)
+
+    def _parts(self, capture: Capture) -> Iterator[tuple[str, Sequence[Name], Tensor]]:
+        tensor, tag = capture.tensor, capture.tag
+        if tag.kind == "self":
+            rows, columns = tensor.shape[1:3]
+            names = [Name(f"{row},{column}") for row in range(rows) for column in range(columns)]
+            yield SUMMARY, names, tensor.float().mean(0)
+        elif tag.kind == "qk":
+            yield from self._tokens(tag, tensor)
+        else:
+            averages = [average(tensor, kind) for kind in AVERAGES]
+            yield (
+                SUMMARY,
+                [Name(kind) for kind in AVERAGES],
+                torch.stack([a for a in averages if a is not None]),
+            )
+            yield DETAILS, [Name(str(channel)) for channel in range(len(tensor))], tensor
+
+    def _tokens(self, tag: Tag, tensor: Tensor) -> Iterator[tuple[str, Sequence[Name], Tensor]]:
+        """Keep the tokens of the text: their means over heads, and those of each head."""
+        count = tensor.shape[1]
+        labels = list(self._labels(tag, count))
+        if len(labels) != count:
+            labels = [str(number) for number in range(count)]
+        kept = [number for number, label in enumerate(labels) if label not in MARKS]
+        texts = _told_apart([labels[number] for number in kept])
+        maps = tensor[:, kept].float()
+        yield SUMMARY, [Name(text) for text in texts], maps.mean(0)
+        heads = range(1, len(tensor) + 1)
+        yield DETAILS, [Name(text, head) for head in heads for text in texts], maps
+
+
+def compressed(record: NDArray[np.uint8]) -> int:
+    """Count the bytes of data that a page will have."""
+    return len(zlib.compress(record.data, LEVEL))
+
+
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """Number labels that come again: ``a``, ``a (2)``."""
+    counts: dict[str, int] = {}
+    told: list[str] = []
+    for label in labels:
+        counts[label] = counts.get(label, 0) + 1
+        told.append(label if counts[label] == 1 else f"{label} ({counts[label]})")
+    return told
+
+
+def _tag_of(image: int, layer: Layer, part: str, step: int) -> Tag:
+    kind = next(kind for kind, mode in MODES.items() if mode == layer.mode)
+    return Tag(image, step, layer.block, kind, layer.site, part, hires=layer.hires)

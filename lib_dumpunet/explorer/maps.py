@@ -1,0 +1,74 @@
+"""Maps as small as a page can have them: 256 levels between the lowest and the highest number of each, fewer places."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+Size = tuple[int, int]
+"""Height and width of a map."""
+
+TOP = 255
+_NONE = np.float32(np.nan)
+
+
+class Quantised(NamedTuple):
+    """Maps "map h w" as levels, 0 for ``low`` and 255 for ``high``, which are float32 "map".
+
+    A map that holds anything but finite numbers, or whose range overflows, has NaN for both.
+    """
+
+    levels: UInt8
+    low: Float32
+    high: Float32
+
+
+def quantise(values: Float32) -> Quantised:
+    """Bring each map of ``values`` "map h w" to levels; they are off by no more than 1/510 of its range."""
+    low, high = values.min((1, 2)), values.max((1, 2))
+    with np.errstate(all="ignore"):
+        step = (high - low) / np.float32(TOP)
+        whole = np.isfinite(step)
+        scaled = (values - low[:, None, None]) / np.where(whole & (step > 0), step, 1)[:, None, None]
+        # A range may be too small to be divided.
+        scaled = np.where((values == high[:, None, None]) & (high > low)[:, None, None], TOP, np.rint(scaled))
+    levels = np.where(whole[:, None, None], scaled, 0).clip(0, TOP).astype(np.uint8)
+    return Quantised(levels, np.where(whole, low, _NONE), np.where(whole, high, _NONE))
+
+
+def dequantise(maps: Quantised) -> Float32:
+    """Give the numbers that levels stand for, operation for operation as the page does, in float32."""
+    low, high = maps.low[:, None, None], maps.high[:, None, None]
+    with np.errstate(all="ignore"):
+        step = (high - low) / np.float32(TOP)
+        values = low + maps.levels.astype(np.float32) * step
+    return np.where(maps.levels == TOP, high, values)
+
+
+def size_at(size: Size, side: int) -> Size:
+    """Give the size of a map whose longer side is to have ``side`` places at most."""
+    longer = max(size)
+    if longer <= side:
+        return size
+    height, width = (max(1, round(length * side / longer)) for length in size)
+    return height, width
+
+
+def shrink(maps: Quantised, size: Size) -> Quantised:
+    """Bring maps to a smaller size, each place the mean of those that it stands for."""
+    if maps.levels.shape[1:] == size:
+        return maps
+    values = torch.from_numpy(dequantise(maps))
+    return quantise(torch.nn.functional.adaptive_avg_pool2d(values, size).numpy())
+
+
+def as_maps(tensor: Tensor) -> Float32:
+    """Give a tensor "... h w" of any float type as float32 "map h w"."""
+    values: Float32 = tensor.detach().float().flatten(0, -3).contiguous().numpy()
+    return values

@@ -1,0 +1,89 @@
+// What the page knows, and maps that are unpacked when they are first looked at.
+
+(function () {
+    "use strict";
+
+    const HEAD = 16; // bytes of a map's ranges
+
+    function fromBase64(text) {
+        if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+        const signs = atob(text);
+        const bytes = new Uint8Array(signs.length);
+        for (let i = 0; i < signs.length; i++) bytes[i] = signs.charCodeAt(i);
+        return bytes;
+    }
+
+    async function unpack(number) {
+        const element = document.getElementById("blob-" + number);
+        const packed = new Blob([fromBase64(element.textContent)]);
+        const plain = packed.stream().pipeThrough(new DecompressionStream("deflate"));
+        return new Uint8Array(await new Response(plain).arrayBuffer());
+    }
+
+    // Maps of one layer: of all its names, in each of its frames.
+    class Maps {
+        constructor(told) {
+            this.names = told.names || [told.name];
+            this.heads = told.heads || null;
+            this.variance = told.variance || [0];
+            this.total = told.total || 1;
+            this.frames = told.frames || [0];
+            [this.height, this.width] = told.size;
+            this.source = told.source || told.size;
+            this._blob = told.blob;
+            this._bytes = null;
+            this._loading = null;
+        }
+
+        get isLoaded() {
+            return this._bytes !== null;
+        }
+
+        load() {
+            if (!this._loading) {
+                this._loading = unpack(this._blob).then((bytes) => {
+                    this._bytes = bytes;
+                    this._view = new DataView(bytes.buffer);
+                });
+            }
+            return this._loading;
+        }
+
+        // The last frame, of those that are here, that is not after the wanted one; -1 if there is none.
+        frameAt(frame, isSamePass) {
+            let found = -1;
+            this.frames.forEach((here, i) => {
+                if (here <= frame && isSamePass(here, frame)) found = i;
+            });
+            return found;
+        }
+
+        // One map: its levels, the range that these stand for, and the range of the whole map that it was made of.
+        map(place, name) {
+            const count = this.names.length, size = this.height * this.width;
+            const start = place * count * (HEAD + size);
+            const range = (row) => this._view.getFloat32(start + 4 * (row * count + name), true);
+            const at = start + HEAD * count + name * size;
+            const low = range(0);
+            return {
+                levels: this._bytes.subarray(at, at + size),
+                low, high: range(1), fullLow: range(2), fullHigh: range(3),
+                width: this.width, height: this.height,
+                isThere: !Number.isNaN(low),
+            };
+        }
+    }
+
+    const data = JSON.parse(document.getElementById("data").textContent);
+    data.layers.forEach((layer) => {
+        if (layer.summary) layer.summary = new Maps(layer.summary);
+        if (layer.details) layer.details = new Maps(layer.details);
+    });
+    data.words.forEach((word) => {
+        word.maps = new Maps(word);
+    });
+    const signs = fromBase64(data.palette);
+    data.palette = Array.from({length: 256}, (_, i) => signs.subarray(3 * i, 3 * i + 3));
+
+    globalThis.DumpUNetData = data;
+})();

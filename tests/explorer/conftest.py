@@ -1,0 +1,51 @@
+"""A model to make pages with, and a browser to look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from tests.ui.conftest import browser as browser
+
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """Load the bundled model, to be left as it is."""
+    return load_pipeline("", device="cpu")
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open pages from disk with the network off; nothing may fail in them, or be asked of a network."""
+    contexts: list[Any] = []
+    failures: list[str] = []
+
+    def watch_console(line: Any) -> None:
+        # The tests read canvases more often than is good for speed.
+        if line.type in ("error", "warning") and "willReadFrequently" not in line.text:
+            failures.append(line.text)
+
+    def watch_network(request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            failures.append(request.url)
+
+    def open_page(address: str, viewport: dict[str, int] = WIDE, **more: Any) -> Any:
+        context = browser.new_context(viewport=viewport, offline=True, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.on("console", watch_console)
+        page.on("request", watch_network)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert failures == []
