@@ -58,6 +58,7 @@ START_MODULE = (
 
 COMMANDS = {
     "demo": "draw the features of the small bundled model: a first look, needs no network",
+    "studio": "open a page in the browser that does all of it",
     "bench": "measure what capturing costs",
     "test": "run the tests; what follows is passed to pytest",
     "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),

@@ -1,4 +1,4 @@
-"""The command line: ``dumpunet generate | explore | words | sweep | demo | blocks | prompt | view | bench``.
+"""The command line: ``dumpunet studio | generate | explore | words | sweep | demo | blocks | prompt | view | bench``.
 
 Each command is a module of this room with ``add(subparsers)`` and ``run(args, terminal) -> exit code``. What needs
 torch or diffusers is imported when a command runs, so that ``--help`` answers at once.
@@ -15,11 +15,22 @@ import sys
 from collections.abc import Sequence
 
 from lib_dumpunet import __version__
-from lib_dumpunet.app import bench_command, blocks, demo, explore, generate, prompt, sweep, view, words
+from lib_dumpunet.app import (
+    bench_command,
+    blocks,
+    demo,
+    explore,
+    generate,
+    prompt,
+    studio_command,
+    sweep,
+    view,
+    words,
+)
 from lib_dumpunet.app.output import Terminal, use_utf8
 from lib_dumpunet.errors import DumpUNetError, HostError
 
-COMMANDS = (generate, explore, words, sweep, demo, blocks, prompt, view, bench_command)
+COMMANDS = (studio_command, generate, explore, words, sweep, demo, blocks, prompt, view, bench_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

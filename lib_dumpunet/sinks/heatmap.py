@@ -49,9 +49,11 @@ class HeatmapSink:
         info = {caption(capture.tag): capture.tag.name, **self._about}
         point = _place(capture.tag, picture)
         overlay = draw_overlay(picture, capture.tensor, _title(capture.tag), point=point)
-        self._show(Picture(overlay, capture.tag, "", info, numbers_of(capture.tensor)))
+        numbers = numbers_of(capture.tensor)
+        self._show(Picture(overlay, capture.tag, "", info, numbers))
         if picture is not None:
-            self._show(Picture(layer_of(capture.tensor, picture.size), capture.tag, LAYER, info))
+            layer = layer_of(capture.tensor, picture.size)
+            self._show(Picture(layer, capture.tag, LAYER, info, numbers))
 
     def close(self) -> None:
         """Do nothing: all pictures are out already."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.settings import METHODS, TRANSFORMS, PanelSettings
 from lib_dumpunet.ui.checks import formula_labels, key_of
 from lib_dumpunet.ui.events import (
     Info,
     block_table,
+    message,
     watch_attention,
     watch_blocks,
     watch_clamp,
@@ -41,6 +43,17 @@ class Panel:
 
     components: list[Any]
     entries: list[Entry]
+    fields: list[Field]
+
+    @property
+    def places(self) -> list[Any]:
+        """Places for what is wrong, below the controls that have one."""
+        return [field.message for field in self.fields if field.message is not None]
+
+    def messages(self, error: DumpUNetError | None) -> list[str]:
+        """Give what belongs into ``places``: a mistake at the control of its name, nothing at the others."""
+        named = [field for field in self.fields if field.message is not None]
+        return [message(str(error)) if error and _is_of(error, field) else "" for field in named]
 
 
 class _Builder:
@@ -112,7 +125,17 @@ def build(
         if field.message is not None:
             watch_field(field, info)
     ordered = list(builder.entries.values())
-    return Panel([builder.fields[entry.path].component for entry in ordered], ordered)
+    fields = [builder.fields[entry.path] for entry in ordered]
+    return Panel([field.component for field in fields], ordered, fields)
+
+
+def _is_of(error: DumpUNetError, field: Field) -> bool:
+    """Tell whether a mistake is in a control; of a colour the mistake names the channel alone."""
+    label = field.entry.label
+    space, _, channel = error.field.partition(", ")
+    if channel:
+        return label.startswith(space) and channel in label[len(space) :].split()
+    return error.field == label
 
 
 def _preview(builder: _Builder) -> None:

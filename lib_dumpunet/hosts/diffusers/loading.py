@@ -137,20 +137,35 @@ def _widest(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else max(size)
 
 
-def _from_anywhere(model: str, dtype: torch.dtype, config: str | None) -> Any:
+def find_model(model: str) -> Path | None:
+    """Find the file or folder that a text names; None for a hub id, of which only the hub can tell more.
+
+    Raises:
+        SettingsError: if it is none of these.
+    """
     path = Path(model).expanduser() if model else MODEL
-    if path.is_dir():
-        _refuse_other_families(path)
-        return _from_folder(str(path), dtype)
-    if path.is_file():
-        return _from_file(path, dtype, config)
+    try:
+        if path.is_dir() or path.is_file():
+            return path
+    except (OSError, ValueError):  # a name too long for a file, or with a null character
+        pass
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and path.suffix not in CHECKPOINTS:
-        return _from_folder(model, dtype)
+        return None
     raise SettingsError(
         f"there is no file or folder {model}",
         remedy="Give a checkpoint file, a folder in diffusers format, or a hub id such as owner/name.",
         field=FIELD,
     )
+
+
+def _from_anywhere(model: str, dtype: torch.dtype, config: str | None) -> Any:
+    path = find_model(model)
+    if path is None:
+        return _from_folder(model, dtype)
+    if path.is_dir():
+        _refuse_other_families(path)
+        return _from_folder(str(path), dtype)
+    return _from_file(path, dtype, config)
 
 
 def _from_folder(model: str, dtype: torch.dtype) -> Any:

@@ -17,7 +17,7 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.conditioning import Conditioning, Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import Job
-from lib_dumpunet.hosts.diffusers.preview import Previews, Show, decode
+from lib_dumpunet.hosts.diffusers.preview import Guess, Previews, Show, decode
 from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.unet.sites import describe
@@ -58,6 +58,7 @@ class Sampler:
     ) -> None:
         self._pipe, self._job, self._clock, self._onlooker = pipe, job, clock, onlooker
         self._previews = None if onlooker.preview is None else Previews(pipe, onlooker.preview)
+        self._guess = Guess(pipe)
         self.was_stopped = False
         self._encodings = Encodings(pipe)
         self._total = job.sampling.steps * len(job.batches) * runs
@@ -67,6 +68,9 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         self._hooks.before(self._pipe.unet, self._see_call)
+        if self._previews is not None or self._onlooker.stopped is not None:
+            self._hooks.before(self._pipe.unet, self._guess.see_call)
+            self._hooks.after(self._pipe.unet, self._guess.see_output)
         if self._onlooker.stopped is not None:
             # On a CPU a step may take long, so it can be ended between any two blocks.
             for site in describe(self._pipe.unet).sites:
@@ -121,7 +125,7 @@ class Sampler:
             step = min(index // self._pipe.scheduler.order + 1, s.steps)
             self._onlooker.progress(min(self._done + step, self._total), self._total)
             if self._previews is not None and step < s.steps:
-                self._previews.offer(values["latents"])
+                self._previews.offer(self._guess)
             return values
 
         try:
@@ -146,10 +150,11 @@ class Sampler:
         return [Sample(*pair) for pair in zip(result.images, last[0].cpu(), strict=True)]
 
     def _unfinished(self, last: Sequence[Tensor]) -> list[Sample]:
-        """Make images of the latents after the last step that has ended, if any has."""
-        if not last:
+        """Make images of what the U-Net took the clean ones for, if a step has ended."""
+        clean = self._guess.clean()
+        if not last or clean is None:
             return []
-        return [Sample(*pair) for pair in zip(decode(self._pipe, last[0]), last[0].cpu(), strict=True)]
+        return [Sample(*pair) for pair in zip(decode(self._pipe, clean), clean.cpu(), strict=True)]
 
 
 def give_all(

@@ -1,0 +1,204 @@
+"""The studio's own controls: the model, the prompts, and how to sample."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from lib_dumpunet.app.models import DTYPES
+from lib_dumpunet.app.studio.models import Choice, Models
+from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.hosts.diffusers.loading import find_model
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.settings import SAMPLERS, GenerateSettings
+from lib_dumpunet.ui.checks import problem
+from lib_dumpunet.ui.events import Info, message, on_change, order_of
+
+PROMPT, NEGATIVE, MODEL = "Prompt", "Negative prompt", "Model"
+BUNDLED_NAME = "the bundled model"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+SHORT = {
+    "sampler": None,
+    "steps": None,
+    "guidance": "Weight of the prompt.",
+    "seed": "Of the first image; -1 for any.",
+    "width": "A multiple of 8.",
+    "height": "A multiple of 8.",
+    "batch": "Images at a time.",
+    "count": "Number of batches.",
+}
+"""What stands below the name of a control, where room is short; the rest is told by its mistakes."""
+DECLARED: dict[str, Field[Any]] = {f.name: f for f in fields(GenerateSettings)}
+
+
+@dataclass(frozen=True)
+class Own:
+    """A control, its name for people, and the place below it for what is wrong."""
+
+    label: str
+    component: Any
+    message: Any
+
+
+class OwnFields:
+    """Makes each control where the layout asks for it; ``read`` puts their values together again."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self.by_name: dict[str, Own] = {}
+
+    def add(self, name: str, **more: Any) -> Own:
+        """Put a control of sampling here."""
+        metadata = DECLARED[name].metadata
+        common = {
+            "label": metadata["label"],
+            "info": SHORT.get(name, f"{metadata['help'][:1].upper()}{metadata['help'][1:]}."),
+            **more,
+        }
+        if name == "sampler":
+            choices = [("the model's own", ""), *((shown, value) for value, shown in SAMPLERS.items())]
+            return self._put(name, gr.Dropdown, choices=choices, value="", **common)
+        if name == "negative":
+            return self._put(name, gr.Textbox, lines=2, value="", **common)
+        default = more.pop("value", DECLARED[name].default)
+        step = 0.5 if name == "guidance" else 8 if name in ("width", "height") else 1
+        return self._put(name, gr.Number, **{**common, "value": default, "step": step})
+
+    def add_prompt(self) -> Own:
+        """Put the prompt here."""
+        return self._put(
+            "prompt",
+            gr.Textbox,
+            label=PROMPT,
+            lines=3,
+            placeholder="a red circle and a blue square",
+            info="What the image shows; the bundled model knows coloured shapes.",
+        )
+
+    def add_model(self) -> Own:
+        """Put the model here: any, or one of those that are allowed."""
+        first = self._models.first.model
+        if self._models.allowed is not None:
+            choices = [(name or BUNDLED_NAME, name) for name in self._models.allowed]
+            return self._put("model", gr.Dropdown, label=MODEL, choices=choices, value=first)
+        return self._put(
+            "model",
+            gr.Textbox,
+            label=MODEL,
+            value=first,
+            placeholder=BUNDLED_NAME,
+            max_lines=1,
+            info="A checkpoint file, a folder in diffusers format, or a hub id; empty is the bundled model.",
+        )
+
+    def add_loading(self) -> None:
+        """Put here where and how the model is loaded."""
+        first = self._models.first
+        device = {"choices": list(dict.fromkeys((first.device, *DEVICES))), "value": first.device}
+        self._put("device", gr.Dropdown, label="Device", **device)
+        self._put("dtype", gr.Dropdown, label="Precision", choices=list(DTYPES), value=first.dtype)
+        self._put(
+            "config",
+            gr.Textbox,
+            label="Configuration",
+            value=first.config or "",
+            max_lines=1,
+            visible=self._models.allowed is None,
+            info="For a checkpoint file without a network: a model in diffusers format of its family.",
+        )
+
+    def _put(self, name: str, kind: Callable[..., Any], **options: Any) -> Own:
+        with gr.Column(elem_classes=["dumpunet-field"], min_width=110):
+            component = kind(elem_id=f"studio-{name}", **options)
+            place = gr.HTML("", elem_id=f"studio-{name}-message", elem_classes=["dumpunet-message"])
+        self.by_name[name] = Own(options["label"], component, place)
+        return self.by_name[name]
+
+    @property
+    def all(self) -> Sequence[Own]:
+        """The controls in a fixed order."""
+        return list(self.by_name.values())
+
+    def read(self, values: Sequence[Any]) -> tuple[Choice, str, GenerateSettings]:
+        """Read what the controls hold, in the order of ``all``.
+
+        Raises:
+            SettingsError: for the first mistake.
+        """
+        named = dict(zip(self.by_name, values, strict=True))
+        choice = Choice(
+            (named["model"] or "").strip(),
+            named["device"] or "auto",
+            named["dtype"] or "auto",
+            (named["config"] or "").strip() or None,
+        )
+        sampling = GenerateSettings(
+            **{name: _value(name, value) for name, value in named.items() if name in DECLARED}
+        )
+        return choice, named["prompt"] or "", sampling
+
+    def watch(self, info: Info) -> None:
+        """Say below each control what is wrong with it, as one types; of the model once it is left."""
+        for name, own in self.by_name.items():
+            check = self._check_of(name, info)
+            if name == "model":
+                if self._models.allowed is None:
+                    own.component.blur(check, own.component, own.message, queue=False, show_progress="hidden")
+            elif check is not None:
+                on_change(own.component, check, [own.component], own.message)
+
+    def _check_of(self, name: str, info: Info) -> Callable[[Any], str] | None:
+        if name in ("prompt", "negative"):
+            label = self.by_name[name].label
+            return lambda text: message(
+                problem(lambda: parse_prompt(text or "", order_of(info), field=label))
+            )
+        if name == "model":
+            return lambda text: message(problem(lambda: self._find_model(text or "")))
+        if name in DECLARED and name != "sampler":
+            return lambda value: message(problem(lambda: GenerateSettings(**{name: _value(name, value)})))
+        return None
+
+    def _find_model(self, text: str) -> None:
+        try:
+            find_model(text.strip())
+        except DumpUNetError as error:
+            raise self.relabel(error) from None
+
+    def messages(self, error: DumpUNetError | None) -> list[str]:
+        """Give what stands below each control: the error at its own, nothing at the others."""
+        return [message(str(error)) if error and error.field == own.label else "" for own in self.all]
+
+    def relabel(self, error: DumpUNetError) -> DumpUNetError:
+        """Let a mistake name its control as the page does; the command line writes some names small."""
+        labels = {own.label.casefold(): own.label for own in self.all}
+        error.field = labels.get(error.field.casefold(), error.field)
+        return error
+
+
+def _value(name: str, value: Any) -> Any:
+    """Read the value of a control of sampling.
+
+    Raises:
+        SettingsError: if there is no number, or one with a fraction where there can be none.
+    """
+    declared = DECLARED[name]
+    if isinstance(declared.default, str):
+        return value or ""
+    text = re.sub(r"\s", "", str("" if value is None else value))
+    try:
+        number = float(text)
+    except ValueError:
+        problem_ = "there is no number" if not text else f"{text!r} is not a number"
+        raise SettingsError(problem_, remedy="Write one.", field=declared.metadata["label"]) from None
+    if isinstance(declared.default, float):
+        return number
+    if number != int(number):
+        raise SettingsError(
+            f"{number:g} is not a whole number", remedy="Write one.", field=declared.metadata["label"]
+        )
+    return int(number)

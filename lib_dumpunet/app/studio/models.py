@@ -1,0 +1,108 @@
+"""The model that the studio has loaded: one at a time, as memory is short."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.hooks.shapes import BlockInfo
+from lib_dumpunet.hosts.diffusers.loading import block_table, load_pipeline, unet_config
+
+log = logging.getLogger("dumpunet")
+
+BUNDLED = ""
+"""What stands for the model that comes along."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model as ``load_pipeline`` takes it."""
+
+    model: str = BUNDLED
+    device: str = "auto"
+    dtype: str = "auto"
+    config: str | None = None
+
+
+class Models:
+    """Loads models, and tells of the blocks of the one that was asked for last.
+
+    Args:
+        first: the one that the page begins with.
+        allowed: names of those that may be loaded; None for any.
+    """
+
+    def __init__(self, first: Choice, allowed: Sequence[str] | None = None) -> None:
+        self.first, self.allowed = first, allowed
+        self._choice: Choice | None = None
+        self._pipe: Any = None
+        self._config = _config_of(first.model) or _config_of(BUNDLED)
+
+    def load(self, choice: Choice) -> Any:
+        """Give the pipeline of a model; called from one thread at a time.
+
+        Raises:
+            SettingsError, UnsupportedModelError: if there is no such model, or it may not be loaded.
+        """
+        self.check(choice.model)
+        if choice != self._choice:
+            self._choice = self._pipe = None  # its memory is needed
+            self._pipe = load_pipeline(
+                choice.model, device=choice.device, dtype=choice.dtype, config=choice.config
+            )
+            self._choice = choice
+            self._config = self._pipe.unet.config
+        return self._pipe
+
+    def check(self, model: str) -> None:
+        """Make sure that a model may be loaded.
+
+        Raises:
+            SettingsError: if not.
+        """
+        if self.allowed is not None and model not in self.allowed:
+            raise SettingsError(
+                f"the studio can be reached from other computers, so {model} is not allowed",
+                remedy="Choose one of the list.",
+                field="Model",
+            )
+
+    def blocks(self, width: int, height: int) -> Sequence[BlockInfo]:
+        """Measure the blocks for an image size, in pixels."""
+        return _table(_Config(self._config), max(8, width // 8 * 8), max(8, height // 8 * 8))
+
+    @property
+    def side(self) -> int:
+        """Width and height that the model was made for, in pixels."""
+        return int((self._config or {}).get("sample_size") or 64) * 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Config:
+    """A configuration, told apart by identity, so that tables can be kept."""
+
+    values: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Config) and other.values is self.values
+
+    def __hash__(self) -> int:
+        return id(self.values)
+
+
+@lru_cache(maxsize=16)
+def _table(config: _Config, width: int, height: int) -> Sequence[BlockInfo]:
+    return block_table(config.values, width, height)
+
+
+def _config_of(model: str) -> Mapping[str, Any] | None:
+    """Read the configuration of a model's U-Net without loading it, where that is possible."""
+    try:
+        return unet_config(model)
+    except DumpUNetError:
+        log.debug("no configuration of %s", model, exc_info=True)
+        return None

@@ -1,0 +1,154 @@
+"""The studio's page: its layout, and what happens on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from lib_dumpunet.app.studio import render
+from lib_dumpunet.app.studio.fields import OwnFields
+from lib_dumpunet.app.studio.models import Models
+from lib_dumpunet.app.studio.runs import Request, Runs
+from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.ui.events import message
+from lib_dumpunet.ui.panel import Panel, build
+from lib_dumpunet.wire import unpack
+
+TITLE = "Dump U-Net studio"
+POLL = 0.5  # seconds between two looks at a run
+BETWEEN = 3.0  # seconds at least between two changes of the gallery while pictures come
+NAMED = """() => {
+    let name = sessionStorage.getItem("dumpunet-studio");
+    if (!name) {
+        name = Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+        sessionStorage.setItem("dumpunet-studio", name);
+    }
+    return [name];
+}"""
+"""Gives each tab a secret name, which it keeps when it is reloaded: by it a page finds its runs again, and no other."""
+
+
+class Page:
+    """The controls of a page, and the functions behind them; all pages share one, as Gradio has it."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.own = OwnFields(runs.models)
+        self.panel: Panel | None = None
+
+    def generate(self, name: str, *values: Any) -> list[Any]:
+        """Begin a run, or say at its control what is wrong."""
+        assert self.panel is not None
+        count = len(self.own.all)
+        error: DumpUNetError | None = None
+        try:
+            choice, prompt, sampling = self.own.read(values[:count])
+            self.runs.start(name, Request(choice, prompt, sampling, unpack(values[count:])))
+        except DumpUNetError as problem:
+            error = self.own.relabel(problem)
+        if error is None:
+            return [*self._buttons(is_busy=True), gr.Timer(active=True), *self._told(None), gr.skip()]
+        return [*(gr.skip() for _ in range(3)), *self._told(error), message(str(error))]
+
+    def stop(self, name: str) -> Any:
+        """Stop the run of a page."""
+        run = self.runs.last(name)
+        if run is not None:
+            run.stop()
+
+    def look(self, name: str, seen: dict[str, Any], *, anew: bool = False) -> list[Any]:
+        """Bring the page in line with its run; ``seen`` is what it shows already, unless it is ``anew``."""
+        run = self.runs.last(name)
+        if run is None:
+            return [
+                gr.skip(),
+                gr.skip(),
+                gr.skip(),
+                gr.Timer(active=False),
+                *self._buttons(is_busy=False),
+                {},
+            ] + [gr.skip() for _ in self._told(None)]
+        is_over, version = run.is_over, run.version
+        if run.error is not None:
+            self.own.relabel(run.error)
+        known = {} if anew else seen
+        now = {"status": render.status(run, self.runs.ahead(run)), "stage": render.stage(run, name)}
+        drawn = known.get("drawn", 0.0)
+        # Pictures come fast, and each change of the gallery draws all of it again.
+        if is_over or run.progress.last - drawn > BETWEEN:
+            now["gallery"], drawn = render.gallery(run, name), run.progress.last
+        else:
+            now["gallery"] = known.get("gallery", "")
+        shown = [gr.skip() if known.get(key) == text else text for key, text in now.items()]
+        error = run.error if is_over else None
+        told = self._told(error) if is_over else [gr.skip() for _ in self._told(None)]
+        ended = is_over and version == run.version
+        now_seen = {**now, "drawn": drawn}
+        return [*shown, gr.Timer(active=not ended), *self._buttons(is_busy=not is_over), now_seen, *told]
+
+    def _buttons(self, *, is_busy: bool) -> list[Any]:
+        return [gr.Button(interactive=not is_busy), gr.Button(interactive=is_busy)]
+
+    def _told(self, error: DumpUNetError | None) -> list[str]:
+        """Give what stands below each control, of the studio's own and of the panel."""
+        assert self.panel is not None
+        return [*self.own.messages(error), *self.panel.messages(error)]
+
+
+def build_page(runs: Runs) -> gr.Blocks:
+    """Build the page."""
+    page = Page(runs)
+    own, models = page.own, runs.models
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        name = gr.Textbox(visible=False)
+        seen = gr.State({})
+        gr.HTML(f'<h1 class="studio-title">{TITLE}</h1>')
+        with gr.Row():
+            with gr.Column(scale=5, min_width=360):
+                own.add_prompt()
+                own.add("negative")
+                with gr.Row():
+                    generate = gr.Button("Generate", variant="primary", elem_id="studio-generate")
+                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="studio-stop")
+                size = _sampling(own, models)
+                panel = page.panel = build("studio", models.blocks, size)
+            with gr.Column(scale=6, min_width=360, elem_id="studio-results"):
+                status = gr.HTML(render.IDLE, elem_id="studio-status")
+                stage = gr.HTML("", elem_id="studio-stage")
+                gallery = gr.HTML("", elem_id="studio-gallery")
+        timer = gr.Timer(POLL, active=False)
+        own.watch(models.blocks)
+        told = [*(one.message for one in own.all), *panel.places]
+        seeing = [status, stage, gallery, timer, generate, stop, seen, *told]
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+        generate.click(
+            page.generate,
+            [name, *(one.component for one in own.all), *panel.components],
+            [generate, stop, timer, *told, status],
+            **quiet,
+        )
+        stop.click(page.stop, [name], None, **quiet)
+        timer.tick(page.look, [name, seen], seeing, **quiet)
+        blocks.load(None, None, [name], js=NAMED).then(
+            lambda name, seen: page.look(name, seen, anew=True), [name, seen], seeing, **quiet
+        )
+    return blocks
+
+
+def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
+    """Lay out how to sample, and with which model; gives the controls of width and height."""
+    with gr.Row():
+        own.add("sampler")
+        own.add("steps")
+        own.add("guidance")
+        own.add("seed")
+    with gr.Row():
+        size = [own.add(side, value=models.side) for side in ("width", "height")]
+        own.add("batch")
+        own.add("count")
+    own.add_model()
+    with gr.Accordion("How it is loaded", open=False), gr.Row():
+        own.add_loading()
+    return [one.component for one in size]

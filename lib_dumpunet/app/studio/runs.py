@@ -1,0 +1,338 @@
+"""Runs of the studio: one at a time, as there is one model; what a page sees of them, and how they are stopped."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from lib_dumpunet.app.results import ResultFolder
+from lib_dumpunet.app.studio.models import Choice, Models
+from lib_dumpunet.app.studio.shelf import Item, Shelf
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
+from lib_dumpunet.hosts.diffusers.job import Job, check_attention, make_job
+from lib_dumpunet.hosts.hearing import heard
+from lib_dumpunet.planning import require_brackets
+from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.settings import DumpSettings, GenerateSettings, PanelSettings, Settings
+from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder
+from lib_dumpunet.unet.sites import describe
+
+log = logging.getLogger("dumpunet")
+
+State = Literal["waiting", "loading", "sampling", "finishing", "done", "stopped", "failed"]
+OVER: tuple[State, ...] = ("done", "stopped", "failed")
+PREVIEW_SIDE = 768
+"""Longest side of a preview, in pixels."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a page asks for."""
+
+    choice: Choice
+    prompt: str
+    sampling: GenerateSettings
+    panel: PanelSettings
+
+    def check(self) -> None:
+        """Find the mistakes that need no model.
+
+        Raises:
+            SettingsError: for the first.
+        """
+        if not self.prompt.strip():
+            raise SettingsError("it is empty", remedy="Write what the image should show.", field="Prompt")
+        for field, text in (("Prompt", self.prompt), ("Negative prompt", self.sampling.negative)):
+            if OPEN in text and not self.panel.layer_prompt.enabled:
+                raise SettingsError(
+                    f"it holds {OPEN}, but Enable Layer Prompt is not on",
+                    remedy="Turn it on in the tab Layer Prompt, or take the bracket out.",
+                    field=field,
+                )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go: a folder for all runs; ``is_open`` tells that others than the owner can reach the page."""
+
+    root: Path
+    is_open: bool
+
+    def dumps(self, dump: DumpSettings, run: Path) -> DumpSettings:
+        """Resolve a folder of dumps: an empty one is the run's own, a relative one counts from the studio's.
+
+        Raises:
+            SettingsError: if it may not be used.
+        """
+        if not dump.enabled:
+            return dump
+        if not dump.path.strip():
+            return replace(dump, path=str(run / "dump"))
+        try:
+            path = self.root / as_written(dump.path)
+            inside = path.resolve().is_relative_to(self.root.resolve())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SettingsError(
+                f"{dump.path!r} is not a path", remedy="Choose another folder.", field=FIELD
+            ) from error
+        if self.is_open and not inside:
+            raise SettingsError(
+                f"the studio can be reached from other computers, so {dump.path} is not allowed",
+                remedy="Choose a folder inside the studio's own, by a path such as my-dumps, or leave it empty.",
+                field=FIELD,
+            )
+        return replace(dump, path=str(path))
+
+
+@dataclass
+class Progress:
+    """How far sampling is; times are those of ``time.monotonic``."""
+
+    done: int = 0
+    total: int = 0
+    begun: float = 0.0
+    first: int = 0
+    last: float = 0.0
+
+    def move(self, done: int, total: int) -> None:
+        """Note that a step has ended."""
+        now = time.monotonic()
+        if not self.done:
+            self.begun, self.first = now, done
+        self.done, self.total, self.last = done, total, now
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left, by the steps since the first; None where that is not known yet."""
+        steps = self.done - self.first
+        return (self.last - self.begun) / steps * (self.total - self.done) if steps > 0 else None
+
+
+class Run:
+    """One request, from waiting to its results. A page reads the attributes; ``version`` grows with each change."""
+
+    def __init__(self, request: Request, place: Place) -> None:
+        self.request = request
+        self.state: State = "waiting"
+        self.progress = Progress()
+        self.preview = b""
+        self.preview_number = 0
+        self.error: DumpUNetError | None = None
+        self.messages: list[str] = []
+        self.seeds: tuple[int, ...] = ()
+        self.version = 0
+        self._place = place
+        self._shelf: Shelf | None = None
+        self._stop = threading.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more will come."""
+        return self.state in OVER
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether it was asked to stop, and has not yet."""
+        return self._stop.is_set() and not self.is_over
+
+    @property
+    def folder(self) -> Path | None:
+        """Where results are; None before there are any."""
+        return None if self._shelf is None else self._shelf.folder.path
+
+    @property
+    def items(self) -> list[Item]:
+        """What has come so far."""
+        return [] if self._shelf is None else self._shelf.items
+
+    def stop(self) -> None:
+        """Ask for its end; what was made is kept."""
+        self._stop.set()
+        self.version += 1
+
+    def work(self, models: Models) -> None:
+        """Do all of it; nothing is raised, as nobody waits for it."""
+        warnings: list[str] = []
+        with heard(warnings, to_console=self.request.panel.output.log):
+            try:
+                self._work(models)
+            except DumpUNetError as error:
+                self.error = error
+            except Exception as error:
+                log.exception("a run failed")
+                self.error = HostError(f"the run failed ({type(error).__name__}: {error})")
+        self.messages = [*warnings, *self.messages]
+        self._enter("failed" if self.error else "stopped" if self._stop.is_set() else "done")
+
+    def _work(self, models: Models) -> None:
+        if self._stop.is_set():
+            return
+        self._enter("loading")
+        pipe = models.load(self.request.choice)
+        job = make_job(pipe, [self.request.prompt], self.request.sampling)
+        settings = self.request.panel.core
+        check_attention(pipe, job, settings.attention)
+        if settings.difference.enabled:
+            require_brackets(job.plan)
+        self.seeds = job.seeds
+        folder = new_folder(self._place.root, is_kept=self.request.panel.output.save)
+        settings = settings.with_dumps(lambda dump: self._place.dumps(dump, folder.path))
+        self._shelf = Shelf(folder, job, describe(pipe.unet).order, self.messages.append)
+        self._enter("sampling")
+        outcome = self._generate(pipe, job, settings, self._shelf)
+        self.messages += map(str, [*outcome.problems, *self._shelf.finish()])
+        if not outcome.was_stopped:
+            self._stop.clear()  # too late
+
+    def _generate(self, pipe: Any, job: Job, settings: Settings, shelf: Shelf) -> Outcome:
+        outlet = Outlet(
+            image=self._noted(shelf.image),
+            picture=self._noted(shelf.picture),
+            progress=self._move,
+            plain=self._noted(shelf.plain),
+            page=self._noted(shelf.page),
+            preview=self._show_preview,
+            stopped=self._stop.is_set,
+        )
+        return generate(pipe, job, settings, outlet)
+
+    def _noted(self, take: Callable[..., None]) -> Callable[..., None]:
+        """Let pages know of what comes."""
+
+        def noted(*what: Any) -> None:
+            take(*what)
+            self.version += 1
+
+        return noted
+
+    def _move(self, done: int, total: int) -> None:
+        self.progress.move(done, total)
+        if done == total:
+            self.state = "finishing"
+        self.version += 1
+
+    def _show_preview(self, image: Image.Image) -> None:
+        file = io.BytesIO()
+        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        image.convert("RGB").save(file, "JPEG", quality=85)
+        self.preview, self.preview_number = file.getvalue(), self.preview_number + 1
+        self.version += 1
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.version += 1
+
+
+def new_folder(root: Path, *, is_kept: bool) -> ResultFolder:
+    """Make a folder for a run, named by the time; one that is not kept is removed with the studio's end.
+
+    Raises:
+        SettingsError: if it cannot be made.
+    """
+    if not is_kept:
+        return ResultFolder(Path(tempfile.mkdtemp(prefix="dumpunet-", dir=_passing())))
+    name = time.strftime("%Y-%m-%d-%H%M%S")
+    for number in range(1, 1000):
+        path = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            problem, remedy = explain(error)
+            raise SettingsError(f"{path} cannot be used, {problem}", remedy=remedy, field=FIELD) from error
+        return ResultFolder(prepare_folder(path))
+    raise SettingsError(f"{root} holds too many runs", remedy="Choose another folder.", field=FIELD)
+
+
+_passing_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _passing() -> str:
+    """Give the folder of what is not kept, which Python removes at its end."""
+    if not _passing_folders:
+        _passing_folders.append(tempfile.TemporaryDirectory(prefix="dumpunet-studio-"))
+    return _passing_folders[0].name
+
+
+class Runs:
+    """The queue of all pages, which has one run at a time, and the runs of each page by its secret name."""
+
+    KEPT = 20
+    """Runs of a page whose results it can still show."""
+
+    def __init__(self, models: Models, place: Place) -> None:
+        self.models, self.place = models, place
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="dumpunet-run")
+        self._queue: list[Run] = []
+        self._pages: dict[str, list[Run]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, page: str, request: Request) -> Run:
+        """Put a request into the queue.
+
+        Raises:
+            SettingsError: for a mistake that needs no model to be found, or while the page's last run goes on.
+        """
+        last = self.last(page)
+        if last is not None and not last.is_over:
+            raise SettingsError("the last run still goes on", remedy="Wait for it, or stop it.")
+        request.check()
+        self.models.check(request.choice.model)
+        # Folders are refused now, before anyone waits for it.
+        request.panel.core.with_dumps(lambda dump: self.place.dumps(dump, self.place.root))
+        run = Run(request, self.place)
+        with self._lock:
+            self._queue.append(run)
+            self._pages.setdefault(page, []).append(run)
+            old = self._pages[page][: -self.KEPT]
+            self._pages[page] = self._pages[page][-self.KEPT :]
+        for one in old:
+            if one.folder is not None and not one.request.panel.output.save:
+                shutil.rmtree(one.folder, ignore_errors=True)
+        self._pool.submit(self._work, run)
+        return run
+
+    def last(self, page: str) -> Run | None:
+        """Give the last run of a page."""
+        with self._lock:
+            runs = self._pages.get(page)
+            return runs[-1] if runs else None
+
+    def find(self, page: str, name: str) -> Run | None:
+        """Find a run of a page by the name of its folder."""
+        with self._lock:
+            runs = list(self._pages.get(page, ()))
+        return next((run for run in runs if run.folder is not None and run.folder.name == name), None)
+
+    def ahead(self, run: Run) -> int:
+        """Count the runs that come before one."""
+        with self._lock:
+            return self._queue.index(run) if run in self._queue else 0
+
+    def close(self) -> None:
+        """Stop everything, and wait for its end."""
+        with self._lock:
+            queue = list(self._queue)
+        for run in queue:
+            run.stop()
+        self._pool.shutdown(wait=True)
+
+    def _work(self, run: Run) -> None:
+        try:
+            run.work(self.models)
+        finally:
+            with self._lock:
+                self._queue.remove(run)

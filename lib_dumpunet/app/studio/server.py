@@ -1,0 +1,124 @@
+"""Serve the studio's page, and the results of each page's runs to that page alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_dumpunet.errors import HostError
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # is read when gradio is imported
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, Response
+
+from lib_dumpunet.app.studio.page import build_page
+from lib_dumpunet.app.studio.render import ADDRESS, PREVIEW
+from lib_dumpunet.app.studio.runs import Runs
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent.parent
+STYLES = (ROOT / "style.css", HERE / "studio.css")
+SCRIPTS = (ROOT / "javascript" / "dumpunet.js", HERE / "studio.js")
+LOCAL, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+NOT_FOUND = 404  # HTTP status
+FIRST_PORT, LAST_PORT = 7861, 7899  # not the webui's
+
+
+@dataclass(frozen=True)
+class Server:
+    """How the page is served.
+
+    Attributes:
+        port: None chooses one that is free.
+        listen: other computers of the network can reach it.
+        share: everyone can, by an address that Gradio gives.
+        opens_browser: whether a browser is opened.
+    """
+
+    port: int | None = None
+    listen: bool = False
+    share: bool = False
+    opens_browser: bool = True
+
+
+def serve(runs: Runs, server: Server, say: Callable[[str], None], until: threading.Event) -> None:
+    """Serve until the event is set.
+
+    Raises:
+        HostError: if the port is taken, or the page cannot be shared.
+    """
+    ports = range(FIRST_PORT, LAST_PORT + 1) if server.port is None else [server.port]
+    page = build_page(runs)
+    app, local, shared = _launch(page, server, ports)
+    try:
+        add_results(app, runs)
+        say(f"The studio is at {local}")
+        if server.share:
+            say(f"Everyone who knows this address can use it: {shared}")
+        if server.opens_browser:
+            webbrowser.open(local)
+        until.wait()
+    finally:
+        page.close(verbose=False)
+
+
+def _launch(page: gr.Blocks, server: Server, ports: Any) -> tuple[FastAPI, str, str]:
+    theme = gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )  # those of a network would be asked for
+    problem: Exception | None = None
+    for port in ports:
+        try:
+            app, local, shared = page.launch(
+                server_name=EVERYWHERE if server.listen else LOCAL,
+                server_port=port,
+                share=server.share,
+                prevent_thread_lock=True,
+                quiet=True,
+                theme=theme,
+                css="\n".join(_texts(STYLES)),
+                head="".join(f"<script>{text}</script>" for text in _texts(SCRIPTS)),
+                footer_links=[],
+            )
+        except OSError as error:
+            problem = error
+            continue
+        if server.share and not shared:
+            page.close(verbose=False)
+            raise HostError("the page could not be shared", remedy="Check the network.", field="--share")
+        return app, local, shared
+    raise HostError(
+        f"port {ports[0]} is taken" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]} are taken",
+        remedy="Choose another by --port.",
+        field="--port",
+    ) from problem
+
+
+def _texts(files: tuple[Path, ...]) -> list[str]:
+    """Read what a page needs; the panel's own files lie beside the package, where the webui looks for them."""
+    return [file.read_text(encoding="utf-8") for file in files if file.exists()]
+
+
+def add_results(app: FastAPI, runs: Runs) -> None:
+    """Let the server give out what runs have made, to who knows the page's secret name."""
+
+    def result(page: str, run: str, path: str) -> Response:
+        found = runs.find(page, run)
+        if found is not None and found.folder is not None:
+            if path == PREVIEW:
+                return Response(found.preview, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+            file = (found.folder / path).resolve()
+            if file.is_relative_to(found.folder.resolve()) and file.is_file():
+                return FileResponse(file)
+        raise HTTPException(NOT_FOUND, detail="There is no such result.")
+
+    app.add_api_route(f"/{ADDRESS}/{{page}}/{{run}}/{{path:path}}", result, methods=["GET"])
+    # Ahead of Gradio's own, one of which may take any path.
+    app.router.routes.insert(0, app.router.routes.pop())

@@ -1,0 +1,142 @@
+"""What a run has made, as it comes: images, pictures and pages in its folder, small copies to look through."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from PIL import Image
+
+from lib_dumpunet.app.collect import Collector
+from lib_dumpunet.app.results import ResultFolder
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.hosts.diffusers.job import Job
+from lib_dumpunet.ports import Page, Picture
+from lib_dumpunet.sinks.heatmap import LAYER
+
+SMALL = 256
+"""Longest side of a small copy, in pixels."""
+SMALL_ROOM = ".small"
+"""Folder of small copies, in that of the run."""
+KINDS = {
+    "word": "Words",
+    "point": "Points",
+    "feature": "U-Net features",
+    "difference": "Differences",
+    "qk": "Attention: Q*K",
+    "k": "Attention: K",
+    "vqk": "Attention: V*Q*K",
+    "self": "Self-attention: where points look",
+    "pca": "Self-attention: components",
+}
+"""Headings of what pictures show, in their order."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture on the shelf.
+
+    Attributes:
+        path, small: of the picture and of its small copy, from the run's folder on.
+        image: number of the image that it belongs to.
+        kind: what it shows, as captures have it; "image", "plain" or "page" for what is made, not seen.
+        block: name of the block; of a word or point, its text.
+        order: where it stands among those of its kind.
+        text: what it is, for people.
+        numbers: what its numbers are like, by name.
+    """
+
+    path: str
+    small: str
+    image: int
+    kind: str
+    block: str
+    order: tuple[object, ...]
+    text: str
+    numbers: dict[str, str] = field(default_factory=dict)
+
+
+class Shelf:
+    """Collects the results of a run; pictures come from several threads at once."""
+
+    def __init__(self, folder: ResultFolder, job: Job, order: BlockOrder, say: Callable[[str], None]) -> None:
+        self.folder, self._job = folder, job
+        self._order = {name: number for number, name in enumerate(order)}
+        self._collector = Collector(folder, job, order, say)
+        self._items: list[Item] = []
+        self._lock = threading.Lock()
+
+    @property
+    def items(self) -> list[Item]:
+        """All that has come so far, in the order in which it is shown."""
+        with self._lock:
+            return sorted(self._items, key=lambda item: (item.image, item.order))
+
+    def image(self, number: int, image: Image.Image) -> None:
+        """Take an image."""
+        self._collector.image(number, image)
+        self._add_made(
+            f"{number:03}", number, "image", image, f"image {number}, seed {self._job.seeds[number]}"
+        )
+
+    def plain(self, number: int, image: Image.Image) -> None:
+        """Take an image without per-block prompts."""
+        self._collector.plain(number, image)
+        text = f"image {number} without per-block prompts"
+        self._add_made(f"{number:03}-plain", number, "plain", image, text)
+
+    def picture(self, picture: Picture) -> None:
+        """Take a picture of what was seen."""
+        path = self._collector.picture(picture)
+        tag, is_average = picture.tag, "average" in picture.title
+        number = self._order.get(tag.block, len(self._order))
+        order = (
+            2 + list(KINDS).index(tag.kind),
+            (number, tag.hires, tag.step, tag.site, tag.branch, tag.name),
+            (not is_average, picture.title),
+        )
+        more = ", average" * is_average + ", layer" * (picture.title == LAYER)
+        text, block = picture.caption + more, tag.block or tag.name
+        item = Item("", "", tag.image, tag.kind, block, order, text, picture.numbers)
+        self._add(path, picture.image, item)
+
+    def page(self, page: Page) -> None:
+        """Take an explorer page."""
+        self._collector.page(page)
+        with self._lock:
+            self._items.append(Item(f"{page.image:03}.html", "", page.image, "page", "", (1,), page.about))
+
+    def finish(self) -> list[DumpUNetError]:
+        """Save the pictures of many; returns what went wrong."""
+        return self._collector.save_sheets()
+
+    def _add_made(self, name: str, number: int, kind: str, image: Image.Image, text: str) -> None:
+        numbers = {"size": f"{image.width}×{image.height}"}
+        place: tuple[object, ...] = (0, kind == "image")
+        self._add(
+            self.folder.path / f"{name}.png", image, Item("", "", number, kind, "", place, text, numbers)
+        )
+
+    def _add(self, path: Path, image: Image.Image, item: Item) -> None:
+        small = self._save_small(path, image)
+        names = [part.relative_to(self.folder.path).as_posix() for part in (path, small)]
+        with self._lock:
+            self._items.append(replace(item, path=names[0], small=names[1]))
+
+    def _save_small(self, path: Path, image: Image.Image) -> Path:
+        """Write a small copy; one that is small already needs none, nor does one that the disk has no room for."""
+        if max(image.size) <= SMALL:
+            return path
+        room = self.folder.path / SMALL_ROOM
+        small = room / path.relative_to(self.folder.path).with_suffix(".webp").as_posix().replace("/", "-")
+        copy = image.convert("RGB")
+        copy.thumbnail((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
+        try:
+            room.mkdir(exist_ok=True)
+            copy.save(small, "WEBP", quality=80, method=0)
+        except OSError:
+            return path
+        return small

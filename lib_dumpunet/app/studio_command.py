@@ -1,0 +1,67 @@
+"""``dumpunet studio``: a page in the browser, for people without the webui."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from pathlib import Path
+from typing import Any
+
+from lib_dumpunet.app.models import add_model_flags, hush_libraries
+from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.sinks.files import prepare_folder
+
+FOLDER = "dumpunet-out/studio"
+LAST_PORT = 65535
+
+
+def add(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "studio",
+        help="open a page in the browser that does all of this",
+        description="Open a page in the browser with the panel of the webui's extension. It is reached from this "
+        "computer alone, unless --listen or --share say otherwise; then dumps go nowhere but into the studio's folder, "
+        "and no other models are loaded than the bundled one and that of --model.",
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="FOLDER", default=FOLDER, help=f"folder for the results (default: {FOLDER})"
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port of the page (default: a free one from 7861)"
+    )
+    parser.add_argument(
+        "--listen", action="store_true", help="let other computers of the network reach the page"
+    )
+    parser.add_argument(
+        "--share", action="store_true", help="let everyone reach it, by an address of Gradio's"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="open no browser")
+    add_model_flags(parser)
+    return parser
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Serve the page until Ctrl-C."""
+    if args.port is not None and not 0 < args.port <= LAST_PORT:
+        raise SettingsError(f"{args.port} is no port", remedy=f"Use 1 to {LAST_PORT}.", field="--port")
+    folder = prepare_folder(args.out)
+    terminal.say("Starting the studio ...")
+    hush_libraries()
+    from lib_dumpunet.app.studio.models import BUNDLED, Choice, Models
+    from lib_dumpunet.app.studio.runs import Place, Runs
+    from lib_dumpunet.app.studio.server import Server, serve
+    from lib_dumpunet.hosts.diffusers.loading import find_model
+
+    find_model(args.model)
+    is_open = args.listen or args.share
+    first = Choice(args.model, args.device, args.dtype, args.config)
+    models = Models(first, list(dict.fromkeys((args.model, BUNDLED))) if is_open else None)
+    runs = Runs(models, Place(Path(folder), is_open))
+    server = Server(args.port, args.listen, args.share, not args.no_browser)
+    try:
+        serve(runs, server, terminal.say, threading.Event())
+    finally:
+        runs.close()
+    return 0

@@ -1,0 +1,96 @@
+"""The studio, served as its users start it, and a browser to use it with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ui.conftest import browser as browser
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+WIDE = {"width": 1280, "height": 1000}
+
+
+@contextmanager
+def served(folder: Path, *flags: str) -> Iterator[str]:
+    """Start the studio in a process of its own; gives its address."""
+    command = [
+        sys.executable,
+        "-m",
+        "lib_dumpunet",
+        "studio",
+        "--no-browser",
+        "--device",
+        "cpu",
+        "-o",
+        str(folder),
+    ]
+    server = subprocess.Popen([*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        lines = []
+        for line in server.stderr:
+            lines.append(line)
+            if "The studio is at" in line:
+                break
+        assert "The studio is at" in "".join(lines[-1:]), "".join(lines)
+        yield lines[-1].rpartition(" ")[2].strip()
+    finally:
+        server.terminate()
+        server.stderr.close()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the studio puts its results."""
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with served(folder) as found:
+        yield found
+
+
+@pytest.fixture
+def open_tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Open the page in tabs of its own; only this computer is reachable from it, and no script may fail."""
+    failures: list[str] = []
+    tabs: list[Any] = []
+
+    def watch_network(request: Any) -> None:
+        if "127.0.0.1" not in request.url and not request.url.startswith(("data:", "blob:")):
+            failures.append(request.url)
+
+    def open_page(viewport: dict[str, int] = WIDE) -> Any:
+        tab = browser.new_context(viewport=viewport).new_page()
+        tabs.append(tab)
+        tab.set_default_timeout(30_000)
+        tab.on("pageerror", lambda error: failures.append(str(error)))
+        tab.on("request", watch_network)
+        tab.goto(address)
+        ready(tab)
+        return tab
+
+    yield open_page
+    for tab in tabs:
+        tab.context.close()
+    assert failures == []
+
+
+@pytest.fixture
+def tab(open_tab: Callable[..., Any]) -> Any:
+    return open_tab()
+
+
+def ready(tab: Any) -> None:
+    """Wait until the page answers."""
+    tab.wait_for_selector("#studio-prompt textarea")
+    tab.wait_for_timeout(1200)

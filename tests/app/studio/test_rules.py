@@ -1,0 +1,205 @@
+"""What the studio allows to whom, and how it is started and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_dumpunet.app.studio.models import Choice, Models
+from lib_dumpunet.app.studio.render import duration, gallery, status
+from lib_dumpunet.app.studio.runs import Place, Progress, Request, Run, Runs, new_folder
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.settings import (
+    DumpSettings,
+    FeatureSettings,
+    GenerateSettings,
+    OutputSettings,
+    PanelSettings,
+)
+from tests.app.studio.conftest import ROOT, served
+
+QUICK = GenerateSettings(steps=2, width=64, height=64, seed=1)
+
+
+def request(prompt: str = "a star", **panel: Any) -> Request:
+    return Request(Choice(), prompt, QUICK, PanelSettings(**panel))
+
+
+def dumping(path: str) -> FeatureSettings:
+    return FeatureSettings(layers="M00", dump=DumpSettings(True, "npy", path))
+
+
+@pytest.mark.parametrize("path", ["..", "/tmp", "~", "a/../../b", "../studio2"])
+def test_folders_outside_are_refused_where_others_reach_the_page(tmp_path: Path, path: str) -> None:
+    place = Place(tmp_path / "studio", is_open=True)
+    with pytest.raises(SettingsError, match="Output path: the studio can be reached from other computers"):
+        place.dumps(DumpSettings(True, "npy", path), tmp_path / "studio" / "run")
+
+
+def test_a_link_does_not_lead_outside(tmp_path: Path) -> None:
+    (tmp_path / "studio").mkdir()
+    (tmp_path / "studio" / "link").symlink_to(tmp_path)
+    with pytest.raises(SettingsError, match="not allowed"):
+        Place(tmp_path / "studio", is_open=True).dumps(DumpSettings(True, "npy", "link/x"), tmp_path)
+
+
+def test_folders_inside_and_empty_ones_are_allowed(tmp_path: Path) -> None:
+    place = Place(tmp_path, is_open=True)
+    assert place.dumps(DumpSettings(True, "npy", "mine"), tmp_path / "run").path == str(tmp_path / "mine")
+    assert place.dumps(DumpSettings(True), tmp_path / "run").path == str(tmp_path / "run" / "dump")
+    assert place.dumps(DumpSettings(False, "npy", "/x"), tmp_path).path == "/x"
+    assert Place(tmp_path, is_open=False).dumps(DumpSettings(True, "npy", "/x/y"), tmp_path).path == "/x/y"
+
+
+def test_models_of_others_are_refused_where_others_reach_the_page() -> None:
+    models = Models(Choice(), ["", "mine.safetensors"])
+    models.check("mine.safetensors")
+    with pytest.raises(SettingsError, match="Model: the studio can be reached from other computers"):
+        models.load(Choice("/etc/passwd"))
+
+
+def test_folders_are_refused_before_anyone_waits(tmp_path: Path) -> None:
+    runs = Runs(Models(Choice()), Place(tmp_path, is_open=True))
+    with pytest.raises(SettingsError, match="Output path"):
+        runs.start("page", request(features=dumping("/elsewhere")))
+    assert runs.last("page") is None
+    runs.close()
+
+
+def test_runs_wait_for_each_other_and_those_that_wait_can_be_stopped(tmp_path: Path) -> None:
+    models, gate = Models(Choice()), threading.Event()
+    load = models.load
+    models.load = lambda choice: (gate.wait(30), load(choice))[1]  # type: ignore[method-assign]
+    runs = Runs(models, Place(tmp_path, is_open=False))
+    one, two, three = (runs.start(name, request()) for name in ("a", "b", "c"))
+    with pytest.raises(SettingsError, match="still goes on"):
+        runs.start("a", request())
+    assert [runs.ahead(run) for run in (one, two, three)] == [0, 1, 2]
+    assert "Waiting: 2 others go first." in status(three, runs.ahead(three))
+    two.stop()
+    gate.set()
+    runs._pool.shutdown(wait=True)
+    assert [run.state for run in (one, two, three)] == ["done", "stopped", "done"]
+    assert two.items == []
+    assert runs.find("a", one.folder.name) is one  # type: ignore[union-attr]
+    assert runs.find("c", one.folder.name) is None  # type: ignore[union-attr]
+
+
+def test_dumps_go_into_the_folder_of_the_run(tmp_path: Path) -> None:
+    run = Run(request(features=dumping("")), Place(tmp_path, is_open=True))
+    run.work(Models(Choice()))
+    assert (run.state, run.error) == ("done", None)
+    assert run.folder is not None
+    assert sorted(path.name for path in run.folder.glob("dump/*.npy")) == [
+        "000-M00-001.npy",
+        "000-M00-002.npy",
+    ]
+
+
+def test_whatever_goes_wrong_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Models(Choice())
+    monkeypatch.setattr(models, "load", lambda choice: 1 / 0)
+    run = Run(request(), Place(tmp_path, is_open=False))
+    run.work(models)
+    assert run.state == "failed"
+    assert "the run failed (ZeroDivisionError" in status(run, 0)
+
+
+def test_a_folder_that_vanishes_is_told_and_ends_nothing_else(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    run = Run(request(), Place(blocked / "studio", is_open=False))
+    run.work(Models(Choice()))
+    assert run.state == "failed"
+    assert "cannot be used" in str(run.error)
+
+
+def test_folders_of_runs_are_their_own(tmp_path: Path) -> None:
+    folders = [new_folder(tmp_path, is_kept=True).path for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert {folder.parent for folder in folders} == {tmp_path}
+    passing = new_folder(tmp_path, is_kept=False).path
+    assert tmp_path not in passing.parents
+
+
+def test_texts_of_users_are_not_read_as_html(tmp_path: Path) -> None:
+    prompt = "a star <img src=x onerror=alert(1)>"
+    run = Run(
+        request(prompt, features=dumping(""), output=OutputSettings(save=False)), Place(tmp_path, False)
+    )
+    run.work(Models(Choice()))
+    run.messages.append("<b>")
+    assert "<img src=x" not in gallery(run, "page") + status(run, 0)
+    assert "&lt;b&gt;" in status(run, 0)
+
+
+def test_time_left_is_that_of_the_steps_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("lib_dumpunet.app.studio.runs.time.monotonic", lambda: now)
+    progress = Progress()
+    progress.move(1, 11)
+    assert progress.left is None
+    now += 5
+    progress.move(2, 11)
+    now += 3
+    progress.move(3, 11)
+    assert progress.left == pytest.approx(32)
+    assert [duration(s) for s in (4.4, 65, 3600, 7325)] == ["4 s", "1 min 5 s", "1 h 0 min", "2 h 2 min"]
+
+
+def start(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lib_dumpunet", "studio", "--no-browser", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_port_that_is_taken_and_wrong_flags_are_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = start("--port", str(port), "-o", str(tmp_path))
+    assert result.returncode == 2
+    assert f"--port: port {port} is taken. Choose another by --port." in result.stderr
+    for flags, said in (
+        (("--port", "99999"), "--port: 99999 is no port"),
+        (("--model", "/no/model"), "there is no file or folder /no/model"),
+        (("-o", "/dev/null/x"), "Output path: /dev/null/x cannot be used"),
+    ):
+        result = start("-o", str(tmp_path), *flags)
+        assert result.returncode == 2
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_ends_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lib_dumpunet", "studio", "--no-browser", "-o", str(tmp_path)]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    for line in server.stderr:
+        if "The studio is at" in line:
+            break
+    server.send_signal(signal.SIGINT)
+    rest = server.stderr.read()
+    assert server.wait(30) == 130
+    assert "Interrupted." in rest
+    assert "Traceback" not in rest
+    server.stderr.close()
+
+
+def test_only_this_computer_reaches_it(tmp_path: Path) -> None:
+    with served(tmp_path) as address:
+        assert address.startswith("http://127.0.0.1:")
+        port = int(address.rpartition(":")[2].strip("/"))
+        with socket.socket() as other:
+            other.settimeout(2)
+            # Another address of this computer's loopback, which a server of all addresses would answer.
+            assert other.connect_ex(("127.0.0.2", port)) != 0

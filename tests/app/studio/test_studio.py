@@ -1,0 +1,296 @@
+"""The studio in a browser, on the bundled model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.app.studio.conftest import ready
+
+Open = Callable[..., Any]
+PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
+
+
+def control(tab: Any, name: str) -> Any:
+    """Find where a control is typed in."""
+    return tab.locator(f"#{name} :is(input, textarea)").first
+
+
+def fill(tab: Any, **values: Any) -> None:
+    """Fill the studio's own fields in."""
+    for name, value in values.items():
+        control(tab, f"studio-{name}").fill(str(value))
+
+
+def turn_on(tab: Any, section: str, tab_name: str) -> None:
+    """Turn a part of the panel on."""
+    tab.get_by_role("tab", name=tab_name).click()
+    control(tab, f"dumpunet-studio-{section}-checkbox").check()
+
+
+def quick(tab: Any, **more: Any) -> None:
+    fill(
+        tab,
+        **{
+            "prompt": "a red circle",
+            "steps": 4,
+            "width": 128,
+            "height": 128,
+            "seed": 7,
+            "guidance": 4,
+            **more,
+        },
+    )
+
+
+def generate(tab: Any) -> None:
+    tab.wait_for_timeout(500)  # what was typed last is on its way
+    tab.locator("#studio-generate").click()
+
+
+def status(tab: Any) -> Any:
+    return tab.locator("#studio-status .studio-status")
+
+
+def expect_end(tab: Any, text: str = "Done") -> None:
+    expect(status(tab)).to_contain_text(text, timeout=60_000)
+
+
+def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
+    expect(status(tab)).to_have_text("Ready.")
+    quick(tab, prompt=PER_BLOCK, steps=6)
+    turn_on(tab, "features", "U-Net features")
+    control(tab, "dumpunet-studio-features-layer").fill("M00,OUT09-OUT11")
+    control(tab, "dumpunet-studio-features-steps").fill("1,6")
+    tab.locator("#dumpunet-studio-features-average").get_by_label("2-norm").check()
+    turn_on(tab, "attention", "Attention")
+    tab.locator("#dumpunet-studio-attention-output").get_by_label("words", exact=True).check()
+    tab.locator("#dumpunet-studio-attention-output").get_by_label("Q*K", exact=True).check()
+    control(tab, "dumpunet-studio-attention-layer").fill("OUT09")
+    control(tab, "dumpunet-studio-attention-steps").fill("6")
+    turn_on(tab, "layerprompt", "Layer Prompt")
+    tab.get_by_role("tab", name="Settings").click()
+    control(tab, "dumpunet-studio-explorer-checkbox").check()
+    generate(tab)
+    expect_end(tab, "Done: 1 image and 21 pictures")
+    tab.locator(".studio-gallery").wait_for()
+    headings = tab.locator(".studio-gallery summary").all_inner_texts()
+    assert headings == ["Words (4)", "U-Net features (16)", "Attention: Q*K (1)"]
+    assert "Image 0, seed 7" in tab.locator(".studio-gallery h3").inner_text()
+    features = tab.locator(".studio-gallery details").nth(1)
+    assert features.locator("h5").all_inner_texts() == ["M00", "OUT09", "OUT10", "OUT11"]
+    texts = features.locator(".studio-block").first.locator("span").all_inner_texts()
+    assert texts == ["step 1, average", "step 1", "step 6, average", "step 6"]
+    # Enlarged, with its numbers.
+    features.locator(".studio-thumb").nth(3).click()
+    large = tab.locator("#studio-large")
+    assert "Layer Name: M00, Feature Steps: 6" in large.locator("h2").inner_text()
+    shown = dict(
+        zip(large.locator("dt").all_inner_texts(), large.locator("dd").all_inner_texts(), strict=True)
+    )
+    assert shown["shape"] == "96×2×2"
+    assert float(shown["min"]) < float(shown["mean"]) < float(shown["max"])
+    tab.wait_for_function("document.querySelector('#studio-large img').naturalWidth > 0")
+    tab.keyboard.press("ArrowRight")
+    assert "Layer Name: OUT09" in large.locator("h2").inner_text()
+    tab.keyboard.press("Escape")
+    # Only one step, then only one block.
+    tab.locator("select[data-filter=step]").select_option("1")
+    assert features.locator(".studio-thumb:visible").count() == 8
+    tab.locator("select[data-filter=block]").select_option("OUT10")
+    assert tab.locator(".studio-gallery .studio-thumb:visible").count() == 2
+    # The image, and all on disk.
+    (image,) = folder.glob("*/000.png")
+    with Image.open(image) as opened:
+        assert opened.size == (128, 128)
+        assert opened.text["parameters"].startswith(PER_BLOCK)  # type: ignore[attr-defined]
+    assert len(list(image.parent.glob("features/*.png"))) == 16
+    with tab.context.expect_page() as opening:
+        tab.get_by_role("link", name="Open the explorer page").click()
+    explorer = opening.value
+    explorer.locator("[data-block=OUT10]").wait_for()
+    assert "blue circle" in explorer.locator("[data-block=OUT10]").inner_text()
+
+
+def test_the_image_grows_and_the_time_left_is_told(tab: Any) -> None:
+    quick(tab, steps=60, width=256, height=256)
+    generate(tab)
+    expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 60, \d+ s left"), timeout=30_000)
+    tab.wait_for_function("document.querySelector('.studio-stage img')?.naturalWidth > 0")
+    assert tab.locator(".studio-stage img").get_attribute("alt") == "The image as it grows"
+    assert tab.locator("#studio-generate").is_disabled()
+    tab.locator("#studio-stop").click()
+    expect_end(tab, "Stopped")
+
+
+def test_stop_keeps_what_was_made_and_the_next_run_works(tab: Any) -> None:
+    quick(tab, steps=200, width=256, height=256)
+    turn_on(tab, "features", "U-Net features")
+    control(tab, "dumpunet-studio-features-layer").fill("M00")
+    generate(tab)
+    expect(status(tab)).to_contain_text("Step", timeout=30_000)
+    tab.wait_for_function("document.querySelectorAll('.studio-gallery .studio-thumb').length > 2")
+    tab.locator("#studio-stop").click()
+    expect_end(tab, "Stopped; what was made is below: 1 image and")
+    tab.wait_for_function("document.querySelector('.studio-stage img').alt.startsWith('image 0')")
+    assert tab.locator(".studio-gallery .studio-thumb").count() > 2
+    quick(tab, steps=2)
+    generate(tab)
+    expect_end(tab, "Done: 1 image and 2 pictures")
+
+
+def test_batches_and_differences(tab: Any) -> None:
+    quick(tab, prompt=PER_BLOCK, batch=2, count=2)
+    turn_on(tab, "layerprompt", "Layer Prompt")
+    control(tab, "dumpunet-studio-layerprompt-diff-checkbox").check()
+    control(tab, "dumpunet-studio-layerprompt-diff-layer").fill("OUT10")
+    control(tab, "dumpunet-studio-layerprompt-diff-steps").fill("4")
+    generate(tab)
+    expect_end(tab, "Done: 4 images and 4 pictures")
+    tab.wait_for_function("document.querySelectorAll('.studio-stage .studio-thumb').length === 8")
+    texts = [thumb.get_attribute("data-text") for thumb in tab.locator(".studio-stage .studio-thumb").all()]
+    assert texts[:3] == [
+        "image 0 without per-block prompts",
+        "image 0, seed 7",
+        "image 1 without per-block prompts",
+    ]
+    assert len(tab.locator(".studio-gallery section").all()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("prompt", "a (~: IN00: x", "Prompt: this bracket"),
+        ("negative", "(~: IN77: x :~)", "Negative prompt: the model has no block IN77"),
+        ("steps", "0", "Sampling steps: 0 is outside 1 to 1000"),
+        ("steps", "", "Sampling steps: there is no number"),
+        ("guidance", "0.5", "CFG Scale: 0.5 is outside 1 to 100"),
+        ("seed", "-2", "Seed: -2 is outside"),
+        ("seed", "1.5", "Seed: 1.5 is not a whole number"),
+        ("width", "100", "Width: 100 is not a multiple of 8. Use 96 or 104."),
+        ("height", "-8", "Height: -8 is outside"),
+        ("batch", "65", "Batch size: 65 is outside 1 to 64"),
+        ("count", "0", "Batch count: 0 is outside"),
+        (
+            "model",
+            "/no/such/model.safetensors",
+            "Model: there is no file or folder /no/such/model.safetensors",
+        ),
+    ],
+)
+def test_a_mistake_is_told_at_its_field_as_one_types(tab: Any, name: str, value: str, said: str) -> None:
+    quick(tab)
+    turn_on(tab, "layerprompt", "Layer Prompt")
+    fill(tab, **{name: value})
+    control(tab, f"studio-{name}").blur()
+    place = tab.locator(f"#studio-{name}-message")
+    expect(place).to_contain_text(said)
+    field = control(tab, f"studio-{name}")
+    assert field.evaluate("e => getComputedStyle(e).borderTopColor") == "rgb(220, 38, 38)"
+    # Generate says it, too, and begins nothing.
+    generate(tab)
+    expect(tab.locator("#studio-status")).to_contain_text(said.partition(": ")[2] or said)
+    expect(place).to_contain_text(said)
+    expect(tab.locator("#studio-generate")).to_be_enabled()
+
+
+def test_mistakes_that_only_a_run_can_find(tab: Any, tmp_path: Path) -> None:
+    quick(tab, prompt="")
+    generate(tab)
+    expect(tab.locator("#studio-prompt-message")).to_contain_text("Prompt: it is empty")
+    fill(tab, prompt=PER_BLOCK)
+    generate(tab)
+    expect(tab.locator("#studio-prompt-message")).to_contain_text("Enable Layer Prompt is not on")
+    fill(tab, prompt="a red circle")
+    turn_on(tab, "features", "U-Net features")
+    control(tab, "dumpunet-studio-features-steps").fill("9")
+    generate(tab)
+    expect_end(tab, "Nothing was made.")
+    expect(tab.locator("#dumpunet-studio-features-steps-message")).to_contain_text("Image saving steps: ")
+    control(tab, "dumpunet-studio-features-steps").fill("")
+    turn_on(tab, "attention", "Attention")
+    control(tab, "dumpunet-studio-attention-words").fill("hat")
+    generate(tab)
+    expect(tab.locator("#dumpunet-studio-attention-words-message")).to_contain_text("hat", timeout=30_000)
+    expect(tab.locator("#studio-status")).to_contain_text("Words: ")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    control(tab, "dumpunet-studio-attention-checkbox").uncheck()
+    fill(tab, model=tmp_path / "broken.safetensors")
+    generate(tab)
+    expect(tab.locator("#studio-model-message")).to_contain_text("could not be loaded", timeout=30_000)
+    fill(tab, model="")
+    generate(tab)
+    expect_end(tab)
+    assert tab.locator("#studio-model-message .dumpunet-error").count() == 0
+
+
+def test_a_reload_in_the_middle_finds_the_run_again(tab: Any) -> None:
+    quick(tab, steps=120, width=256, height=256)
+    turn_on(tab, "features", "U-Net features")
+    control(tab, "dumpunet-studio-features-layer").fill("M00")
+    control(tab, "dumpunet-studio-features-steps").fill("1-3")
+    generate(tab)
+    expect(status(tab)).to_contain_text("Step", timeout=30_000)
+    tab.reload()
+    ready(tab)
+    expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 120"))
+    tab.locator("#studio-stop").click()
+    expect_end(tab, "Stopped; what was made is below: 1 image and 3 pictures")
+    tab.reload()
+    ready(tab)
+    assert tab.locator(".studio-gallery .studio-thumb").count() == 3
+    quick(tab, steps=2)
+    generate(tab)
+    expect_end(tab, "Done: 1 image")
+
+
+def test_two_tabs_do_not_see_each_other(open_tab: Open) -> None:
+    one, two = open_tab(), open_tab()
+    quick(one, steps=80, width=256, height=256, seed=11)
+    quick(two, steps=3, seed=22)
+    turn_on(two, "features", "U-Net features")
+    control(two, "dumpunet-studio-features-layer").fill("M00")
+    generate(one)
+    expect(status(one)).to_contain_text("Step", timeout=30_000)
+    generate(two)
+    expect(status(two)).to_have_text("Waiting: another goes first.")
+    one.locator("#studio-stop").click()
+    expect_end(one, "Stopped")
+    expect_end(two, "Done: 1 image and 3 pictures")
+    assert "seed 11" in one.locator(".studio-stage").inner_html()
+    assert "seed 22" not in one.locator("body").inner_html()
+    assert one.locator(".studio-gallery").count() == 0
+    assert "seed 22" in two.locator(".studio-stage").inner_html()
+    assert "seed 11" not in two.locator("body").inner_html()
+    # Not even by the address of the other's picture, with one's own secret name.
+    theirs = two.locator(".studio-stage .studio-thumb").get_attribute("data-full")
+    mine = one.locator(".studio-stage .studio-thumb").get_attribute("data-full")
+    _, name, *_ = mine.split("/")
+    base, other, *rest = theirs.split("/")
+    assert one.request.get(f"{one.url}{theirs}").ok
+    assert one.request.get(f"{one.url}{'/'.join([base, name, *rest])}").status == 404
+    assert one.request.get(f"{one.url}{'/'.join([base, other, rest[0], '..%2F..%2F000.png'])}").status == 404
+
+
+def test_pictures_that_are_not_to_be_saved_are_shown_all_the_same(tab: Any, folder: Path) -> None:
+    before = set(folder.iterdir())
+    quick(tab)
+    turn_on(tab, "features", "U-Net features")
+    control(tab, "dumpunet-studio-features-layer").fill("M00")
+    tab.get_by_role("tab", name="Settings").click()
+    control(tab, "dumpunet-studio-settings-save").uncheck()
+    generate(tab)
+    expect_end(tab, "Done: 1 image and 4 pictures")
+    tab.wait_for_function("document.querySelector('.studio-gallery img').naturalWidth > 0")
+    assert set(folder.iterdir()) == before
+
+
+def test_a_phone_has_room_for_it(open_tab: Open) -> None:
+    tab = open_tab({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
