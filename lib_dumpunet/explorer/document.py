@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib_dumpunet.captures import Branch
+from lib_dumpunet.captures import Branch, Tag
 from lib_dumpunet.explorer.budget import Need, Share, cost, fit_all, fit_some
 from lib_dumpunet.explorer.collect import (
     DETAILS,
@@ -100,7 +100,7 @@ def _try_page(
     code = {name: _read(name) for name in ("page.html", "page.css", *SCRIPTS)}
     room -= sum(map(len, code.values())) + len(shown)
     store = _Store()
-    words = _words(collected, store)
+    words = _words(collected, store, about.parameters(image))
     chosen = _choose(collected, room * 3 / 4 - store.size)
     layers = [
         _layer(image, layer, collected, chosen, collection, store, frames) for layer in collected.layers
@@ -232,10 +232,16 @@ def _pack(maps: Quantised, share: Share) -> bytes:
     return b"".join([*(values.astype("<f4").tobytes() for values in ranges), small.levels.tobytes()])
 
 
-def _words(collected: Collected, store: _Store) -> list[dict[str, Any]]:
-    """Pack the maps of words and points."""
+def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Pack the maps of words, in the order of the prompts, and of points."""
+    prompts = {"cond": parameters.get("Prompt", ""), "uncond": parameters.get("Negative prompt", "")}
+
+    def place(tag: Tag) -> tuple[Any, ...]:
+        return tag.kind == "point", tag.branch, prompts[tag.branch].casefold().find(tag.name), tag.name
+
     told = []
-    for tag, values in sorted(collected.words.items()):
+    for tag in sorted(collected.words, key=place):
+        values = collected.words[tag]
         size = size_at((values.shape[0], values.shape[1]), WORD_SIDE)
         maps = quantise(values[None])
         blob = store.add(_pack(maps, Share(1, size)))

@@ -379,7 +379,7 @@ def test_a_page_of_words_alone_and_one_without_an_image(tiny: Any, opened: Open,
     (made,) = make_pages(tiny, ["a red circle"], settings).pages
     page = opened(write_page(tmp_path, made))
     assert page.locator("#steps").is_hidden()
-    assert page.locator("#word-list button").all_inner_texts() == ["circle", "red"]
+    assert page.locator("#word-list button").all_inner_texts() == ["red", "circle"]
     collection = Collection(lambda *_: ())
     about = About(
         ["IN00", "M00", "OUT00"], [], {}, {"feature": ColorSettings()}, "sum", lambda _: {}, lambda _: None

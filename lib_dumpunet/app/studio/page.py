@@ -143,9 +143,10 @@ def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
         own.add("sampler")
         own.add("steps")
         own.add("guidance")
-        own.add("seed")
     with gr.Row():
         size = [own.add(side, value=models.side) for side in ("width", "height")]
+        own.add("seed")
+    with gr.Row():
         own.add("batch")
         own.add("count")
     own.add_model()

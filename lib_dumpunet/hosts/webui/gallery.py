@@ -41,6 +41,14 @@ class Shot:
     file: Path
 
 
+@dataclass(frozen=True)
+class Written:
+    """An explorer page on disk, and what it says of itself."""
+
+    file: Path
+    about: str
+
+
 class Gallery:
     """Collects the pictures of one job; memory holds none of them.
 
@@ -50,7 +58,7 @@ class Gallery:
     def __init__(self, task: str) -> None:
         self._folder = _new_folder(task)
         self._shots: list[Shot] = []
-        self._pages: dict[int, Path] = {}
+        self._pages: dict[int, Written] = {}
         self._count = 0
         self._lock = threading.Lock()
 
@@ -76,25 +84,25 @@ class Gallery:
         log.info(page.about)
         file = self._folder / f"explorer-{page.image:03}.html"
         self._write(file, page.html, "an explorer page")
-        self._pages[page.image] = file
+        self._pages[page.image] = Written(file, page.about)
 
-    def publish_page(self, image: int, beside: str | None) -> Path | None:
+    def publish_page(self, image: int, beside: str | None) -> Written | None:
         """Give the page of an image its place, beside the image of a path or where it is; None if there is none.
 
         Raises:
             HostError: if it cannot be written.
         """
-        file = self._pages.get(image)
-        if file is None or beside is None:
-            return file
+        page = self._pages.get(image)
+        if page is None or beside is None:
+            return page
         place = _free(f"{os.path.splitext(beside)[0]}-dumpunet-explorer", ".html")
         try:
-            write_whole(place, [file.read_bytes()])
-            file.unlink(missing_ok=True)
+            write_whole(place, [page.file.read_bytes()])
+            page.file.unlink(missing_ok=True)
         except OSError as error:
             problem, remedy = explain(error)
             raise HostError(f"{place} could not be written, {problem}", remedy=remedy) from error
-        return place
+        return Written(place, page.about)
 
     def _write(self, file: Path, data: bytes, what: str) -> None:
         try:

@@ -223,8 +223,8 @@ class Job:
         outcome = deliver(self._gallery, processed, self._plain, save=save, shows=self._shows)
         problems += outcome.problems.values()
         for page in outcome.pages:
-            pages.offer(page)
-        found = [f"explorer page in {page}" for page in outcome.pages]
+            pages.offer(page.file)
+        found = [f"{page.about} It is {page.file}" for page in outcome.pages]
         for message in [*self._warnings, *map(str, problems), *self._hidden(outcome), *found]:
             tell(p, message)
             processed.comments += f"{TITLE}: {message}\n"

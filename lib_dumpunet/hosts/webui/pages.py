@@ -20,7 +20,7 @@ _pages: dict[str, Path] = {}
 
 def offer(page: Path) -> None:
     """Make a link to a page."""
-    _pages[secrets.token_urlsafe(16)] = page
+    _pages[secrets.token_urlsafe(16)] = page.absolute()
     while len(_pages) > KEPT:
         del _pages[next(iter(_pages))]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
 from lib_dumpunet.errors import DumpUNetError, HostError
-from lib_dumpunet.hosts.webui.gallery import Gallery, infotext_of, publish
+from lib_dumpunet.hosts.webui.gallery import Gallery, Written, infotext_of, publish
 
 Shows = Literal["all", "saved", "first"]
 """Which pictures are shown: all, behind their images; none, as another script counts the images that it gets, so that
@@ -30,7 +29,7 @@ class Outcome:
     """How many pictures were saved beside their images, where explorer pages are, and what went wrong."""
 
     saved: int = 0
-    pages: list[Path] = field(default_factory=list)
+    pages: list[Written] = field(default_factory=list)
     problems: dict[str, DumpUNetError] = field(default_factory=dict)
 
 

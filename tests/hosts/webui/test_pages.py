@@ -40,7 +40,7 @@ def test_each_image_gets_a_page_beside_it(lab: Lab) -> None:
         assert data["parameters"]["Sampler"] == "Euler"
         assert [frame["step"] for frame in data["frames"]] == [1, 2]
         assert {layer["block"] for layer in data["layers"]} == {"M00", "OUT11"}
-        assert f"explorer page in {page}" in seen.comments
+        assert f"MB, 2 blocks, 2 steps. It is {page}" in seen.comments
     levels = {block["name"]: block["level"] for block in data["blocks"]}
     assert (levels["IN00"], levels["M00"], levels["OUT11"]) == (0, 4, 0)
 
@@ -61,7 +61,7 @@ def test_texts_of_blocks_and_a_hires_pass_are_told(lab: Lab) -> None:
         enable_hr=True,
         hr_second_pass_steps=2,
     )
-    (page,) = re.findall(r"explorer page in (\S+\.html)", seen.comments)
+    (page,) = re.findall(r"It is (\S+\.html)", seen.comments)
     data = read_page(Path(page).read_bytes()).data
     assert [(frame["step"], frame["hires"]) for frame in data["frames"]] == [
         (1, False),
@@ -122,7 +122,7 @@ def test_a_page_that_cannot_be_saved_beside_its_image_stays_in_reach(
 
     publish = Gallery.publish_page
 
-    def refuse(self: Gallery, image: int, beside: str | None) -> Path | None:
+    def refuse(self: Gallery, image: int, beside: str | None) -> Any:
         if beside is not None:
             raise HostError("the disk is full")
         return publish(self, image, beside)
@@ -130,5 +130,5 @@ def test_a_page_that_cannot_be_saved_beside_its_image_stays_in_reach(
     monkeypatch.setattr(Gallery, "publish_page", refuse)
     seen = lab.run(asked(), save=True)
     assert "the disk is full" in seen.comments
-    (page,) = re.findall(r"explorer page in (\S+\.html)", seen.comments)
+    (page,) = re.findall(r"It is (\S+\.html)", seen.comments)
     assert Path(page).is_file()
