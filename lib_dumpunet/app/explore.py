@@ -40,8 +40,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Generate, and capture all that a page can show."""
     sampling = read_settings(args, GenerateSettings)
     explorer = replace(read_explorer(args), enabled=True, alone=True)
-    pipe = load(args, terminal)
     compares = any(OPEN in prompt for prompt in (*args.prompt, sampling.negative))
     features, difference = FeatureSettings(average="2-norm"), DifferenceSettings(enabled=compares)
     settings = Settings(features, EVERYTHING, difference, explorer)
-    return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
+    return produce(load(args, terminal), args.prompt, sampling, settings, args.out, terminal)

@@ -22,6 +22,7 @@ from lib_dumpunet.settings import ColorSettings, DifferenceSettings
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.reader import load_dump
+from tests.explorer.pages import read_page
 
 
 def opened(path: Path | str) -> Image.Image:
@@ -472,3 +473,46 @@ def test_mistakes_in_attention(run: Any, tmp_path: Path, flags: list[str], words
     assert words in result.err
     assert "Traceback" not in result.err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_explore_makes_an_image_and_a_page_of_all_that_happened(run: Any, tmp_path: Path) -> None:
+    result = run("explore", "a (~: M00: red ; _: blue :~) circle", "a star", *QUICK, "-o", tmp_path, "--json")
+    assert result.code == 0, result.err
+    assert [Path(p).name for p in result.data["pages"]] == ["000.html", "001.html"]
+    assert result.data["pictures"] == []
+    data = read_page((tmp_path / "000.html").read_bytes()).data
+    assert {layer["mode"] for layer in data["layers"]} == {"feature", "difference", "attention", "self"}
+    assert {word["name"] for word in data["words"]} == {"red", "blue", "circle"}
+    assert data["parameters"]["Model"] == "tiny/model"
+    plain = run("explore", "a star", *QUICK, "-o", tmp_path / "plain")
+    assert "MB, 25 blocks, 2 steps" in plain.err
+    assert f"explorer   {tmp_path / 'plain' / '000.html'}" in plain.out
+    modes = {
+        layer["mode"] for layer in read_page((tmp_path / "plain" / "000.html").read_bytes()).data["layers"]
+    }
+    assert modes == {"feature", "attention", "self"}
+
+
+def test_a_page_beside_pictures_or_in_their_place(run: Any, tmp_path: Path) -> None:
+    flags = ("a star", *QUICK, "--layers", "M00", "--json")
+    beside = run("generate", *flags, "--html", "-o", tmp_path / "beside")
+    alone = run("generate", *flags, "--html-only", "-o", tmp_path / "alone")
+    none = run("generate", *flags, "-o", tmp_path / "none")
+    assert [(len(r.data["pictures"]), len(r.data["pages"])) for r in (beside, alone, none)] == [
+        (2, 1),
+        (0, 1),
+        (2, 0),
+    ]
+    words = run("words", "a red circle", *QUICK, "--html-only", "-o", tmp_path / "words", "--json")
+    assert [Path(p).name for p in words.data["pages"]] == ["000.html"]
+    assert words.data["words"] is None
+
+
+def test_mistakes_in_pages(run: Any, tmp_path: Path) -> None:
+    for flags, said in (
+        (("--html-limit", "0.5", "--html"), "Size limit: 0.5 is outside 1 to 500"),
+        (("--html", "--no-features"), "Write explorer page: nothing is captured that a page could show"),
+    ):
+        result = run("generate", "a star", *QUICK, *flags, "-o", tmp_path)
+        assert result.code == 2
+        assert said in result.err

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from tests.pipelines import sdxl_pipeline
 from tests.ui.conftest import browser as browser
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -17,6 +18,12 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 def tiny() -> Any:
     """Load the bundled model, to be left as it is."""
     return load_pipeline("", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def xl() -> Any:
+    """Make a small SDXL pipeline, to be left as it is."""
+    return sdxl_pipeline()
 
 
 @pytest.fixture

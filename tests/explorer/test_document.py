@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.explorer.collect import Collection, Labels
 from lib_dumpunet.explorer.document import About, make_page, pieces_of
+from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.image.average import average
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.settings import (
@@ -27,6 +29,7 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     Settings,
 )
+from lib_dumpunet.sinks.aside import Aside
 from lib_dumpunet.sinks.reader import load_dump
 from tests.explorer.pages import QUICK, make_pages, read_page
 
@@ -236,3 +239,57 @@ def test_prompts_are_cut_where_they_were_written() -> None:
         "(~: M00: cute\\; nice ; _: b :~)",
         "(~: IN04: x :~)",
     ]
+
+
+def test_a_full_disk_is_told_and_the_images_come_out(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Aside.put
+
+    def refuse(self: Aside, tag: Tag, tensor: torch.Tensor) -> None:
+        if tag.step > 1:
+            raise HostError("the maps of the explorer page could not be put aside in /tmp, the disk is full")
+        put(self, tag, tensor)
+
+    monkeypatch.setattr(Aside, "put", refuse)
+    images: dict[int, Any] = {}
+    pages: list[Any] = []
+    outlet = Outlet(images.__setitem__, lambda _: None, lambda *_: None, page=pages.append)
+    asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
+    outcome = generate(tiny, make_job(tiny, ["a star"], QUICK), asked, outlet)
+    assert [str(problem) for problem in outcome.problems] == [
+        "the maps of the explorer page could not be put aside in /tmp, the disk is full."
+    ]
+    assert list(images) == [0]
+    # What came before it is shown.
+    assert [frame["step"] for frame in read_page(pages[0].html).data["frames"]] == [1]
+
+
+def test_a_page_that_cannot_be_written_is_told_and_the_next_one_comes(tiny: Any) -> None:
+    pages: list[int] = []
+
+    def refuse(page: Any) -> None:
+        if page.image == 0:
+            raise HostError("000.html could not be written, the disk is full")
+        pages.append(page.image)
+
+    outlet = Outlet(lambda *_: None, lambda _: None, lambda *_: None, page=refuse)
+    asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
+    outcome = generate(tiny, make_job(tiny, ["a star", "a ring"], QUICK), asked, outlet)
+    assert [str(problem) for problem in outcome.problems] == [
+        "000.html could not be written, the disk is full."
+    ]
+    assert outcome.images == 2
+    assert pages == [1]
+
+
+def test_room_on_the_disk_is_that_of_one_batch(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
+    forget = Collection.forget
+
+    def note(self: Collection, image: int) -> None:
+        forget(self, image)
+        left.append(len(self._aside.tags))
+
+    monkeypatch.setattr(Collection, "forget", note)
+    make_pages(tiny, ["a star"], asked, replace(QUICK, count=3))
+    assert left == [0, 0, 0]

@@ -78,6 +78,15 @@ def pixels(page: Any, selector: str) -> np.ndarray:
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
+def shows(page: Any, selector: str, wanted: np.ndarray) -> bool:
+    """Tell whether a canvas shows these pixels, at once or in ten seconds: maps are unpacked when they are needed."""
+    for _ in range(100):
+        if np.array_equal(pixels(page, selector), wanted):
+            return True
+        page.wait_for_timeout(100)
+    return False
+
+
 def painted(values: np.ndarray, color: ColorSettings) -> np.ndarray:
     """Pixels "h w 3" of a map "h w", as Python draws it."""
     drawn = colorize(torch.from_numpy(np.ascontiguousarray(values))[None], color)[0]
@@ -100,12 +109,12 @@ def test_each_block_shows_its_average_map_at_the_step(page: Any, made: tuple[str
         set_step(page, place)
         for block in ("IN00", "IN05", "M00", "OUT11"):
             wanted = painted(summary(made[1], "feature", block, place, "2-norm"), ColorSettings())
-            assert np.array_equal(pixels(page, f"[data-block={block}] canvas"), wanted)
+            assert shows(page, f"[data-block={block}] canvas", wanted)
         assert page.locator("#step-text").inner_text() == f"{place + 1} of 6"
     page.locator("#average").select_option("sum")
     settle(page)
     wanted = painted(summary(made[1], "feature", "OUT08", 3, "sum"), ColorSettings())
-    assert np.array_equal(pixels(page, "[data-block=OUT08] canvas"), wanted)
+    assert shows(page, "[data-block=OUT08] canvas", wanted)
 
 
 def test_blocks_are_laid_out_as_a_u(page: Any) -> None:
@@ -146,9 +155,7 @@ def test_a_click_on_a_block_shows_its_channels(page: Any, made: tuple[str, Read]
     assert names == [f"channel {i}" for i in order]
     values, low, high = made[1].maps(part, 2)
     first = int(order[0])
-    assert np.array_equal(
-        pixels(page, ".channel:first-child canvas"), painted(values[first], ColorSettings())
-    )
+    assert shows(page, ".channel:first-child canvas", painted(values[first], ColorSettings()))
     shown = page.locator(".channel:first-child span").inner_text().split(" … ")
     assert [float(text) for text in shown] == pytest.approx([low[first], high[first]], rel=1e-3)
     page.locator("#order").select_option("name")
@@ -157,7 +164,7 @@ def test_a_click_on_a_block_shows_its_channels(page: Any, made: tuple[str, Read]
     settle(page)
     set_step(page, 4)
     values, *_ = made[1].maps(part, 4)
-    assert np.array_equal(pixels(page, ".channel:first-child canvas"), painted(values[0], ColorSettings()))
+    assert shows(page, ".channel:first-child canvas", painted(values[0], ColorSettings()))
     page.locator(".channel:first-child").click()
     page.locator("#large-map").hover(position={"x": 5, "y": 5})
     assert float(page.locator("#large-value").inner_text().rpartition(": ")[2]) == pytest.approx(
@@ -191,11 +198,11 @@ def test_colours_change_as_in_the_panel(
     settle(page)
     for block in ("IN02", "M00"):
         wanted = painted(summary(made[1], "feature", block, 1, "2-norm"), color)
-        assert np.array_equal(pixels(page, f"[data-block={block}] canvas"), wanted)
+        assert shows(page, f"[data-block={block}] canvas", wanted)
     page.locator("#reset").click()
     settle(page)
     wanted = painted(summary(made[1], "feature", "IN02", 1, "2-norm"), ColorSettings())
-    assert np.array_equal(pixels(page, "[data-block=IN02] canvas"), wanted)
+    assert shows(page, "[data-block=IN02] canvas", wanted)
 
 
 def test_a_wrong_formula_is_told_and_changes_nothing(page: Any) -> None:
@@ -205,7 +212,7 @@ def test_a_wrong_formula_is_told_and_changes_nothing(page: Any) -> None:
     error = page.get_by_role("alert").filter(has_text="Color space, S")
     assert "sinn is not known. Write sin." in error.inner_text()
     settle(page)
-    assert np.array_equal(pixels(page, "[data-block=OUT08] canvas"), before)
+    assert shows(page, "[data-block=OUT08] canvas", before)
     page.locator("#formula-1").fill("")
     assert page.locator("#color-error").is_hidden()
     page.locator("#transform").select_option("linear")
@@ -219,9 +226,7 @@ def test_differences_of_white_and_black_show_sizes(page: Any, made: tuple[str, R
     page.locator("#average").select_option("sum")
     settle(page)
     values = np.abs(summary(made[1], "difference", "OUT11", 3, "sum"))
-    assert np.array_equal(
-        pixels(page, "[data-block=OUT11] canvas"), painted(values, ColorSettings("white-black"))
-    )
+    assert shows(page, "[data-block=OUT11] canvas", painted(values, ColorSettings("white-black")))
 
 
 def test_attention_shows_a_token_in_each_block_and_its_heads(page: Any, made: tuple[str, Read]) -> None:
@@ -230,7 +235,7 @@ def test_attention_shows_a_token_in_each_block_and_its_heads(page: Any, made: tu
     page.get_by_role("radio", name="red", exact=True).check()
     settle(page)
     wanted = painted(summary(made[1], "attention", "IN04", 0, "red"), ColorSettings())
-    assert np.array_equal(pixels(page, "[data-block=IN04] canvas"), wanted)
+    assert shows(page, "[data-block=IN04] canvas", wanted)
     # OUT10 reads blue, and IN00 nothing.
     assert "empty" in tile(page, "OUT10").get_attribute("class")
     assert "empty" in tile(page, "IN00").get_attribute("class")
@@ -311,12 +316,12 @@ def test_a_click_shows_where_the_point_looks(page: Any, made: tuple[str, Read]) 
     settle(page)
     assert page.locator("#ring").is_visible()
     wanted = painted(summary(made[1], "self", "OUT11", 5, "6,2"), ColorSettings())
-    assert np.array_equal(pixels(page, "[data-block=OUT11] canvas"), wanted)
+    assert shows(page, "[data-block=OUT11] canvas", wanted)
     assert page.locator("#heat").is_visible()
     # On the way to a block, the point stays.
     page.locator("#stage").hover(position={"x": 2, "y": 2})
     settle(page)
-    assert np.array_equal(pixels(page, "[data-block=OUT11] canvas"), wanted)
+    assert shows(page, "[data-block=OUT11] canvas", wanted)
 
 
 def test_the_keyboard_reaches_everything(page: Any) -> None:
@@ -412,3 +417,28 @@ def test_passes_of_a_hires_fix_are_steps_of_their_own(opened: Open, tmp_path: Pa
 
 def test_colours_at_first_are_those_that_were_asked_for(made: tuple[str, Read]) -> None:
     assert made[1].data["colors"]["difference"] == {**asdict(ColorSettings("white-black")), "formula": None}
+
+
+def test_blocks_of_sdxl_have_several_layers(xl: Any, opened: Open, tmp_path: Path) -> None:
+    settings = Settings(
+        FeatureSettings(layers="IN07"),
+        AttentionSettings(kinds=("qk", "self"), steps="1"),
+        explorer=ExplorerSettings(True, True),
+    )
+    (made,) = make_pages(xl, ["a red circle"], settings, replace(QUICK, steps=2)).pages
+    page, read = opened(write_page(tmp_path, made)), read_page(made.html)
+    settle(page)
+    assert page.locator(".tile").count() == 19
+    assert page.locator("#layer-box").is_hidden()
+    choose(page, "Attention")
+    page.get_by_role("radio", name="circle", exact=True).check()
+    assert page.locator("#site option").all_text_contents() == ["1", "2", "3"]
+    for site in (0, 2):
+        page.locator("#site").select_option(index=site)
+        settle(page)
+        part = read.layer("attention", "M00", site=site)["summary"]
+        wanted = painted(read.maps(part)[0][part["names"].index("circle")], ColorSettings())
+        assert shows(page, "[data-block=M00] canvas", wanted)
+    # The second step was not asked for, so the first is shown on.
+    set_step(page, 1)
+    assert shows(page, "[data-block=M00] canvas", wanted)
