@@ -44,7 +44,10 @@ ROOM_FOR_MAPS = 0.94
 """Part of a page for maps; the rest is for their names and what else is told."""
 SHARES: Mapping[str, float] = {"feature": 0.3, "difference": 0.3, "attention": 0.3, "self": 0.3}
 """Part of the room that the summaries of a mode may take, of what those before it have left."""
+TRIALS = 5
 WORD_SIDE = 128  # places
+PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
+"""Longest side in pixels and quality of JPEG, tried in this order where an image is too large as PNG."""
 SCRIPTS = ("color.js", "data.js", "explorer.js")
 _Frame = tuple[bool, int]
 """Whether it is of a hires pass, and the step."""
@@ -83,8 +86,10 @@ def make_page(
     """
     room = limit * MEGABYTE * ROOM_FOR_MAPS
     page = _try_page(image, picture, collection, about, room)
-    # How far data can be compressed is an estimate.
-    while len(page.html) > limit * MEGABYTE and room > 1:
+    for _ in range(TRIALS):
+        if len(page.html) <= limit * MEGABYTE:
+            break
+        # How far data can be compressed is an estimate.
         room *= 0.9 * limit * MEGABYTE / len(page.html)
         page = _try_page(image, picture, collection, about, room)
     return page
@@ -250,13 +255,17 @@ def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -
 
 
 def _encoded(picture: Image.Image | None, most: float) -> str:
-    """Give the image as a data address; as JPEG where PNG would take more than ``most`` bytes."""
+    """Give the image as a data address, of ``most`` bytes if that can be done: as PNG, or else as JPEG."""
     if picture is None:
         return ""
     data, kind = png_bytes(picture, {}), "png"
-    if len(data) > most:
+    for side, quality in PICTURES:
+        if len(data) <= most:
+            break
+        small = picture.convert("RGB")
+        small.thumbnail((side, side))
         file = io.BytesIO()
-        picture.convert("RGB").save(file, "JPEG", quality=95)
+        small.save(file, "JPEG", quality=quality)
         data, kind = file.getvalue(), "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 

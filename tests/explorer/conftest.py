@@ -9,7 +9,6 @@ import pytest
 
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from tests.pipelines import sdxl_pipeline
-from tests.ui.conftest import browser as browser
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

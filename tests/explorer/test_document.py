@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
@@ -293,3 +294,17 @@ def test_room_on_the_disk_is_that_of_one_batch(tiny: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(Collection, "forget", note)
     make_pages(tiny, ["a star"], asked, replace(QUICK, count=3))
     assert left == [0, 0, 0]
+
+
+def test_a_large_image_is_made_smaller_rather_than_all_maps_left_out(collecting: Collecting) -> None:
+    generator = np.random.default_rng(0)
+    noise = Image.fromarray(generator.integers(0, 256, (2048, 1024, 3), dtype=np.uint8))
+    collection = collecting(lambda *_: ())
+    about = About(["IN00"], [], {}, {}, "sum", lambda _: {}, lambda _: None)
+    collection.add(Capture(Tag(0, 1, "IN00"), torch.randn(320, 64, 64)))
+    page = make_page(0, noise, collection, about, 1.0)
+    assert len(page.html) <= 1e6
+    read = read_page(page.html)
+    assert read.data["size"] == [1024, 2048]
+    assert read.data["picture"].startswith("data:image/jpeg;")
+    assert len(read.layer("feature", "IN00")["details"]["names"]) > 16

@@ -17,10 +17,6 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent.parent / ".venv" / "gradio3"
 PINS = HERE / "gradio3.txt"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 def old_python() -> Path:
@@ -64,19 +60,6 @@ def served(python: Path | str) -> Iterator[str]:
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
     with served(old_python() if "3.41" in request.param else sys.executable) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium to look at the page with; install it to run this test")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from lib_dumpunet.wire import unpack
 TITLE = "Dump U-Net studio"
 POLL = 0.5  # seconds between two looks at a run
 BETWEEN = 3.0  # seconds at least between two changes of the gallery while pictures come
+DRAWN = 100  # pictures a second, that a gallery may be drawn again with
 NAMED = """() => {
     let name = sessionStorage.getItem("dumpunet-studio");
     if (!name) {
@@ -77,7 +78,7 @@ class Page:
         now = {"status": render.status(run, self.runs.ahead(run)), "stage": render.stage(run, name)}
         drawn = known.get("drawn", 0.0)
         # Pictures come fast, and each change of the gallery draws all of it again.
-        if is_over or run.progress.last - drawn > BETWEEN:
+        if is_over or run.progress.last - drawn > max(BETWEEN, len(run.items) / DRAWN):
             now["gallery"], drawn = render.gallery(run, name), run.progress.last
         else:
             now["gallery"] = known.get("gallery", "")

@@ -139,12 +139,12 @@ def _of_image(image: int, items: Sequence[Item], page: str, run: Run) -> str:
     kinds = "".join(
         _of_kind(kind, list(of_kind), page, run) for kind, of_kind in groupby(seen, key=lambda i: i.kind)
     )
-    return f'<section data-image="{image}"><h3>Image {image}{seed} {links}</h3>{kinds}</section>'
+    return f'<section data-image="{image}"><h2>Image {image}{seed} {links}</h2>{kinds}</section>'
 
 
 def _of_kind(kind: str, items: Sequence[Item], page: str, run: Run) -> str:
     blocks = "".join(
-        f'<div class="studio-block" data-block="{html.escape(block)}"><h5>{html.escape(block)}</h5>'
+        f'<div class="studio-block" data-block="{html.escape(block)}"><h3>{html.escape(block)}</h3>'
         f'<div class="studio-thumbs">{"".join(_thumb(item, page, run) for item in of_block)}</div></div>'
         for block, of_block in groupby(items, key=lambda item: item.block)
     )

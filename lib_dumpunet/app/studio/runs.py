@@ -136,6 +136,7 @@ class Run:
         self._place = place
         self._shelf: Shelf | None = None
         self._stop = threading.Event()
+        self._beginning = threading.Lock()
 
     @property
     def is_over(self) -> bool:
@@ -158,9 +159,10 @@ class Run:
         return [] if self._shelf is None else self._shelf.items
 
     def stop(self) -> None:
-        """Ask for its end; what was made is kept."""
-        self._stop.set()
-        self.version += 1
+        """Ask for its end; what was made is kept. One that still waits ends at once."""
+        with self._beginning:
+            self._stop.set()
+            self._enter("stopped" if self.state == "waiting" else self.state)
 
     def work(self, models: Models) -> None:
         """Do all of it; nothing is raised, as nobody waits for it."""
@@ -177,9 +179,10 @@ class Run:
         self._enter("failed" if self.error else "stopped" if self._stop.is_set() else "done")
 
     def _work(self, models: Models) -> None:
-        if self._stop.is_set():
-            return
-        self._enter("loading")
+        with self._beginning:
+            if self._stop.is_set():
+                return
+            self._enter("loading")
         pipe = models.load(self.request.choice)
         job = make_job(pipe, [self.request.prompt], self.request.sampling)
         settings = self.request.panel.core
@@ -231,6 +234,7 @@ class Run:
         self.version += 1
 
     def _enter(self, state: State) -> None:
+        """Change the state, and let pages know."""
         self.state = state
         self.version += 1
 

@@ -70,9 +70,19 @@ def serve(runs: Runs, server: Server, say: Callable[[str], None], until: threadi
 
 
 def _launch(page: gr.Blocks, server: Server, ports: Any) -> tuple[FastAPI, str, str]:
+    # Fonts of a network would be asked for.
     theme = gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )  # those of a network would be asked for
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    # Gradio's own colours of these are hard to read.
+    dim = {"block_info_text_color": "*neutral_600", "body_text_color_subdued": "*neutral_600"}
+    theme.set(
+        **dim,
+        **{f"{name}_dark": "*neutral_300" for name in dim},
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        color_accent="*primary_600",
+    )
     problem: Exception | None = None
     for port in ports:
         try:

@@ -132,7 +132,7 @@ class Shelf:
             return path
         room = self.folder.path / SMALL_ROOM
         small = room / path.relative_to(self.folder.path).with_suffix(".webp").as_posix().replace("/", "-")
-        copy = image.convert("RGB")
+        copy = image.convert("RGBA" if "A" in image.getbands() else "RGB")
         copy.thumbnail((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=2.0)
         try:
             room.mkdir(exist_ok=True)

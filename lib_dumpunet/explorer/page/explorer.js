@@ -39,6 +39,7 @@
 
     function number(value) {
         if (Number.isNaN(value)) return "no number";
+        if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2);
         return String(Number(value.toPrecision(4)));
     }
 
@@ -329,7 +330,10 @@
         if (block.kind) parts.push(block.kind);
         if (block.input) parts.push(shapeText(block.input) + " \u2192 " + shapeText(block.output));
         const heads = [...new Set(block.heads)];
-        if (heads.length) parts.push(block.heads.length + " attention layer(s) of " + heads.join("/") + " heads");
+        if (heads.length) {
+            const count = block.heads.length;
+            parts.push(`${count} attention layer${count > 1 ? "s" : ""} of ${heads.join("/")} heads`);
+        }
         if (!block.attends) parts.push("no cross-attention");
         const read = reads(block, "cond");
         if (read >= 0) parts.push("reads \u201c" + textOf(read) + "\u201d");

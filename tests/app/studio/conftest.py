@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.ui.conftest import browser as browser
-
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 WIDE = {"width": 1280, "height": 1000}
 

@@ -85,6 +85,7 @@ def test_runs_wait_for_each_other_and_those_that_wait_can_be_stopped(tmp_path: P
     assert [runs.ahead(run) for run in (one, two, three)] == [0, 1, 2]
     assert "Waiting: 2 others go first." in status(three, runs.ahead(three))
     two.stop()
+    assert two.state == "stopped"
     gate.set()
     runs._pool.shutdown(wait=True)
     assert [run.state for run in (one, two, three)] == ["done", "stopped", "done"]

@@ -82,9 +82,9 @@ def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
     tab.locator(".studio-gallery").wait_for()
     headings = tab.locator(".studio-gallery summary").all_inner_texts()
     assert headings == ["Words (4)", "U-Net features (16)", "Attention: Q*K (1)"]
-    assert "Image 0, seed 7" in tab.locator(".studio-gallery h3").inner_text()
+    assert "Image 0, seed 7" in tab.locator(".studio-gallery h2").inner_text()
     features = tab.locator(".studio-gallery details").nth(1)
-    assert features.locator("h5").all_inner_texts() == ["M00", "OUT09", "OUT10", "OUT11"]
+    assert features.locator("h3").all_inner_texts() == ["M00", "OUT09", "OUT10", "OUT11"]
     texts = features.locator(".studio-block").first.locator("span").all_inner_texts()
     assert texts == ["step 1, average", "step 1", "step 6, average", "step 6"]
     # Enlarged, with its numbers.
@@ -294,3 +294,29 @@ def test_pictures_that_are_not_to_be_saved_are_shown_all_the_same(tab: Any, fold
 def test_a_phone_has_room_for_it(open_tab: Open) -> None:
     tab = open_tab({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_nothing_serious_bars_anyone(tab: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    quick(tab, width=100)
+    turn_on(tab, "features", "U-Net features")
+    control(tab, "dumpunet-studio-features-layer").fill("M00")
+    expect(tab.locator("#studio-width-message")).to_contain_text("Width")
+    assert serious(Axe().run(tab)) == []
+    fill(tab, width=128)
+    generate(tab)
+    expect_end(tab)
+    tab.locator(".studio-gallery").wait_for()
+    assert serious(Axe().run(tab)) == []
+    tab.locator(".studio-gallery .studio-thumb").first.click()
+    assert serious(Axe().run(tab)) == []
+    tab.goto(f"{tab.url}?__theme=dark")
+    ready(tab)
+    assert tab.locator(".studio-gallery").is_visible()
+    assert serious(Axe().run(tab)) == []
+
+
+def serious(results: Any) -> list[Any]:
+    found = [v for v in results.response["violations"] if v["impact"] in ("serious", "critical")]
+    return [(v["id"], [node["html"] for node in v["nodes"]]) for v in found]
