@@ -108,7 +108,8 @@ def _try_page(
     words = _words(collected, store, about.parameters(image))
     chosen = _choose(collected, room * 3 / 4 - store.size)
     layers = [
-        _layer(image, layer, collected, chosen, collection, store, frames) for layer in collected.layers
+        _layer(image, layer, collected, chosen, collection, store, frames)
+        for layer in sorted(collected.layers)
     ]
     data = {
         "version": 1,

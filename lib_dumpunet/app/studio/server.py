@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lib_dumpunet.errors import HostError
 
@@ -56,21 +55,56 @@ def serve(runs: Runs, server: Server, say: Callable[[str], None], until: threadi
     """
     ports = range(FIRST_PORT, LAST_PORT + 1) if server.port is None else [server.port]
     page = build_page(runs)
-    app, local, shared = _launch(page, server, ports)
+    app, port, shared = _launch(page, server, ports)
+    local = f"http://{LOCAL}:{port}/"
     try:
         add_results(app, runs)
         say(f"The studio is at {local}")
+        if server.listen:
+            say(f"Others reach it at port {port} of this computer's address in the network.")
         if server.share:
             say(f"Everyone who knows this address can use it: {shared}")
         if server.opens_browser:
             webbrowser.open(local)
-        until.wait()
+        while not until.wait(1.0):  # Windows delivers an interrupt only between waits
+            pass
     finally:
         page.close(verbose=False)
 
 
-def _launch(page: gr.Blocks, server: Server, ports: Any) -> tuple[FastAPI, str, str]:
-    # Fonts of a network would be asked for.
+def _launch(page: gr.Blocks, server: Server, ports: Sequence[int]) -> tuple[FastAPI, int, str]:
+    """Serve at the first port that is free; gives it, and the address for everyone, if that was asked for."""
+    theme = _theme()
+    problem: Exception | None = None
+    for port in ports:
+        try:
+            app, _, shared = page.launch(
+                server_name=EVERYWHERE if server.listen else LOCAL,
+                server_port=port,
+                share=server.share,
+                prevent_thread_lock=True,
+                quiet=True,
+                theme=theme,
+                css="\n".join(_texts(STYLES)),
+                head="".join(f"<script>{text}</script>" for text in _texts(SCRIPTS)),
+                footer_links=[],
+            )
+        except OSError as error:  # another program has it
+            problem = error
+            continue
+        if server.share and not shared:
+            page.close(verbose=False)
+            raise HostError("the page could not be shared", remedy="Check the network.", field="--share")
+        return app, port, shared or ""
+    raise HostError(
+        f"port {ports[0]} is taken" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]} are taken",
+        remedy="Choose another by --port.",
+        field="--port",
+    ) from problem
+
+
+def _theme() -> gr.themes.Default:
+    """Make Gradio's own look readable for everyone, and independent of a network."""
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
@@ -83,32 +117,7 @@ def _launch(page: gr.Blocks, server: Server, ports: Any) -> tuple[FastAPI, str, 
         button_primary_background_fill_dark="*primary_600",
         color_accent="*primary_600",
     )
-    problem: Exception | None = None
-    for port in ports:
-        try:
-            app, local, shared = page.launch(
-                server_name=EVERYWHERE if server.listen else LOCAL,
-                server_port=port,
-                share=server.share,
-                prevent_thread_lock=True,
-                quiet=True,
-                theme=theme,
-                css="\n".join(_texts(STYLES)),
-                head="".join(f"<script>{text}</script>" for text in _texts(SCRIPTS)),
-                footer_links=[],
-            )
-        except OSError as error:
-            problem = error
-            continue
-        if server.share and not shared:
-            page.close(verbose=False)
-            raise HostError("the page could not be shared", remedy="Check the network.", field="--share")
-        return app, local, shared
-    raise HostError(
-        f"port {ports[0]} is taken" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]} are taken",
-        remedy="Choose another by --port.",
-        field="--port",
-    ) from problem
+    return theme
 
 
 def _texts(files: tuple[Path, ...]) -> list[str]:

@@ -204,3 +204,6 @@ def test_only_this_computer_reaches_it(tmp_path: Path) -> None:
             other.settimeout(2)
             # Another address of this computer's loopback, which a server of all addresses would answer.
             assert other.connect_ex(("127.0.0.2", port)) != 0
+        # A second one takes the next port.
+        with served(tmp_path) as another:
+            assert another != address
