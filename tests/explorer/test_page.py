@@ -309,19 +309,28 @@ def test_the_image_tells_its_words_and_words_show_where_they_are(page: Any, made
 
 
 def test_a_click_shows_where_the_point_looks(page: Any, made: tuple[str, Read]) -> None:
-    choose(page, "Self-attention")
     set_step(page, 5)
     box = page.locator("#stage").bounding_box()
-    page.locator("#stage").click(position={"x": 0.3 * box["width"], "y": 0.8 * box["height"]})
+    at = {"x": 0.3 * box["width"], "y": 0.8 * box["height"]}
+    page.locator("#stage").click(position=at)
     settle(page)
-    assert page.locator("#ring").is_visible()
-    wanted = painted(summary(made[1], "self", "OUT11", 5, "6,2"), ColorSettings())
-    assert shows(page, "[data-block=OUT11] canvas", wanted)
+    # Over the image in any mode, by the finest block.
     assert page.locator("#heat").is_visible()
-    # On the way to a block, the point stays.
+    assert "where it looks in OUT11" in page.locator("#look-text").inner_text()
+    shown = pixels(page, "#heat").astype(int).sum(-1)
+    looks = summary(made[1], "self", "OUT11", 5, "6,2")
+    assert np.unravel_index(shown.argmax(), shown.shape) == np.unravel_index(looks.argmax(), looks.shape)
+    # In each block, where that is what blocks show; the point stays on the way to them.
+    choose(page, "Self-attention")
     page.locator("#stage").hover(position={"x": 2, "y": 2})
+    assert shows(page, "[data-block=OUT11] canvas", painted(looks, ColorSettings()))
+    wanted = painted(summary(made[1], "self", "IN05", 5, "6,2"), ColorSettings())
+    assert shows(page, "[data-block=IN05] canvas", wanted)
+    assert page.locator("#ring").is_visible()
+    page.locator("#stage").click(position=at)
     settle(page)
-    assert shows(page, "[data-block=OUT11] canvas", wanted)
+    assert page.locator("#heat").is_hidden()
+    assert page.locator("#look-text").inner_text() == "Click a point to see where it looks."
 
 
 def test_the_keyboard_reaches_everything(page: Any) -> None:
@@ -329,6 +338,10 @@ def test_the_keyboard_reaches_everything(page: Any) -> None:
     page.keyboard.press("ArrowDown")
     settle(page)
     assert "At 64, 99" in page.locator("#point-text").inner_text()
+    page.keyboard.press("Enter")
+    settle(page)
+    assert page.locator("#heat").is_visible()
+    page.keyboard.press("Enter")
     assert page.locator("#step-text").inner_text() == "6 of 6"
     tile(page, "IN02").focus()
     page.keyboard.press("Enter")

@@ -30,8 +30,14 @@ SIZE = 384
 
 
 def measure_memory() -> list[Row]:
-    """Compare peak memory of whole runs that differ in steps: all blocks, each step drawn and dumped, two images."""
-    return [growth("peak memory", "a red circle", "--dump", "npy")]
+    """Compare peak memory of whole runs that differ in steps: all blocks, each step drawn and dumped, two images; and
+    those that write an explorer page of each image instead.
+    """
+    pages = ("a red circle", "--html-only", "--html-limit", "2")
+    return [
+        growth("peak memory", "a red circle", "--dump", "npy"),
+        growth("peak memory of explorer pages", *pages),
+    ]
 
 
 def growth(name: str, *arguments: str) -> Row:

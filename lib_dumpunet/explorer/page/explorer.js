@@ -9,6 +9,7 @@
     const SPEED = 125; // milliseconds of a step while playing
     const STEP = 0.02; // of the image, that an arrow key moves the point
     const RANKED = 8;
+    const LOOK = "Click a point to see where it looks.";
     const TEXT_COLORS = 8; // of texts that blocks read, see the style
 
     const blocks = new Map(data.blocks.map((block) => [block.name, block]));
@@ -25,7 +26,8 @@
         block: null, // whose single maps are shown
         word: null, // of data.words, laid over the image
         pinned: null, // the word that stays when the pointer leaves
-        point: null, // {x, y}, fractions of the image
+        point: null, // under the pointer, {x, y} in fractions of the image
+        look: null, // that was clicked, to see where it looks
         colors: structuredClone(data.colors),
     };
 
@@ -123,15 +125,11 @@
 
     // --- what a block shows ---
 
-    function layersOf(name) {
+    function layerOf(name, mode = state.mode) {
         const hires = data.frames.length > 0 && data.frames[state.frame].hires;
-        return data.layers.filter(
-            (layer) => layer.mode === state.mode && layer.block === name && layer.hires === hires
+        const layers = data.layers.filter(
+            (layer) => layer.mode === mode && layer.block === name && layer.hires === hires
         );
-    }
-
-    function layerOf(name) {
-        const layers = layersOf(name);
         return layers[Math.min(state.site, layers.length - 1)];
     }
 
@@ -141,17 +139,17 @@
         return {rows: row + 1, columns: column + 1};
     }
 
-    // The place in the lattice that is nearest to the point.
+    // The place in the lattice that is nearest to the point that was clicked; the middle if none was.
     function nearest() {
-        const point = state.point || {x: 0.5, y: 0.5}, {rows, columns} = lattice();
+        const point = state.look || {x: 0.5, y: 0.5}, {rows, columns} = lattice();
         const row = Math.min(rows - 1, Math.floor(point.y * rows));
         const column = Math.min(columns - 1, Math.floor(point.x * columns));
         return {row, column, x: (column + 0.5) / columns, y: (row + 0.5) / rows};
     }
 
-    function wanted() {
-        if (state.mode === "attention") return state.token;
-        if (state.mode === "self") {
+    function wanted(mode) {
+        if (mode === "attention") return state.token;
+        if (mode === "self") {
             const {row, column} = nearest();
             return row + "," + column;
         }
@@ -159,15 +157,15 @@
     }
 
     // The map that a block shows now: null where it has none, undefined where it is being unpacked.
-    function mapOf(name) {
-        const layer = layerOf(name);
+    function mapOf(name, mode = state.mode, show = showBlocks) {
+        const layer = layerOf(name, mode);
         if (!layer || !layer.summary) return null;
         const maps = layer.summary;
         if (!maps.isLoaded) {
-            maps.load().then(() => soon(showBlocks), fail);
+            maps.load().then(() => soon(show), fail);
             return undefined;
         }
-        const place = maps.frameAt(state.frame, isSamePass), which = maps.names.indexOf(wanted());
+        const place = maps.frameAt(state.frame, isSamePass), which = maps.names.indexOf(wanted(mode));
         if (place < 0 || which < 0) return null;
         const map = maps.map(place, which);
         map.frame = maps.frames[place];
@@ -227,6 +225,7 @@
         if (block.output) parts.push("puts out " + block.output.join(" by "));
         if (!block.attends) parts.push("no cross-attention");
         if (block.steered && reads(block, "cond") >= 0) parts.push("reads: " + textOf(reads(block, "cond")));
+        if (map && map.frame !== state.frame) parts.push("shown as of step " + label(map.frame));
         if (map) parts.push("values from " + number(map.fullLow) + " to " + number(map.fullHigh));
         else if (map === null) parts.push("no map here");
         return parts.filter(Boolean).join(", ");
@@ -406,11 +405,12 @@
             maps.load().then(() => soon(showImage), fail);
             return null;
         }
-        if (state.mode === "self" && state.point) {
-            const name = state.block && layerOf(state.block) ? state.block : sharpest();
-            return name ? mapOf(name) || null : null;
-        }
-        return null;
+        return (state.look && mapOf(looking(), "self", showImage)) || null;
+    }
+
+    // The block whose self-attention is laid over the image: the one that is open, or the sharpest.
+    function looking() {
+        return state.block && layerOf(state.block, "self") ? state.block : sharpest();
     }
 
     // The last of the blocks whose self-attention is the finest.
@@ -432,7 +432,7 @@
             paint(canvas, even, table);
         }
         find("stage").classList.toggle("dimmed", Boolean(map));
-        const ring = find("ring"), point = state.mode === "self" && state.point ? nearest() : state.point;
+        const ring = find("ring"), point = state.look ? nearest() : state.point;
         ring.hidden = !point;
         if (point) {
             ring.style.left = 100 * point.x + "%";
@@ -494,15 +494,26 @@
         text.textContent = [place && "At " + place, best].filter(Boolean).join(" \u2013 ");
     }
 
-    function movePoint(x, y) {
-        const inside = (value) => Math.min(0.9999, Math.max(0, value));
-        state.point = {x: inside(x), y: inside(y)};
-        data.words.forEach((word) => word.maps.isLoaded || word.maps.load().then(() => soon(showImage), fail));
+    // Choose a point to see where it looks; a second time at the same place ends that.
+    function lookFrom(point) {
+        if (!has("self")) return;
+        const before = state.look && nearest();
+        state.look = point;
+        if (point && before && nearest().row === before.row && nearest().column === before.column) state.look = null;
         soon(showImage);
         if (state.mode === "self") {
             soon(showBlocks);
             soon(showChannels);
         }
+        const from = state.look && `Laid over it: where it looks in ${looking()}`;
+        find("look-text").textContent = from || (has("self") ? LOOK : "");
+    }
+
+    function movePoint(x, y) {
+        const inside = (value) => Math.min(0.9999, Math.max(0, value));
+        state.point = {x: inside(x), y: inside(y)};
+        data.words.forEach((word) => word.maps.isLoaded || word.maps.load().then(() => soon(showImage), fail));
+        soon(showImage);
     }
 
     function buildImage() {
@@ -516,30 +527,22 @@
             const frame = data.parameters.Size ? data.parameters.Size.replace("x", " / ") : "1";
             stage.style.aspectRatio = frame;
         }
-        let isHeld = false;
         const at = (event) => {
             const box = stage.getBoundingClientRect();
             movePoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
         };
-        // In self-attention a point is chosen by a click, or it would change on the way to the blocks.
-        stage.addEventListener("pointermove", (event) => {
-            if (state.mode !== "self" || isHeld) at(event);
-        });
-        stage.addEventListener("pointerdown", (event) => {
-            isHeld = true;
-            at(event);
-        });
-        addEventListener("pointerup", () => {
-            isHeld = false;
-        });
+        stage.addEventListener("pointermove", at);
+        stage.addEventListener("pointerdown", at);
+        stage.addEventListener("click", () => lookFrom(state.point));
         stage.addEventListener("pointerleave", (event) => {
-            if (state.mode === "self" || event.pointerType !== "mouse") return;
+            if (event.pointerType !== "mouse") return;
             state.point = null;
             soon(showImage);
         });
         stage.addEventListener("keydown", (event) => {
             const ways = {ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP]};
             const way = ways[event.key];
+            if (event.key === "Enter" && state.point) lookFrom(state.point);
             if (!way) return;
             event.preventDefault();
             event.stopPropagation();
@@ -641,7 +644,7 @@
         soon(showChannels);
         soon(showLarge);
         soon(showReads);
-        if (state.mode === "self") soon(showImage);
+        if (state.look) soon(showImage);
     }
 
     let timer = null;
@@ -821,12 +824,15 @@
                 play(timer === null);
             } else if (event.key === "Escape" && state.block && !find("large").open) {
                 close();
+            } else if (event.key === "Escape" && state.look) {
+                lookFrom(null);
             }
         });
     }
 
     buildPrompt();
     buildImage();
+    lookFrom(null);
     buildWords();
     buildBlocks();
     buildModes();

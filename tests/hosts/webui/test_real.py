@@ -28,6 +28,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.explorer.pages import read_page
+
 WEBUI = os.environ.get("DUMPUNET_WEBUI", "")
 pytestmark = pytest.mark.skipif(not WEBUI, reason="DUMPUNET_WEBUI names no webui to drive")
 SHIPPED = ("install.py", "scripts", "javascript", "style.css", "lib_dumpunet")
@@ -35,9 +37,10 @@ PATIENCE = 300.0  # seconds for the webui to start and to load its model
 
 
 class Webui:
-    """A running webui."""
+    """A running webui, and the folder of its data."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, data: Path) -> None:
+        self.data = data
         self._url = f"http://127.0.0.1:{port}/sdapi/v1/"
 
     def call(self, path: str, body: Any = None) -> Any:
@@ -90,7 +93,7 @@ def webui(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Webu
         process = subprocess.Popen(
             [python, "launch.py", *options], cwd=WEBUI, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
-    running = Webui(port)
+    running = Webui(port, data)
     try:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and process.poll() is None:
@@ -172,6 +175,19 @@ def test_a_difference_shows_both_images(webui: Webui) -> None:
     plain = webui.images(prompt="a  cat", seed=11)
     steered = webui.images({"layer_prompt": {}}, prompt=prompt, seed=11)
     assert pixels(found) == pixels(plain) + pixels(steered)
+
+
+def test_an_explorer_page_is_written_beside_its_image(webui: Webui) -> None:
+    looking = {"attention": {"kinds": ["qk", "words"]}, "layer_prompt": {}, "explorer": {"alone": True}}
+    job = {"prompt": "a (~: OUT03-OUT11: red ; _: blue :~) cat", "save_images": True}
+    seen = webui.images({**features(), **looking}, **job)
+    assert list(seen) == [""]
+    (page,) = webui.data.glob("outputs/**/*-dumpunet-explorer.html")
+    assert page.with_name(page.name.replace("-dumpunet-explorer.html", ".png")).is_file()
+    data = read_page(page.read_bytes()).data
+    assert {layer["mode"] for layer in data["layers"]} == {"feature", "attention"}
+    assert {block["name"] for block in data["blocks"] if block["steered"]}
+    assert data["parameters"]["Sampler"] == "Euler a"
 
 
 @pytest.mark.parametrize(
