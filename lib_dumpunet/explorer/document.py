@@ -42,7 +42,9 @@ MEGABYTE = 1_000_000
 GENERATOR = "Dump U-Net"
 ROOM_FOR_MAPS = 0.94
 """Part of a page for maps; the rest is for their names and what else is told."""
-SHARES: Mapping[str, float] = {"feature": 0.3, "difference": 0.3, "attention": 0.3, "self": 0.3}
+SHOWN: Sequence[Mode] = ("feature", "difference", "attention", "self")
+"""Modes in their order on the page."""
+SHARE_OF_SUMMARIES = 0.3
 """Part of the room that the summaries of a mode may take, of what those before it have left."""
 TRIALS = 5
 WORD_SIDE = 128  # places
@@ -141,10 +143,10 @@ def _parts(collected: Collected) -> list[tuple[Layer, Part]]:
 def _choose(collected: Collected, room: float) -> dict[tuple[Layer, str], Share]:
     """Divide the room: summaries first, mode by mode, then single channels."""
     chosen: dict[tuple[Layer, str], Share] = {}
-    for mode, part in SHARES.items():
+    for mode in SHOWN:
         keys = [(layer, SUMMARY) for layer in collected.layers if layer.mode == mode]
         needs = [_need(collected, key) for key in keys]
-        shares = fit_all(needs, room * part)
+        shares = fit_all(needs, room * SHARE_OF_SUMMARIES)
         room -= sum(cost(need, share) for need, share in zip(needs, shares, strict=True))
         chosen |= dict(zip(keys, shares, strict=True))
     keys = [(layer, DETAILS) for layer, parts in collected.layers.items() if DETAILS in parts]
@@ -289,7 +291,7 @@ def _blocks(about: About, image: int, collected: Collected, frames: Sequence[_Fr
             "output": about.table.get(name, {}).get("output"),
             "heads": about.table.get(name, {}).get("heads", []),
             "attends": name in about.attending,
-            "steered": any(plan is not None and name in plan.steered for plan in plans.values()),
+            "steered": any(_is_steered(plan, image, name) for plan in plans.values()),
             "reads": {
                 branch: [reader.number(plans[hires], branch, name, step) for hires, step in frames]
                 for branch in ("cond", "uncond")
@@ -298,6 +300,16 @@ def _blocks(about: About, image: int, collected: Collected, frames: Sequence[_Fr
         for name in about.order
     ]
     return {"blocks": blocks, "texts": list(reader.texts)}
+
+
+def _is_steered(plan: PromptPlan | None, image: int, block: str) -> bool:
+    """Tell whether a block reads something else than the main text, in some step, for this image."""
+    if plan is None or block not in plan.attending:
+        return False
+    branches: tuple[Branch, ...] = ("cond", "uncond") if plan.uncond else ("cond",)
+    rows = [Row(image, branch) for branch in branches]
+    steps = range(1, plan.steps + 1)
+    return any(plan.own(row, block, step) is not None for row in rows for step in steps)
 
 
 class _Reader:
@@ -351,8 +363,7 @@ def _color(color: ColorSettings) -> dict[str, Any]:
 
 
 def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:
-    modes: Sequence[Mode] = ("feature", "difference", "attention", "self")
-    return modes.index(layer["mode"]), layer["hires"], list(order).index(layer["block"]), layer["site"]
+    return SHOWN.index(layer["mode"]), layer["hires"], list(order).index(layer["block"]), layer["site"]
 
 
 def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames: Sequence[_Frame]) -> str:

@@ -308,3 +308,11 @@ def test_a_large_image_is_made_smaller_rather_than_all_maps_left_out(collecting:
     assert read.data["size"] == [1024, 2048]
     assert read.data["picture"].startswith("data:image/jpeg;")
     assert len(read.layer("feature", "IN00")["details"]["names"]) > 16
+
+
+def test_blocks_are_steered_in_the_image_that_says_so(tiny: Any) -> None:
+    asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
+    pages = [read_page(page.html).data for page in make_pages(tiny, [PER_BLOCK, "a star"], asked).pages]
+    steered = [[block["name"] for block in page["blocks"] if block["steered"]] for page in pages]
+    assert steered == [["OUT10"], []]
+    assert pages[1]["prompt"][0]["parts"] == [["a star", False]]
