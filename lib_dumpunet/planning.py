@@ -178,10 +178,11 @@ def _explorer(
     Raises:
         SettingsError: if nothing is captured that they could show.
     """
-    if plan.features is None and plan.difference is None and plan.attention is None:
+    captured = frozenset[Kind]() if plan.attention is None else plan.attention.kinds
+    if plan.features is None and plan.difference is None and captured <= {"k"}:
         raise SettingsError(
             "nothing is captured that a page could show",
-            remedy="Turn on features or attention, or leave the page out.",
+            remedy="Turn on features, or attention with another choice than K, or leave the page out.",
             field="Write explorer page",
         )
     average = settings.difference.average if plan.features is None else settings.features.average
@@ -193,6 +194,7 @@ def _explorer(
             "feature": settings.features.color,
             "difference": settings.difference.color,
             "attention": settings.attention.color,
+            "values": settings.attention.color,
             "self": settings.attention.color,
         },
         average="2-norm" if average == "disable" else average,

@@ -18,11 +18,12 @@ from lib_dumpunet.explorer.maps import Float32, Quantised, Size, as_maps, quanti
 from lib_dumpunet.image.average import average
 from lib_dumpunet.sinks.aside import Aside
 
-Mode = Literal["feature", "difference", "attention", "self"]
+Mode = Literal["feature", "difference", "attention", "values", "self"]
 MODES: dict[Kind, Mode] = {
     "feature": "feature",
     "difference": "difference",
     "qk": "attention",
+    "vqk": "values",
     "self": "self",
 }
 AVERAGES = ("sum", "1-norm", "2-norm")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,11 @@ MEGABYTE = 1_000_000
 GENERATOR = "Dump U-Net"
 ROOM_FOR_MAPS = 0.94
 """Part of a page for maps; the rest is for their names and what else is told."""
-SHOWN: Sequence[Mode] = ("feature", "difference", "attention", "self")
+SHOWN: Sequence[Mode] = ("feature", "difference", "attention", "values", "self")
 """Modes in their order on the page."""
 SHARE_OF_SUMMARIES = 0.3
 """Part of the room that the summaries of a mode may take, of what those before it have left."""
+BRANCHES: Sequence[Branch] = ("cond", "uncond")
 TRIALS = 5
 WORD_SIDE = 128  # places
 PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
@@ -291,10 +292,14 @@ def _blocks(about: About, image: int, collected: Collected, frames: Sequence[_Fr
             "output": about.table.get(name, {}).get("output"),
             "heads": about.table.get(name, {}).get("heads", []),
             "attends": name in about.attending,
-            "steered": any(_is_steered(plan, image, name) for plan in plans.values()),
+            "steered": [
+                branch
+                for branch in BRANCHES
+                if any(_is_steered(p, image, branch, name) for p in plans.values())
+            ],
             "reads": {
                 branch: [reader.number(plans[hires], branch, name, step) for hires, step in frames]
-                for branch in ("cond", "uncond")
+                for branch in BRANCHES
             },
         }
         for name in about.order
@@ -302,14 +307,17 @@ def _blocks(about: About, image: int, collected: Collected, frames: Sequence[_Fr
     return {"blocks": blocks, "texts": list(reader.texts)}
 
 
-def _is_steered(plan: PromptPlan | None, image: int, block: str) -> bool:
+def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str) -> bool:
     """Tell whether a block reads something else than the main text, in some step, for this image."""
-    if plan is None or block not in plan.attending:
+    if not _is_known(plan, branch) or block not in plan.attending:
         return False
-    branches: tuple[Branch, ...] = ("cond", "uncond") if plan.uncond else ("cond",)
-    rows = [Row(image, branch) for branch in branches]
-    steps = range(1, plan.steps + 1)
-    return any(plan.own(row, block, step) is not None for row in rows for step in steps)
+    row, steps = Row(image, branch), range(1, plan.steps + 1)
+    return any(plan.own(row, block, step) is not None for step in steps)
+
+
+def _is_known(plan: PromptPlan | None, branch: Branch) -> TypeGuard[PromptPlan]:
+    """Tell whether it is known what blocks read of the prompt, or of the negative prompt."""
+    return plan is not None and bool(plan.cond if branch == "cond" else plan.uncond)
 
 
 class _Reader:
@@ -321,8 +329,7 @@ class _Reader:
 
     def number(self, plan: PromptPlan | None, branch: Branch, block: str, step: int) -> int:
         """Give the number of what a block reads in a step; -1 where it reads nothing, or that is not known."""
-        known = plan is not None and (plan.cond if branch == "cond" else plan.uncond)
-        if plan is None or not known or block not in plan.attending:
+        if not _is_known(plan, branch) or block not in plan.attending:
             return -1
         shares = plan.shares(Row(self._image, branch), block, step)
         parts = [f"{100 * share.weight:.4g}% {share.text}" for share in shares]
@@ -373,7 +380,10 @@ def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames
         sum(counts) for counts in ([len(d["names"]) for d in details], [d["total"] for d in details])
     )
     blocks = len({layer["block"] for layer in layers})
-    said = f"Explorer page of image {image}: {size / MEGABYTE:.1f} MB, {blocks} blocks, {len(frames)} steps"
+    counts = ", ".join(
+        f"{count} {name}{'s' * (count != 1)}" for count, name in ((blocks, "block"), (len(frames), "step"))
+    )
+    said = f"Explorer page of image {image}: {size / MEGABYTE:.1f} MB, {counts}"
     if kept < total:
         said += f", {kept} of {total} single maps, those that vary most"
     if any(tuple(part["size"]) != tuple(part["source"]) for layer in layers for part in _told_parts(layer)):

@@ -51,7 +51,7 @@ def settings(folder: Path, **more: Any) -> Settings:
     dump = DumpSettings(True, "npy", str(folder))
     return Settings(
         FeatureSettings(steps="1,3", dump=dump),
-        AttentionSettings(kinds=("qk", "self", "words"), steps="1,3", dump=dump),
+        AttentionSettings(kinds=("qk", "vqk", "self", "words"), steps="1,3", dump=dump),
         **{"explorer": EXPLORER, **more},
     )
 
@@ -92,6 +92,9 @@ def test_maps_are_those_that_were_captured(tiny: Any, tmp_path: Path) -> None:
             assert close(page.maps(layer["summary"], place)[0], item.tensor[:, : len(names)].mean(0))
             heads = item.tensor[:, : len(names)].flatten(0, 1)
             assert close(page.maps(layer["details"], place)[0], heads)
+        elif tag.kind == "vqk":
+            layer = page.layer("values", tag.block)
+            assert close(page.maps(layer["details"], [1, 3].index(tag.step))[0], item.tensor)
         elif tag.kind == "self":
             maps, *_ = page.maps(page.layer("self", tag.block)["summary"], [1, 3].index(tag.step))
             assert close(maps, item.tensor.mean(0).flatten(0, 1))
@@ -99,7 +102,7 @@ def test_maps_are_those_that_were_captured(tiny: Any, tmp_path: Path) -> None:
             word = next(word for word in page.data["words"] if word["name"] == tag.name)
             assert close(page.maps(word)[0], item.tensor[None])
         compared.add(tag.kind)
-    assert compared >= {"feature", "qk", "self", "word"}
+    assert compared >= {"feature", "qk", "vqk", "self", "word"}
 
 
 def test_differences_and_texts_of_blocks(tiny: Any, tmp_path: Path) -> None:
@@ -141,9 +144,10 @@ def test_a_page_does_not_change_the_image(tiny: Any, tmp_path: Path) -> None:
     assert plain.tobytes() == watched.tobytes()
 
 
-def test_nothing_to_show_is_refused_before_sampling(tiny: Any) -> None:
+@pytest.mark.parametrize("attention", [AttentionSettings(), AttentionSettings(kinds=("k",))])
+def test_nothing_to_show_is_refused_before_sampling(tiny: Any, attention: AttentionSettings) -> None:
     with pytest.raises(SettingsError, match="Write explorer page: nothing is captured"):
-        make_pages(tiny, ["a star"], Settings(FeatureSettings(enabled=False), explorer=EXPLORER))
+        make_pages(tiny, ["a star"], Settings(FeatureSettings(enabled=False), attention, explorer=EXPLORER))
 
 
 @pytest.mark.parametrize("limit", [1.0, 2.0, 4.0])
@@ -313,6 +317,11 @@ def test_a_large_image_is_made_smaller_rather_than_all_maps_left_out(collecting:
 def test_blocks_are_steered_in_the_image_that_says_so(tiny: Any) -> None:
     asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
     pages = [read_page(page.html).data for page in make_pages(tiny, [PER_BLOCK, "a star"], asked).pages]
-    steered = [[block["name"] for block in page["blocks"] if block["steered"]] for page in pages]
-    assert steered == [["OUT10"], []]
+    steered = [{b["name"]: b["steered"] for b in page["blocks"] if b["steered"]} for page in pages]
+    assert steered == [{"OUT10": ["cond"]}, {}]
+    negative = replace(QUICK, negative="ugly (~: M00@2: dark :~)")
+    (page,) = make_pages(tiny, ["a star"], asked, negative).pages
+    blocks = {block["name"]: block for block in read_page(page.html).data["blocks"] if block["steered"]}
+    assert list(blocks) == ["M00"]
+    assert blocks["M00"]["steered"] == ["uncond"]
     assert pages[1]["prompt"][0]["parts"] == [["a star", False]]

@@ -5,7 +5,10 @@
 
     const data = globalThis.DumpUNetData, colorer = globalThis.DumpUNetColor;
     const find = (id) => document.getElementById(id);
-    const MODES = {feature: "Features", difference: "Difference", attention: "Attention", self: "Self-attention"};
+    const MODES = {
+        feature: "Features", difference: "Difference", attention: "Attention", values: "Values", self: "Self-attention",
+    };
+    const AVERAGED = ["feature", "difference", "values"];
     const SPEED = 125; // milliseconds of a step while playing
     const STEP = 0.02; // of the image, that an arrow key moves the point
     const RANKED = 8;
@@ -220,11 +223,18 @@
         return text === undefined ? -1 : text;
     }
 
+    // What a steered block reads, of the negative prompt where only that is its own.
+    function ownText(block) {
+        const [branch] = block.steered;
+        if (!branch || reads(block, branch) < 0) return "";
+        return (branch === "uncond" ? "negative: " : "") + textOf(reads(block, branch));
+    }
+
     function describe(block, map) {
         const parts = [block.name, block.kind];
         if (block.output) parts.push("puts out " + block.output.join(" by "));
         if (!block.attends) parts.push("no cross-attention");
-        if (block.steered && reads(block, "cond") >= 0) parts.push("reads: " + textOf(reads(block, "cond")));
+        if (ownText(block)) parts.push("reads: " + ownText(block));
         if (map && map.frame !== state.frame) parts.push("shown as of step " + label(map.frame));
         if (map) parts.push("values from " + number(map.fullLow) + " to " + number(map.fullHigh));
         else if (map === null) parts.push("no map here");
@@ -240,12 +250,11 @@
             button.classList.toggle("open", state.block === block.name);
             button.title = describe(block, map);
             button.setAttribute("aria-label", button.title);
-            if (block.steered) {
-                const read = reads(block, "cond");
-                text.textContent = textOf(read);
-                button.dataset.text = read % TEXT_COLORS;
+            if (block.steered.length) {
+                text.textContent = ownText(block);
+                button.dataset.text = reads(block, block.steered[0]) % TEXT_COLORS;
             }
-            button.classList.toggle("steered", block.steered);
+            button.classList.toggle("steered", block.steered.length > 0);
         });
     }
 
@@ -606,12 +615,12 @@
         find("about").textContent =
             "Each map has 256 levels between its lowest and its highest number, so that a number read here is off by at most " +
             "1/510 of that range. Colours are those of Dump U-Net, by the same formulas.";
-        find("steered-legend").hidden = !data.blocks.some((block) => block.steered);
+        find("steered-legend").hidden = !data.blocks.some((block) => block.steered.length);
     }
 
     function showReads() {
         const place = find("reads");
-        if (!data.blocks.some((block) => block.steered) || !data.frames.length) return;
+        if (!data.blocks.some((block) => block.steered.length) || !data.frames.length) return;
         const rows = [];
         ["cond", "uncond"].forEach((branch) => {
             const groups = new Map();
@@ -658,7 +667,7 @@
 
     function setMode(mode) {
         state.mode = mode;
-        find("average-box").hidden = mode !== "feature" && mode !== "difference";
+        find("average-box").hidden = !AVERAGED.includes(mode);
         find("tokens").hidden = mode !== "attention";
         find("self-hint").hidden = mode !== "self";
         const sites = 1 + Math.max(0, ...data.layers.filter((layer) => layer.mode === mode).map((layer) => layer.site));
