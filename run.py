@@ -67,7 +67,7 @@ COMMANDS = {
 if sys.platform == "linux":
     SIZE = "up to 3 GB of downloads and 7 GB on disk (NVIDIA's libraries are most of it)"
 else:
-    SIZE = "about 0.3 GB of downloads and 1.5 GB on disk"
+    SIZE = "about 0.4 GB of downloads and 1.7 GB on disk"
 
 # (fragments of pip's or venv's output in small letters, what happened, what to do); the first that fits is told.
 CAUSES = (
