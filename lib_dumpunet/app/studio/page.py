@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -31,17 +32,16 @@ NAMED = """() => {
 """Gives each tab a secret name, which it keeps when it is reloaded: by it a page finds its runs again, and no other."""
 
 
+@dataclass(frozen=True)
 class Page:
     """The controls of a page, and the functions behind them; all pages share one, as Gradio has it."""
 
-    def __init__(self, runs: Runs) -> None:
-        self.runs = runs
-        self.own = OwnFields(runs.models)
-        self.panel: Panel | None = None
+    runs: Runs
+    own: OwnFields
+    panel: Panel
 
     def generate(self, name: str, *values: Any) -> list[Any]:
         """Begin a run, or say at its control what is wrong."""
-        assert self.panel is not None
         count = len(self.own.all)
         error: DumpUNetError | None = None
         try:
@@ -62,15 +62,10 @@ class Page:
     def look(self, name: str, seen: dict[str, Any], *, anew: bool = False) -> list[Any]:
         """Bring the page in line with its run; ``seen`` is what it shows already, unless it is ``anew``."""
         run = self.runs.last(name)
+        unsaid = [gr.skip() for _ in self._told(None)]
         if run is None:
-            return [
-                gr.skip(),
-                gr.skip(),
-                gr.skip(),
-                gr.Timer(active=False),
-                *self._buttons(is_busy=False),
-                {},
-            ] + [gr.skip() for _ in self._told(None)]
+            nothing = [gr.skip() for _ in range(3)]
+            return [*nothing, gr.Timer(active=False), *self._buttons(is_busy=False), {}, *unsaid]
         is_over, version = run.is_over, run.version
         if run.error is not None:
             self.own.relabel(run.error)
@@ -83,8 +78,7 @@ class Page:
         else:
             now["gallery"] = known.get("gallery", "")
         shown = [gr.skip() if known.get(key) == text else text for key, text in now.items()]
-        error = run.error if is_over else None
-        told = self._told(error) if is_over else [gr.skip() for _ in self._told(None)]
+        told = self._told(run.error) if is_over else unsaid
         ended = is_over and version == run.version
         now_seen = {**now, "drawn": drawn}
         return [*shown, gr.Timer(active=not ended), *self._buttons(is_busy=not is_over), now_seen, *told]
@@ -94,14 +88,12 @@ class Page:
 
     def _told(self, error: DumpUNetError | None) -> list[str]:
         """Give what stands below each control, of the studio's own and of the panel."""
-        assert self.panel is not None
         return [*self.own.messages(error), *self.panel.messages(error)]
 
 
 def build_page(runs: Runs) -> gr.Blocks:
     """Build the page."""
-    page = Page(runs)
-    own, models = page.own, runs.models
+    own, models = OwnFields(runs.models), runs.models
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         name = gr.Textbox(visible=False)
         seen = gr.State({})
@@ -114,11 +106,12 @@ def build_page(runs: Runs) -> gr.Blocks:
                     generate = gr.Button("Generate", variant="primary", elem_id="studio-generate")
                     stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="studio-stop")
                 size = _sampling(own, models)
-                panel = page.panel = build("studio", models.blocks, size)
+                panel = build("studio", models.blocks, size)
             with gr.Column(scale=6, min_width=360, elem_id="studio-results"):
                 status = gr.HTML(render.IDLE, elem_id="studio-status")
                 stage = gr.HTML("", elem_id="studio-stage")
                 gallery = gr.HTML("", elem_id="studio-gallery")
+        page = Page(runs, own, panel)
         timer = gr.Timer(POLL, active=False)
         own.watch(models.blocks)
         told = [*(one.message for one in own.all), *panel.places]

@@ -285,11 +285,13 @@ class Runs:
         self._lock = threading.Lock()
 
     def start(self, page: str, request: Request) -> Run:
-        """Put a request into the queue.
+        """Put a request into the queue; ``page`` is the secret name of the page that it comes from.
 
         Raises:
             SettingsError: for a mistake that needs no model to be found, or while the page's last run goes on.
         """
+        if not page:
+            raise SettingsError("the page is not ready", remedy="Press Generate again.")
         last = self.last(page)
         if last is not None and not last.is_over:
             raise SettingsError("the last run still goes on", remedy="Wait for it, or stop it.")

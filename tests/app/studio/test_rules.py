@@ -70,7 +70,9 @@ def test_folders_are_refused_before_anyone_waits(tmp_path: Path) -> None:
     runs = Runs(Models(Choice()), Place(tmp_path, is_open=True))
     with pytest.raises(SettingsError, match="Output path"):
         runs.start("page", request(features=dumping("/elsewhere")))
-    assert runs.last("page") is None
+    with pytest.raises(SettingsError, match="the page is not ready"):
+        runs.start("", request())
+    assert runs.last("page") is runs.last("") is None
     runs.close()
 
 
