@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_dumpunet.hosts.diffusers import preview
+from lib_dumpunet.hosts.diffusers import preview, sampling
 from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.preview import Guess, Previews, decode
@@ -230,3 +230,29 @@ def test_either_run_of_a_difference_can_be_stopped(tiny: Any, calls: int, plain:
     assert outcome.problems == []
     assert (len(seen.plain), len(seen.images)) == (plain, steered)
     assert hook_count(tiny.unet) == 0
+
+
+def out_of_memory(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_preview_that_fails_costs_no_image(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, seen = Seen(), Seen()
+    plain.outlet = replace(plain.outlet, preview=None)
+    run(tiny, plain)
+    monkeypatch.setattr(preview, "decode", out_of_memory)
+    outcome = run(tiny, seen)
+    assert (outcome.images, outcome.problems, seen.previews) == (1, [], [])
+    assert seen.images[0].tobytes() == plain.images[0].tobytes()
+
+
+def test_an_unfinished_image_that_fails_costs_no_picture(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "decode", out_of_memory)
+    seen = Seen(after(25 * 2 + 5))
+    outcome = run(tiny, seen, Settings(FeatureSettings(layers="M00")))
+    assert outcome.was_stopped
+    assert [str(problem) for problem in outcome.problems] == [
+        "the device ran out of memory (OutOfMemoryError: CUDA out of memory). Use a smaller size or batch, or fp16."
+    ]
+    assert seen.images == {}
+    assert len(seen.pictures) == 2

@@ -103,6 +103,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
                             session.finish(index, sample.image)
                     faults += lost
                 outcome.was_stopped = sampler.was_stopped
+                faults += [sampler.fault] if sampler.fault is not None else []
                 if faults or sampler.was_stopped:
                     session.problems += faults
                     break

@@ -5,6 +5,7 @@ What is shown is the U-Net's own guess of the clean image, which tells something
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+
+log = logging.getLogger("dumpunet")
 
 Show = Callable[[Image.Image], None]
 
@@ -94,10 +97,14 @@ class Guess:
 
 
 class Previews:
-    """Decodes the first image of a batch now and then, so seldom that it takes little of the time."""
+    """Decodes the first image of a batch now and then, so seldom that it takes little of the time.
+
+    What goes wrong with it, such as a device without the memory for it, ends the previews and nothing else.
+    """
 
     def __init__(self, pipe: Any, show: Show) -> None:
-        self._pipe, self._show = pipe, show
+        self._pipe = pipe
+        self._show: Show | None = show
         self._begin = time.monotonic()
         self._spent = 0.0
         self._longest = 0.0
@@ -105,12 +112,14 @@ class Previews:
     def offer(self, guess: Guess) -> None:
         """Show what an image is going to be, if it is time for that."""
         begin = time.monotonic()
-        if self._spent + self._longest > SHARE * (begin - self._begin):
+        if self._show is None or self._spent + self._longest > SHARE * (begin - self._begin):
             return
-        clean = guess.clean()
-        if clean is None:
-            return
-        image = decode(self._pipe, clean[:1])[0]
+        try:
+            clean = guess.clean()
+            if clean is not None:
+                self._show(decode(self._pipe, clean[:1])[0])
+        except Exception:
+            log.warning("the image cannot be shown as it grows", exc_info=log.isEnabledFor(logging.DEBUG))
+            self._show = None
         took = time.monotonic() - begin
         self._spent, self._longest = self._spent + took, max(self._longest, took)
-        self._show(image)

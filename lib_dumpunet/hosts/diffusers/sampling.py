@@ -50,7 +50,8 @@ class _Stopped(Exception):
 class Sampler:
     """Makes the images of a job, each batch ``runs`` times; leaving the ``with`` leaves the pipeline as it was.
 
-    Each distinct text is encoded once, whatever run needs it. ``was_stopped`` tells that the onlooker has ended it.
+    Each distinct text is encoded once, whatever run needs it. ``was_stopped`` tells that the onlooker has ended it, and
+    ``fault`` why there is no unfinished image then.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Sampler:
         self._previews = None if onlooker.preview is None else Previews(pipe, onlooker.preview)
         self._guess = Guess(pipe)
         self.was_stopped = False
+        self.fault: HostError | None = None
         self._encodings = Encodings(pipe)
         self._total = job.sampling.steps * len(job.batches) * runs
         self._done = 0
@@ -151,10 +153,16 @@ class Sampler:
 
     def _unfinished(self, last: Sequence[Tensor]) -> list[Sample]:
         """Make images of what the U-Net took the clean ones for, if a step has ended."""
-        clean = self._guess.clean()
-        if not last or clean is None:
+        if not last:
             return []
-        return [Sample(*pair) for pair in zip(decode(self._pipe, clean), clean.cpu(), strict=True)]
+        try:
+            clean = self._guess.clean()
+            assert clean is not None
+            return [Sample(*pair) for pair in zip(decode(self._pipe, clean), clean.cpu(), strict=True)]
+        except Exception as error:
+            log.debug("decoding an unfinished image failed", exc_info=True)
+            self.fault = failure("the unfinished image could not be decoded", "Try a smaller size.", error)
+            return []
 
 
 def give_all(
