@@ -133,6 +133,8 @@ def make_plan(unet: Unet, settings: Settings, host: Host, subject: Subject) -> P
         plan = _with_attention(plan, unet, settings.attention, show, subject)
     if settings.difference.enabled:
         plan = _with_difference(plan, unet, settings.difference, show, subject)
+    if settings.explorer.enabled:
+        _require_shown(plan)
     dumps = _dump_sinks(plan, unet, settings, subject)  # makes the folders
     # What makes captures out of others stands before those that take them.
     makers = components_of(plan.attention, settings.attention.dump)
@@ -170,13 +172,11 @@ def hires_plan(plan: Plan, subject: Subject) -> Plan:
     return replace(plan, steering=steering, attention=attention)
 
 
-def _explorer(
-    plan: Plan, unet: Unet, settings: Settings, write: Callable[[Page], None], subject: Subject
-) -> ExplorerSink:
-    """Make the sink that writes pages.
+def _require_shown(plan: Plan) -> None:
+    """Make sure that something is captured that an explorer page can show.
 
     Raises:
-        SettingsError: if nothing is captured that they could show.
+        SettingsError: if not.
     """
     captured = frozenset[Kind]() if plan.attention is None else plan.attention.kinds
     if plan.features is None and plan.difference is None and captured <= {"k"}:
@@ -185,6 +185,12 @@ def _explorer(
             remedy="Turn on features, or attention with another choice than K, or leave the page out.",
             field="Write explorer page",
         )
+
+
+def _explorer(
+    plan: Plan, unet: Unet, settings: Settings, write: Callable[[Page], None], subject: Subject
+) -> ExplorerSink:
+    """Make the sink that writes pages."""
     average = settings.difference.average if plan.features is None else settings.features.average
     about = About(
         order=unet.order.names,
