@@ -133,8 +133,7 @@ def make_plan(unet: Unet, settings: Settings, host: Host, subject: Subject) -> P
         plan = _with_attention(plan, unet, settings.attention, show, subject)
     if settings.difference.enabled:
         plan = _with_difference(plan, unet, settings.difference, show, subject)
-    if settings.explorer.enabled:
-        _require_shown(plan)
+    require_shown(settings)
     dumps = _dump_sinks(plan, unet, settings, subject)  # makes the folders
     # What makes captures out of others stands before those that take them.
     makers = components_of(plan.attention, settings.attention.dump)
@@ -172,14 +171,17 @@ def hires_plan(plan: Plan, subject: Subject) -> Plan:
     return replace(plan, steering=steering, attention=attention)
 
 
-def _require_shown(plan: Plan) -> None:
-    """Make sure that something is captured that an explorer page can show.
+def require_shown(settings: Settings) -> None:
+    """Make sure that something is captured that an explorer page can show, if there is to be one.
 
     Raises:
         SettingsError: if not.
     """
-    captured = frozenset[Kind]() if plan.attention is None else plan.attention.kinds
-    if plan.features is None and plan.difference is None and captured <= {"k"}:
+    attention = settings.attention
+    shown = [kind for kind in attention.kinds if kind != "k"]
+    texts = attention.words + attention.negative_words + attention.points
+    looks = settings.features.enabled or settings.difference.enabled or shown or texts.strip()
+    if settings.explorer.enabled and not looks:
         raise SettingsError(
             "nothing is captured that a page could show",
             remedy="Turn on features, or attention with another choice than K, or leave the page out.",

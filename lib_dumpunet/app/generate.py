@@ -95,9 +95,10 @@ def check_early(settings: Settings, steps: int) -> None:
     """Find the mistakes that need no model before the time is spent to load it.
 
     Raises:
-        SettingsError: for steps, points or a formula that cannot be read.
+        SettingsError: for steps, points or a formula that cannot be read, or a page with nothing to show.
     """
     from lib_dumpunet.image.colorize import compile_channels
+    from lib_dumpunet.planning import require_shown
 
     chosen = (
         (settings.features, "Image saving steps"),
@@ -109,6 +110,7 @@ def check_early(settings: Settings, steps: int) -> None:
             parse_steps(part.steps, field=field).left(steps)
     parse_points(settings.attention.points)
     compile_channels(settings.features.color)
+    require_shown(settings)
 
 
 def produce(

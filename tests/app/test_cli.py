@@ -513,6 +513,7 @@ def test_mistakes_in_pages(run: Any, tmp_path: Path) -> None:
         (("--html-limit", "0.5", "--html"), "Size limit: 0.5 is outside 1 to 500"),
         (("--html", "--no-features"), "Write explorer page: nothing is captured that a page could show"),
     ):
-        result = run("generate", "a star", *QUICK, *flags, "-o", tmp_path)
+        result = run("generate", "a star", *QUICK, *flags, "-o", tmp_path / "out")
         assert result.code == 2
         assert said in result.err
+        assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import Job, check_attention, make_job
 from lib_dumpunet.hosts.hearing import heard
-from lib_dumpunet.planning import require_brackets
+from lib_dumpunet.planning import require_brackets, require_shown
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.settings import DumpSettings, GenerateSettings, PanelSettings, Settings
 from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder
@@ -61,6 +61,7 @@ class Request:
                     remedy="Turn it on in the tab Layer Prompt, or take the bracket out.",
                     field=field,
                 )
+        require_shown(self.panel.core)
 
 
 @dataclass(frozen=True)
