@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import AXES, PASSING, Branch, Kind, Tag
+from lib_dumpunet.early import require_brackets, require_shown
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.explorer.document import About
 from lib_dumpunet.explorer.sink import ExplorerSink
@@ -16,7 +17,6 @@ from lib_dumpunet.hooks.attention import AttentionWant, require_readable
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.ports import Host, Page, Row
-from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.points import Point, parse_points
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
 from lib_dumpunet.prompt.texts import Texts, WordChoice, parse_words
@@ -171,24 +171,6 @@ def hires_plan(plan: Plan, subject: Subject) -> Plan:
     return replace(plan, steering=steering, attention=attention)
 
 
-def require_shown(settings: Settings) -> None:
-    """Make sure that something is captured that an explorer page can show, if there is to be one.
-
-    Raises:
-        SettingsError: if not.
-    """
-    attention = settings.attention
-    shown = [kind for kind in attention.kinds if kind != "k"]
-    texts = attention.words + attention.negative_words + attention.points
-    looks = settings.features.enabled or settings.difference.enabled or shown or texts.strip()
-    if settings.explorer.enabled and not looks:
-        raise SettingsError(
-            "nothing is captured that a page could show",
-            remedy="Turn on features, or attention with another choice than K, or leave the page out.",
-            field="Write explorer page",
-        )
-
-
 def _explorer(
     plan: Plan, unet: Unet, settings: Settings, write: Callable[[Page], None], subject: Subject
 ) -> ExplorerSink:
@@ -237,7 +219,8 @@ def _with_features(plan: Plan, unet: Unet, features: FeatureSettings, show: Show
 def _with_difference(
     plan: Plan, unet: Unet, difference: DifferenceSettings, show: Show, subject: Subject
 ) -> Plan:
-    require_brackets(subject.texts.plan)
+    written = subject.texts.plan
+    require_brackets(() if written is None else (*written.cond, *written.uncond))
     blocks = select_blocks(difference.layers, unet.order, field="Difference layers")
     steps = frozenset(select_steps(difference.steps, subject.request.steps, field="Difference steps"))
     return replace(
@@ -284,20 +267,6 @@ def _with_attention(
         points=points,
         sinks=(*plan.sinks, *sinks),
     )
-
-
-def require_brackets(plan: PromptPlan | None) -> None:
-    """Make sure that there is something to compare.
-
-    Raises:
-        SettingsError: if no prompt has text per block.
-    """
-    if plan is None or not plan.has_brackets:
-        raise SettingsError(
-            "no prompt has text per block, so there is nothing to compare",
-            remedy="Write some, as in a (~: M00: cute :~) girl, or leave the difference out.",
-            field="Difference",
-        )
 
 
 def attention_blocks(unet: Unet, text: str, *, field: str = "Attention layers") -> tuple[str, ...]:

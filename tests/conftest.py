@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-# Before any test imports a library that looks for a model hub.
+from lib_dumpunet.app.processor import prepare_threads
+
+# Before any test imports torch, or a library that looks for a model hub.
+prepare_threads()
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # A job in the background of a shell is started with interrupts ignored, and so would be all that tests start.

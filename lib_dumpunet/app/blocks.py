@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lib_dumpunet.app.models import add_model_flags, hush_libraries, load
+from lib_dumpunet.app.models import add_model_flags, hush_libraries, load, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.prompt.selection import select_blocks
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
                 remedy="Use for instance 512.",
                 field=field,
             )
+    select_blocks(args.layers, locate(args), field="--layers")
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import block_table, unet_config
 

@@ -28,6 +28,7 @@ from lib_dumpunet.app import (
     words,
 )
 from lib_dumpunet.app.output import Terminal, use_utf8
+from lib_dumpunet.app.processor import prepare_threads
 from lib_dumpunet.errors import DumpUNetError, HostError
 
 COMMANDS = (studio_command, generate, explore, words, sweep, demo, blocks, prompt, view, bench_command)
@@ -36,6 +37,7 @@ COMMANDS = (studio_command, generate, explore, words, sweep, demo, blocks, promp
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     use_utf8()
+    prepare_threads()
     args = make_parser().parse_args(arguments)
     terminal = Terminal(quiet=args.quiet, as_json=args.json)
     try:

@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lib_dumpunet.app.flags import add_settings, options, read_settings
-from lib_dumpunet.app.models import add_model_flags, load
+from lib_dumpunet.app.models import add_model_flags, load, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError
-from lib_dumpunet.prompt.points import parse_points
-from lib_dumpunet.prompt.selection import parse_steps
 from lib_dumpunet.settings import (
     AttentionSettings,
     ColorSettings,
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     difference = read_settings(args, DifferenceSettings, color=features.color, dump=dump)
     difference = _like_features(difference, features, args, "difference")
     settings = Settings(features, attention, difference, read_explorer(args))
-    check_early(settings, sampling.steps)
+    check(args, settings, sampling)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
 
@@ -91,26 +89,16 @@ def _like_features(settings: Like, features: FeatureSettings, args: argparse.Nam
     return replace(settings, **{name: getattr(features, name) for name, own in given.items() if not own})
 
 
-def check_early(settings: Settings, steps: int) -> None:
+def check(args: argparse.Namespace, settings: Settings, sampling: GenerateSettings) -> None:
     """Find the mistakes that need no model before the time is spent to load it.
 
     Raises:
-        SettingsError: for steps, points or a formula that cannot be read, or a page with nothing to show.
+        SettingsError, PromptSyntaxError: for the first one.
     """
-    from lib_dumpunet.image.colorize import compile_channels
-    from lib_dumpunet.planning import require_shown
+    # It reads formulas, for which it imports NumPy; no --help waits for that.
+    from lib_dumpunet.early import Prompts, check_early
 
-    chosen = (
-        (settings.features, "Image saving steps"),
-        (settings.attention, "Attention steps"),
-        (settings.difference, "Difference steps"),
-    )
-    for part, field in chosen:
-        if part.enabled:
-            parse_steps(part.steps, field=field).left(steps)
-    parse_points(settings.attention.points)
-    compile_channels(settings.features.color)
-    require_shown(settings)
+    check_early(settings, sampling.steps, Prompts(args.prompt, sampling.negative, locate(args)))
 
 
 def produce(
@@ -124,15 +112,15 @@ def produce(
     """Generate into a folder and tell what came out; returns the exit code."""
     from lib_dumpunet.app.collect import Collector
     from lib_dumpunet.app.results import open_results
+    from lib_dumpunet.early import require_brackets
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
     from lib_dumpunet.hosts.diffusers.job import check_attention, make_job
-    from lib_dumpunet.planning import require_brackets
     from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
     check_attention(pipe, job, settings.attention)
     if settings.difference.enabled:
-        require_brackets(job.plan)
+        require_brackets((*job.plan.cond, *job.plan.uncond))
     folder = open_results(out)
     collector = Collector(folder, job, describe(pipe.unet).order, terminal.say)
     problems: list[DumpUNetError] = []

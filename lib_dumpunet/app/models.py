@@ -8,6 +8,9 @@ import warnings
 from typing import Any
 
 from lib_dumpunet.app.output import Terminal
+from lib_dumpunet.app.processor import fit_threads
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.hosts.diffusers.find import find_model, possible_blocks
 
 DTYPES = ("auto", "fp16", "bf16", "fp32")
 
@@ -36,17 +39,32 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def locate(args: argparse.Namespace) -> BlockOrder:
+    """Make sure that the model is there, without loading a library; returns the blocks that it may have.
+
+    Raises:
+        SettingsError: if there is no such file or folder.
+    """
+    path = find_model(args.model)
+    if args.config is not None:
+        find_model(args.config, field="config")
+    return possible_blocks(path)
+
+
 def load(args: argparse.Namespace, terminal: Terminal) -> Any:
     """Load the pipeline that the flags choose.
 
     Raises:
         SettingsError, UnsupportedModelError: if there is no such model, or it has no U-Net.
     """
+    locate(args)
     terminal.say(f"Loading {args.model or 'the bundled model'} ...")
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 
-    return load_pipeline(args.model, device=args.device, dtype=args.dtype, config=args.config)
+    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype, config=args.config)
+    fit_threads(pipe.unet)
+    return pipe
 
 
 def hush_libraries() -> None:

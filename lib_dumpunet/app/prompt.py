@@ -8,7 +8,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from lib_dumpunet.app.models import add_model_flags, hush_libraries, load
+from lib_dumpunet.app.models import add_model_flags, hush_libraries, load, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.blocks import SD1, BlockOrder, spans
 from lib_dumpunet.prompt.layer_prompt import Share, Template, parse_prompt
@@ -51,7 +51,10 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Print the texts, blocks with the same one together."""
-    order = _order(args, terminal) if args.model else SD1
+    order = SD1
+    if args.model:
+        parse_prompt(args.prompt, locate(args), field="prompt")  # before a model is loaded
+        order = _order(args, terminal)
     template = parse_prompt(args.prompt, order, field="prompt")
     phases = {block: _phases(template, block) for block in order}
     groups: dict[tuple[_Phase, ...], list[str]] = {}

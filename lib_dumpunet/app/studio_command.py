@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lib_dumpunet.app.models import add_model_flags, hush_libraries
+from lib_dumpunet.app.models import add_model_flags, hush_libraries, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.sinks.files import prepare_folder
@@ -46,15 +46,14 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve the page until Ctrl-C."""
     if args.port is not None and not 0 < args.port <= LAST_PORT:
         raise SettingsError(f"{args.port} is no port", remedy=f"Use 1 to {LAST_PORT}.", field="--port")
+    locate(args)
     folder = prepare_folder(args.out)
     terminal.say("Starting the studio ...")
     hush_libraries()
     from lib_dumpunet.app.studio.models import BUNDLED, Choice, Models
     from lib_dumpunet.app.studio.runs import Place, Runs
     from lib_dumpunet.app.studio.server import Server, serve
-    from lib_dumpunet.hosts.diffusers.loading import find_model
 
-    find_model(args.model)
     is_open = args.listen or args.share
     first = Choice(args.model, args.device, args.dtype, args.config)
     models = Models(first, list(dict.fromkeys((args.model, BUNDLED))) if is_open else None)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.app.flags import read_settings
 from lib_dumpunet.app.generate import add_making
-from lib_dumpunet.app.models import hush_libraries, load
+from lib_dumpunet.app.models import hush_libraries, load, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.prompt.selection import select_blocks
 from lib_dumpunet.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -51,18 +52,17 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Sweep, and tell the ranking."""
     sampling = read_settings(args, GenerateSettings)
+    _check(args, sampling)
     hush_libraries()
     from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.sweep import (
         SweepOutcome,
         choose_targets,
         plan_sweep,
-        require_place,
         run_sweep,
     )
     from lib_dumpunet.unet.sites import describe
 
-    require_place(args.prompt, sampling)
     pipe = load(args, terminal)
     targets = choose_targets(describe(pipe.unet), args.blocks, args.groups)
     sweep = plan_sweep(pipe, args.prompt, sampling, targets)
@@ -76,6 +76,21 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         _save(folder, images, outcome)
         _tell(folder, sweep.plain, outcome, terminal)
     return 1 if outcome.problems else 0
+
+
+def _check(args: argparse.Namespace, sampling: GenerateSettings) -> None:
+    """Find the mistakes that need no model.
+
+    Raises:
+        SettingsError, PromptSyntaxError: for the first one.
+    """
+    from lib_dumpunet.early import PLACE, Prompts, require_place
+
+    order = locate(args)
+    require_place(args.prompt, sampling)
+    prompt, negative = (text.replace(PLACE, order.names[0]) for text in (args.prompt, sampling.negative))
+    Prompts([prompt], negative, order).parse()
+    select_blocks(args.blocks, order, field="--blocks")
 
 
 class _Images:

@@ -11,8 +11,8 @@ from PIL import Image
 from lib_dumpunet.blocks import SD1
 from lib_dumpunet.captures import AXES, Capture, Tag
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.image.colorize import compile_channels
 from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import AttentionSettings, FeatureSettings

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lib_dumpunet.image.expression import Formula, compile_formula
+from lib_dumpunet.image.expression import Formula, compile_channels
 from lib_dumpunet.image.hsl import hsl_to_rgb
 from lib_dumpunet.image.transform import FIXED, Float32, transform
 from lib_dumpunet.settings import ColorSettings
@@ -37,7 +37,6 @@ _SIGNED = np.dtype("<i4")  # to which processors convert floats in half the time
 CHUNK = 32768
 
 _GREY = "white-black"
-_LETTERS = {"rgb": "RGB", "hsl": "HSL"}
 
 
 def colorize(tensor: Tensor, color: ColorSettings) -> UInt8:
@@ -60,19 +59,6 @@ def paint(tensor: Tensor, color: ColorSettings) -> Pixels:
         table: NDArray[Any] = color_table(color, tensor.dtype)
         return np.take(table, patterns, mode="clip")
     return _evaluate(tensor, color)
-
-
-def compile_channels(color: ColorSettings) -> tuple[Formula, ...]:
-    """Read the formulas of a custom method, none for the others; a mistake names its channel.
-
-    Raises:
-        FormulaError: at the first formula that is not arithmetic on ``v``.
-    """
-    if color.method not in _LETTERS:
-        return ()
-    letters = _LETTERS[color.method]
-    named = zip(letters, color.channels, strict=True)
-    return tuple(compile_formula(text, f"Color space, {letter}") for letter, text in named)
 
 
 @lru_cache(maxsize=16)

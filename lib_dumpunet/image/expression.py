@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from lib_dumpunet.errors import FormulaError, Spot
 from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS
+from lib_dumpunet.settings import ColorSettings
 
 Float32 = NDArray[np.float32]
 
@@ -57,6 +58,8 @@ _WORD_REMEDIES = {
     "or": "Write logical_or(a, b).",
     "not": "Write logical_not(a).",
 }
+CHANNELS = {"rgb": "RGB", "hsl": "HSL"}
+"""The letters of the channels that a custom method has a formula for."""
 _EXAMPLE = "Write arithmetic on v, for example (2+v)/3."
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
@@ -128,6 +131,19 @@ def compile_formula(text: str, field: str = "") -> Formula:
         return _compile(text)
     except FormulaError as error:
         raise error.in_field(field) from None
+
+
+def compile_channels(color: ColorSettings) -> tuple[Formula, ...]:
+    """Read the formulas of a custom method, none for the others; a mistake names its channel.
+
+    Raises:
+        FormulaError: at the first formula that is not arithmetic on ``v``.
+    """
+    if color.method not in CHANNELS:
+        return ()
+    letters = CHANNELS[color.method]
+    named = zip(letters, color.channels, strict=True)
+    return tuple(compile_formula(text, f"Color space, {letter}") for letter, text in named)
 
 
 @lru_cache(maxsize=64)

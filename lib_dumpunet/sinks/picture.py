@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.image.average import average
-from lib_dumpunet.image.colorize import compile_channels
 from lib_dumpunet.image.draw import draw_features
+from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import DifferenceSettings, FeatureSettings

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import lib_dumpunet.explorer
 from lib_dumpunet.errors import FormulaError
 from lib_dumpunet.explorer.maps import Quantised, dequantise
-from lib_dumpunet.image.colorize import colorize, compile_channels
-from lib_dumpunet.image.expression import compile_formula
+from lib_dumpunet.image.colorize import colorize
+from lib_dumpunet.image.expression import compile_channels, compile_formula
 from lib_dumpunet.image.functions import FUNCTIONS
 from lib_dumpunet.settings import METHODS, TRANSFORMS, ColorSettings
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib_dumpunet.early import require_place
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
@@ -19,7 +20,6 @@ from lib_dumpunet.hosts.diffusers.sweep import (
     Target,
     choose_targets,
     plan_sweep,
-    require_place,
     run_sweep,
 )
 from lib_dumpunet.image.compare import pixel_distance

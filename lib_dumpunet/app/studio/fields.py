@@ -12,7 +12,7 @@ import gradio as gr
 from lib_dumpunet.app.models import DTYPES
 from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.errors import DumpUNetError, SettingsError
-from lib_dumpunet.hosts.diffusers.loading import find_model
+from lib_dumpunet.hosts.diffusers.find import find_model
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.settings import SAMPLERS, GenerateSettings
 from lib_dumpunet.ui.checks import problem

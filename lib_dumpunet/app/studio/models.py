@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from lib_dumpunet.app.processor import fit_threads
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.hooks.shapes import BlockInfo
 from lib_dumpunet.hosts.diffusers.loading import block_table, load_pipeline, unet_config
@@ -54,6 +55,7 @@ class Models:
             self._pipe = load_pipeline(
                 choice.model, device=choice.device, dtype=choice.dtype, config=choice.config
             )
+            fit_threads(self._pipe.unet)
             self._choice = choice
             self._config = self._pipe.unet.config
         return self._pipe

@@ -19,11 +19,11 @@ from PIL import Image
 from lib_dumpunet.app.results import ResultFolder
 from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.app.studio.shelf import Item, Shelf
+from lib_dumpunet.early import require_brackets, require_shown
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import Job, check_attention, make_job
 from lib_dumpunet.hosts.hearing import heard
-from lib_dumpunet.planning import require_brackets, require_shown
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.settings import DumpSettings, GenerateSettings, PanelSettings, Settings
 from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder
@@ -189,7 +189,7 @@ class Run:
         settings = self.request.panel.core
         check_attention(pipe, job, settings.attention)
         if settings.difference.enabled:
-            require_brackets(job.plan)
+            require_brackets((*job.plan.cond, *job.plan.uncond))
         self.seeds = job.seeds
         folder = new_folder(self._place.root, is_kept=self.request.panel.output.save)
         settings = settings.with_dumps(lambda dump: self._place.dumps(dump, folder.path))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib_dumpunet.early import read_prompt
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.hosts.diffusers.text import tokenize
 from lib_dumpunet.planning import choose_words, require_attention
-from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.texts import Texts
@@ -73,7 +73,7 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
     if not prompts:
         raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
     # Read even where it is not used, as a mistake in it is one.
-    template = read_prompt(sampling.negative, describe(pipe.unet), "Negative prompt")
+    template = read_prompt(sampling.negative, describe(pipe.unet).order, "Negative prompt")
     negative = sampling.negative if sampling.guidance > 1 else None
     if negative is None and template.has_brackets:
         log.warning("Negative prompt: it is not used, as CFG Scale is 1")
@@ -100,22 +100,10 @@ def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps
         SettingsError: if one is no text.
         PromptSyntaxError: for a broken per-block bracket.
     """
-    known = {prompt: read_prompt(prompt, unet, "prompt") for prompt in dict.fromkeys(prompts)}
+    known = {prompt: read_prompt(prompt, unet.order, "prompt") for prompt in dict.fromkeys(prompts)}
     attending = tuple(site.block for site in unet.sites if site.layers)
-    uncond = [] if negative is None else [read_prompt(negative, unet, "Negative prompt")]
+    uncond = [] if negative is None else [read_prompt(negative, unet.order, "Negative prompt")]
     return plan_prompts([known[prompt] for prompt in prompts], uncond, attending, steps)
-
-
-def read_prompt(text: str, unet: Unet, field: str) -> Template:
-    """Read one prompt.
-
-    Raises:
-        SettingsError: if it is no text, as a terminal may give it.
-        PromptSyntaxError: for a broken per-block bracket.
-    """
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SettingsError("it holds bytes that are no text", remedy="Write it in UTF-8.", field=field)
-    return parse_prompt(text, unet.order, field=field)
 
 
 def check_attention(pipe: Any, job: Job, attention: AttentionSettings) -> None:

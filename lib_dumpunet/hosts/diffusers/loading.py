@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,10 @@ from safetensors import safe_open
 
 from lib_dumpunet.errors import DumpUNetError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hooks.shapes import BlockInfo, measure_blocks
+from lib_dumpunet.hosts.diffusers.find import CHECKPOINTS, FIELD, find_model
 from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import describe
 
-FIELD = "model"
-CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
 
@@ -135,27 +133,6 @@ def unet_config(model: str) -> Mapping[str, Any] | None:
 
 def _widest(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else max(size)
-
-
-def find_model(model: str) -> Path | None:
-    """Find the file or folder that a text names; None for a hub id, of which only the hub can tell more.
-
-    Raises:
-        SettingsError: if it is none of these.
-    """
-    path = Path(model).expanduser() if model else MODEL
-    try:
-        if path.is_dir() or path.is_file():
-            return path
-    except (OSError, ValueError):  # a name too long for a file, or with a null character
-        pass
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and path.suffix not in CHECKPOINTS:
-        return None
-    raise SettingsError(
-        f"there is no file or folder {model}",
-        remedy="Give a checkpoint file, a folder in diffusers format, or a hub id such as owner/name.",
-        field=FIELD,
-    )
 
 
 def _from_anywhere(model: str, dtype: torch.dtype, config: str | None) -> Any:

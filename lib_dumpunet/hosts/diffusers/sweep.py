@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,21 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from lib_dumpunet.blocks import BlockOrder
-from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError, Spot
+from lib_dumpunet.early import PLACE, read_prompt
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.steer import steer
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
-from lib_dumpunet.hosts.diffusers.job import Job, make_job, read_prompt
+from lib_dumpunet.hosts.diffusers.job import Job, make_job
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.planning import attention_blocks, require_attention
 from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.settings import GenerateSettings
 from lib_dumpunet.unet.sites import Unet, describe
-
-PLACE = "{block}"
-"""Stands for the block in the prompts of a sweep."""
-
-RANGE = re.compile(r"\{block\}\s*-|-\s*\{block\}")
 
 Keep = Callable[[str, int, Image.Image], None]
 """Takes an image: the name of the blocks that were steered, "" for the plain one, and the image's number."""
@@ -143,37 +138,11 @@ def _words_of(template: Template) -> tuple[object, ...]:
     )
 
 
-def require_place(prompt: str, sampling: GenerateSettings) -> None:
-    """Make sure that a prompt that is used says where the block's name goes.
-
-    Raises:
-        SettingsError: if none does.
-    """
-    if PLACE not in prompt + (sampling.negative if sampling.guidance > 1 else ""):
-        unused = PLACE in sampling.negative
-        raise SettingsError(
-            f"there is no {PLACE}{' but in the negative prompt, which is not used' * unused}, so all images would be "
-            "the same",
-            remedy=f"Write it where the block's name goes, as in a girl, (~:{PLACE}: bad anatomy :~)."
-            + " The negative prompt is used where CFG Scale is above 1." * unused,
-            field="prompt",
-        )
-    for name, text in (("prompt", prompt), ("Negative prompt", sampling.negative)):
-        found = RANGE.search(text)
-        if found:
-            raise SettingsError(
-                f"{PLACE} cannot be an end of a range",
-                remedy="Give it alone, and name ranges by --groups.",
-                field=name,
-                spot=Spot(text, found.start()),
-            )
-
-
 def _for(unet: Unet, like: Job, prompt: str, negative: str, blocks: str) -> Job:
     """Make the job of one target like that of another; not by ``make_job``, which would repeat its warnings."""
     text, negative = (source.replace(PLACE, blocks) for source in (prompt, negative))
-    cond = (read_prompt(text, unet, "prompt"),) * len(like.prompts)
-    uncond = (read_prompt(negative, unet, "Negative prompt"),) if like.plan.uncond else ()
+    cond = (read_prompt(text, unet.order, "prompt"),) * len(like.prompts)
+    uncond = (read_prompt(negative, unet.order, "Negative prompt"),) if like.plan.uncond else ()
     return replace(
         like,
         prompts=(text,) * len(like.prompts),

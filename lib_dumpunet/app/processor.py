@@ -1,0 +1,55 @@
+"""How many threads compute, and how they wait: what keeps a command fast beside other programs.
+
+OpenMP's threads spin while they wait for each other. Beside a browser on the same cores that makes sampling three to
+five times slower; threads that sleep instead cost next to nothing on an idle machine.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+CGROUP = Path("/sys/fs/cgroup")
+SMALL = 50_000_000
+"""Weights of a U-Net below which a second thread costs as much as it gives."""
+
+
+def prepare_threads() -> None:
+    """Set what OpenMP reads when torch is imported, unless the user has set it."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    cores = core_quota()
+    if cores is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+
+def core_quota(cgroup: Path = CGROUP) -> int | None:
+    """Return how many cores a container leaves us, at least 1; None if it sets no limit below the cores there are."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in files).split()
+            cores = max(1, int(quota) // int(period)) if int(quota) > 0 else None
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        return cores if cores is not None and cores < (os.cpu_count() or 1) else None
+    return None
+
+
+def fit_threads(unet: Any) -> None:
+    """Give a small U-Net on the CPU one thread, and any other all of them, unless the user has set their number."""
+    import torch
+
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    every = _threads_at_first()
+    is_small = unet.device.type == "cpu" and sum(weight.numel() for weight in unet.parameters()) < SMALL
+    torch.set_num_threads(1 if is_small else every)
+
+
+@cache
+def _threads_at_first() -> int:
+    """Return torch's number of threads, as it was before the first change."""
+    import torch
+
+    return torch.get_num_threads()

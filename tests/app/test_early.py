@@ -1,0 +1,66 @@
+"""Mistakes that need no model are told before torch is imported, and leave nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+START = """
+import sys
+for name in ("torch", "diffusers", "transformers", "gradio"):
+    sys.modules[name] = None  # importing it fails
+from lib_dumpunet.app.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+MISTAKES = {
+    "blocks": (["generate", "a", "--layers", "IN99"], "Layers: the model has no block IN99"),
+    "syntax of blocks": (["generate", "a", "--layers", "IN00-"], "Layers: the text ends too early"),
+    "attention": (["words", "a", "--attention-layers", "INN"], "Attention layers: 'INN'"),
+    "difference": (
+        ["generate", "a (~: M00: b :~)", "--difference", "--difference-layers", "X"],
+        "Difference layers",
+    ),
+    "steps": (["generate", "a", "--save-steps", "30"], "Image saving steps: no step is left"),
+    "bracket": (["generate", "a (~: x"], "prompt: 'x' cannot stand here"),
+    "negative bracket": (["explore", "a", "--negative", "(~: M00 x :~)"], "Negative prompt: ':' is missing"),
+    "formula": (["generate", "a", "--method", "rgb", "--formula", "x;1;1"], "Color space, R: x is not known"),
+    "size": (["generate", "a", "--width", "100"], "Width: 100 is not a multiple of 8"),
+    "points": (["words", "a", "--points", "5"], "Points: a point is expected"),
+    "no bracket": (["generate", "a", "--difference"], "Difference: no prompt has text per block"),
+    "empty page": (["generate", "a", "--no-features", "--html"], "Write explorer page: nothing is captured"),
+    "file": (["generate", "a", "--model", "none.safetensors"], "model: there is no file or folder"),
+    "configuration": (["generate", "a", "--config", "none/at/all"], "config: there is no file or folder"),
+    "sweep's bracket": (["sweep", "a (~: {block} x :~)"], "prompt: ':' is missing"),
+    "sweep's place": (["sweep", "a"], "prompt: there is no {block}"),
+    "sweep's blocks": (["sweep", "a (~:{block}:b:~)", "--blocks", "IN77"], "--blocks: the model has no block IN77"),
+    "listed blocks": (["blocks", "--layers", "IN44"], "--layers: the model has no block IN44"),
+    "studio": (["studio", "--model", "none.ckpt"], "model: there is no file or folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_told_without_torch(
+    arguments: list[str], message: str, tmp_path: Path, root: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{START}", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"dumpunet: {message}" in done.stderr
+    assert "Loading" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["prompt", "a (~: M00: b :~)"]])
+def test_what_needs_no_model_needs_no_torch(arguments: list[str], root: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(root)!r})\n{START}"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
