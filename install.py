@@ -1,12 +1,24 @@
 """Run by the webui before it starts: installs what it lacks; it brings torch, numpy and Pillow itself."""
 
 import importlib.util
-
-import launch
+import sys
 
 PACKAGES = {"lark": "lark>=1.1.2", "safetensors": "safetensors"}
 
-if not getattr(launch.args, "skip_install", False):
-    for module, requirement in PACKAGES.items():
-        if importlib.util.find_spec(module) is None:
-            launch.run_pip(f'install "{requirement}"', f"{module} for Dump U-Net")
+
+def install() -> None:
+    """Install what is missing by the webui's own pip, or say what to install where there is no webui."""
+    missing = {m: package for m, package in PACKAGES.items() if importlib.util.find_spec(m) is None}
+    try:
+        import launch
+    except ImportError:
+        if missing:
+            packages = " ".join(f'"{package}"' for package in missing.values())
+            print(f"Dump U-Net needs these packages: {sys.executable} -m pip install {packages}")
+        return
+    if not getattr(getattr(launch, "args", None), "skip_install", False):
+        for module, package in missing.items():
+            launch.run_pip(f'install "{package}"', f"{module} for Dump U-Net")
+
+
+install()

@@ -12,6 +12,7 @@ from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.prompt.webui_syntax import strip_webui_syntax
 from lib_dumpunet.settings import GenerateSettings, Settings
 
 PLACE = "{block}"
@@ -64,7 +65,7 @@ def check_early(settings: Settings, steps: int, prompts: Prompts) -> None:
 
 
 def read_prompt(text: str, order: Iterable[str], field: str) -> Template:
-    """Read one prompt.
+    """Read one prompt where no webui reads it first: what only a webui understands is left out.
 
     Raises:
         SettingsError: if it is no text, as a terminal may give it.
@@ -72,7 +73,9 @@ def read_prompt(text: str, order: Iterable[str], field: str) -> Template:
     """
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise SettingsError("it holds bytes that are no text", remedy="Write it in UTF-8.", field=field)
-    return parse_prompt(text, order, field=field)
+    template = parse_prompt(text, order, field=field)  # as it was typed, for the places of mistakes
+    stripped = strip_webui_syntax(text)
+    return parse_prompt(stripped.text, order, field=field) if stripped.found else template
 
 
 def require_brackets(templates: Iterable[Template]) -> None:

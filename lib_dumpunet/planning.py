@@ -83,9 +83,10 @@ class Subject:
             "Negative prompt": told["negative_prompt"],
             "Seed": told["seed"],
             "Sampler": self.request.sampler,
+            "CFG scale": None if self.request.guidance is None else f"{self.request.guidance:g}",
             "Steps": self.request.steps,
             "Size": f"{self.width}x{self.height}",
-            "Model": _model_name(self.request.model),
+            "Model": model_name(self.request.model),
         }
         return {label: str(value) for label, value in named.items() if value not in (None, "")}
 
@@ -100,7 +101,7 @@ class Subject:
         return self.width / self.height
 
 
-def _model_name(model: str) -> str:
+def model_name(model: str) -> str:
     """Shorten a path: what is shown to others need not tell how this computer's folders are called."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.is_absolute() else model

@@ -136,6 +136,11 @@ def produce(
     return 1 if problems else 0
 
 
+def _seeds(seeds: list[int]) -> str:
+    """Tell the seeds, which stand one after another."""
+    return f"seed       {seeds[0]}" if len(seeds) == 1 else f"seeds      {seeds[0]} to {seeds[-1]}"
+
+
 def into(folder: ResultFolder, settings: Settings) -> Settings:
     """Let dumps go into a folder; maps of words and points are always written, as they are small."""
     moved = settings.with_dumps(lambda dump: replace(dump, path=str(folder.dump)))
@@ -150,6 +155,7 @@ def _tell(
         terminal.error(problem)
     dumped = folder.dump.is_dir()
     lines = [f"Results in {folder.path}", f"  images     {', '.join(p.name for p in folder.images)}"]
+    lines.append(f"  {_seeds(data['seeds'])}")
     if folder.changes:
         lines.append(f"  changes    {', '.join(p.name for p in folder.changes)}")
     for room, pictures in sorted(folder.by_room().items()):

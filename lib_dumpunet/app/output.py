@@ -23,27 +23,32 @@ class Terminal:
         self._as_json = as_json
         self._quiet = quiet or as_json
         # No markup: prompts and paths hold square brackets. No wrapping: a caret must stay under its character.
-        self._errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True, quiet=self._quiet)
+        # No emoji: :dog: is what somebody typed.
+        plain: dict[str, Any] = {"stderr": True, "markup": False, "emoji": False, "highlight": False}
+        self._errors = Console(soft_wrap=True, **plain)
+        self._console = Console(soft_wrap=True, quiet=self._quiet, **plain)
         handler = RichHandler(console=self._errors, show_time=False, show_path=False, markup=False)
+        handler.setFormatter(_Printable())
         logger = logging.getLogger("dumpunet")
         logger.handlers = [handler]
         logger.setLevel(logging.ERROR if self._quiet else logging.WARNING)
 
     def say(self, text: str) -> None:
         """Tell what is going on."""
-        self._console.print(text)
+        self._console.print(printable(text))
 
     def error(self, error: DumpUNetError) -> None:
         """Tell what went wrong."""
-        self._errors.print(f"dumpunet: {error}", style="bold red" if self._errors.is_terminal else "")
+        self._errors.print(
+            printable(f"dumpunet: {error}"), style="bold red" if self._errors.is_terminal else ""
+        )
 
     def result(self, lines: list[str], data: dict[str, Any]) -> None:
         """Give the result, as lines or as JSON; a quiet command gives the lines too, as they are what was asked for."""
         if self._as_json:
             print(json.dumps(data, ensure_ascii=False, indent=1))
         else:
-            print("\n".join(lines))
+            print("\n".join(map(printable, lines)))
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Any]:
@@ -52,6 +57,19 @@ class Terminal:
         with Progress(*columns, console=self._console, disable=self._quiet) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Printable(logging.Formatter):
+    """Formats messages that hold somebody's text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message as a terminal may have it."""
+        return printable(super().format(record))
+
+
+def printable(text: str) -> str:
+    """Replace what would steer the terminal, such as escapes in a name from somebody's file, but not line ends."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def use_utf8() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib_dumpunet.errors import FormulaError, Spot
-from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS
+from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS, NEEDS_MANY
 from lib_dumpunet.settings import ColorSettings
 
 Float32 = NDArray[np.float32]
@@ -41,8 +41,12 @@ _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<operator>\*\*|//|[<>=!]=|[-+*/%<>(),])"
 )
+# NumPy's own names, as formulas of the original extension have them.
+_PREFIX = re.compile(r"(?<![A-Za-z_0-9.])(?:np|numpy)\.(?=[A-Za-z_])")
+_TERNARY = ("if", "else")
 _CHARACTER_REMEDIES = {
-    ".": "Write functions without a prefix, such as sin(v) for np.sin(v).",
+    ".": "Functions have no prefix but np and numpy.",
+    "[": "A formula sees one number at a time, so there is nothing to choose from.",
     "=": "Compare with ==; arguments have no names here.",
     "^": "Write ** for a power.",
     "&": "Write logical_and(a, b).",
@@ -52,8 +56,6 @@ _CHARACTER_REMEDIES = {
     ";": "Give one formula for each channel.",
 }
 _WORD_REMEDIES = {
-    "if": "Write where(condition, a, b).",
-    "else": "Write where(condition, a, b).",
     "and": "Write logical_and(a, b).",
     "or": "Write logical_or(a, b).",
     "not": "Write logical_not(a).",
@@ -80,7 +82,26 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.NotEq: np.not_equal,
 }
 # What leaves a value still to come, the start of the formula among it.
-_WANTS_OPERAND = {"", "(", ",", "+", "-", "*", "/", "//", "%", "**", "<", ">", "<=", ">=", "==", "!="}
+_WANTS_OPERAND = {
+    "",
+    "if",
+    "else",
+    "(",
+    ",",
+    "+",
+    "-",
+    "*",
+    "/",
+    "//",
+    "%",
+    "**",
+    "<",
+    ">",
+    "<=",
+    ">=",
+    "==",
+    "!=",
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +169,17 @@ def compile_channels(color: ColorSettings) -> tuple[Formula, ...]:
 
 @lru_cache(maxsize=64)
 def _compile(text: str) -> Formula:
+    # Blanks in place of prefixes: what is read has every character where the user has it.
+    plain = _PREFIX.sub(lambda match: " " * len(match[0]), text)
+    try:
+        return Formula(text, _read(plain))
+    except FormulaError as error:
+        assert error.spot is not None
+        error.spot = Spot(text[: len(error.spot.text)], error.spot.position)
+        raise
+
+
+def _read(text: str) -> tuple[Instruction, ...]:
     _check_text(text)
     body = text.translate({ord(c): " " for c in "\t\r\n"})
     start = len(body) - len(body.lstrip(" "))
@@ -160,7 +192,7 @@ def _compile(text: str) -> Formula:
         _refuse(text, len(text), "the formula is nested too deeply", "Use fewer brackets and signs.")
     compiler = _Compiler(text, start)
     compiler.visit(tree.body, 1)
-    return Formula(text, tuple(compiler.program))
+    return tuple(compiler.program)
 
 
 def _refuse(text: str, position: int, problem: str, remedy: str) -> NoReturn:
@@ -174,14 +206,13 @@ def _check_text(text: str) -> None:
         _refuse(text[:MAX_LENGTH], MAX_LENGTH, problem, f"Use at most {MAX_LENGTH}.")
     if not text.strip():
         _refuse(text, 0, "the formula is empty", _EXAMPLE)
-    open_brackets: list[int] = []
+    nesting = _Nesting(text)
     before = ""
     for token in _tokens(text):
         _check_order(text, before, token)
-        _count_bracket(text, token, open_brackets)
+        nesting.take(token)
         before = token.group()
-    if open_brackets:
-        _refuse(text, open_brackets[-1], "this bracket is not closed", "Add a closing bracket.")
+    nesting.finish()
     if before in _WANTS_OPERAND:
         _refuse(text, len(text), "the formula ends too early", _EXAMPLE)
 
@@ -194,7 +225,7 @@ def _tokens(text: str) -> Iterator[re.Match[str]]:
         if token is None:
             remedy = _CHARACTER_REMEDIES.get(text[position], _EXAMPLE)
             _refuse(text, position, f"{text[position]!r} has no meaning in a formula", remedy)
-        if keyword.iskeyword(token.group()):
+        if keyword.iskeyword(token.group()) and token.group() not in _TERNARY:
             remedy = _WORD_REMEDIES.get(token.group(), _EXAMPLE)
             _refuse(text, position, f"{token.group()} has no meaning in a formula", remedy)
         if token.lastgroup != "space":
@@ -208,22 +239,60 @@ def _check_order(text: str, before: str, token: re.Match[str]) -> None:
     if before in _WANTS_OPERAND:
         # sin() and clip(v, 0, 1,) are read; a function then counts what it got.
         allowed = ("(", ")", "+", "-") if before in ("(", ",") else ("(", "+", "-")
-        if token.lastgroup == "operator" and this not in allowed:
+        if _is_operator(token) and this not in allowed:
             _refuse(text, position, f"a value is missing before {this}", _EXAMPLE)
-    elif token.lastgroup in ("number", "name"):
+    elif not _is_operator(token):
         _refuse(text, position, f"an operator is missing before {this[:40]}", "Write 2*v for 2v.")
 
 
-def _count_bracket(text: str, token: re.Match[str], open_brackets: list[int]) -> None:
-    if token.group() == "(":
-        open_brackets.append(token.start())
-        if len(open_brackets) > MAX_BRACKETS:
-            remedy = f"Use at most {MAX_BRACKETS} levels."
-            _refuse(text, token.start(), "brackets are nested too deeply", remedy)
-    elif token.group() == ")":
-        if not open_brackets:
-            _refuse(text, token.start(), "this bracket was never opened", "Take it out.")
-        open_brackets.pop()
+def _is_operator(token: re.Match[str]) -> bool:
+    return token.lastgroup == "operator" or token.group() in _TERNARY
+
+
+class _Nesting:
+    """Counts brackets, and in each pair of them pairs an ``if`` with its ``else``."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._open: list[int] = []  # where brackets begin
+        self._conditions: list[int | None] = [None]  # by level: an `if` that waits for its `else`
+
+    def take(self, token: re.Match[str]) -> None:
+        """Read on, and refuse what has no partner."""
+        this, position = token.group(), token.start()
+        if this == "(":
+            self._open.append(position)
+            self._conditions.append(None)
+            if len(self._open) > MAX_BRACKETS:
+                remedy = f"Use at most {MAX_BRACKETS} levels."
+                _refuse(self._text, position, "brackets are nested too deeply", remedy)
+        elif this == "if":
+            if self._conditions[-1] is not None:
+                remedy = "Put the inner condition into brackets."
+                _refuse(self._text, position, "a condition stands inside of another", remedy)
+            self._conditions[-1] = position
+        elif this == "else":
+            if self._conditions[-1] is None:
+                _refuse(self._text, position, "else has no if before it", "Write a if condition else b.")
+            self._conditions[-1] = None
+        elif this in (")", ","):
+            self._require_else()
+            if this == ")":
+                if not self._open:
+                    _refuse(self._text, position, "this bracket was never opened", "Take it out.")
+                self._open.pop()
+                self._conditions.pop()
+
+    def finish(self) -> None:
+        """Refuse what is still open at the end."""
+        if self._open:
+            _refuse(self._text, self._open[-1], "this bracket is not closed", "Add a closing bracket.")
+        self._require_else()
+
+    def _require_else(self) -> None:
+        start = self._conditions[-1]
+        if start is not None:
+            _refuse(self._text, start, "this if has no else", "Write a if condition else b.")
 
 
 class _Compiler:
@@ -241,6 +310,7 @@ class _Compiler:
             ast.BinOp: self._binary,
             ast.Compare: self._compare,
             ast.Call: self._call,
+            ast.IfExp: self._condition,
         }
 
     def visit(self, node: ast.expr, depth: int) -> None:
@@ -285,6 +355,9 @@ class _Compiler:
         if not isinstance(node.func, ast.Name) or node.keywords:
             problem = "a call is a function's name and values in brackets"
             self._refuse(node.func, problem, "Write 2*(v+1) for 2(v+1).")
+        if node.func.id == "v" or node.func.id in CONSTANTS:
+            problem = f"{node.func.id} is a number, not a function"
+            self._refuse(node.func, problem, f"Write {node.func.id}*(v+1) to multiply.")
         if node.func.id not in FUNCTIONS:
             self._refuse_name(node.func)
         function = FUNCTIONS[node.func.id]
@@ -293,6 +366,10 @@ class _Compiler:
             self._refuse(node.func, problem, "Separate arguments by commas.")
         self._operands(node.args, depth)
         self.program.append(Instruction(function.apply, len(node.args)))
+
+    def _condition(self, node: ast.IfExp, depth: int) -> None:
+        self._operands([node.test, node.body, node.orelse], depth)
+        self.program.append(Instruction(FUNCTIONS["where"].apply, 3))
 
     def _apply(self, node: ast.expr, kind: ast.AST, operands: Sequence[ast.expr], depth: int) -> None:
         function = self._operator(node, kind)
@@ -314,6 +391,9 @@ class _Compiler:
         self.program.append(Instruction(lambda: constant, 0))
 
     def _refuse_name(self, node: ast.Name) -> NoReturn:
+        if node.id in NEEDS_MANY:
+            remedy = "A formula sees one number at a time."
+            self._refuse(node, f"{node.id} needs more than one number", remedy)
         known = ["v", *CONSTANTS, *FUNCTIONS]
         advice = [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(node.id[:40], known, 1)
         remedy = f"Write {advice[0]}." if advice else "Use v, pi, e and NumPy's element-wise functions."

@@ -58,6 +58,8 @@ _SYNONYMS = {
     "atanh": np.arctanh,
     "fix": np.trunc,
     "float_power": np.power,
+    "max": np.maximum,
+    "min": np.minimum,
     "pow": np.power,
 }
 
@@ -76,9 +78,7 @@ CONSTANTS = {"pi": np.pi, "e": np.e}
 
 # What people write from other languages, or from NumPy functions that look at more than one pixel.
 ADVICE = {
-    "max": "maximum",
     "amax": "maximum",
-    "min": "minimum",
     "amin": "minimum",
     "ceiling": "ceil",
     "ln": "log",
@@ -90,3 +90,12 @@ ADVICE = {
     "PI": "pi",
     "E": "e",
 }
+
+# NumPy's functions that look at more than one number.
+NEEDS_MANY = frozenset(
+    """
+    all any arange argmax argmin argsort array average convolve corrcoef cov cross cumprod cumsum diff digitize dot
+    gradient histogram interp linspace matmul mean median nanmax nanmean nanmin nanstd nansum ones percentile piecewise
+    polyval prod ptp quantile random sort std sum take trapezoid unique unwrap var zeros
+    """.split()
+)

@@ -8,6 +8,7 @@ people want words.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -34,6 +35,8 @@ WORDS = {
     "TEXT": "text",
     "BLOCK": "a block such as IN00, M00 or OUT11",
 }
+LOOKALIKES = str.maketrans("、–—−〜×", ",----*")
+"""Signs that are easily typed for those of the notation; full-width forms are known to Unicode."""
 _PIECE = re.compile(r"\(~:|:~\)|[0-9]*\.[0-9]+|\w{1,20}|[\s\S]")
 
 
@@ -62,6 +65,23 @@ class Grammar(NamedTuple):
             return _parser(self.file, self.start).parse(text)
         except UnexpectedInput as error:
             raise _mismatch(error, text) from None
+
+    def meant(self, text: str, position: int) -> str:
+        """Return the remedy for a sign that only looks like one of the notation's, or for one that cannot be seen.
+
+        Empty where reading would not go on without it, or with what it looks like.
+        """
+        found = piece(text, position)
+        invisible = _is_invisible(found)
+        meant = "" if invisible else unicodedata.normalize("NFKC", found.translate(LOOKALIKES))
+        if meant == found:
+            return ""
+        remedy = "Delete it." if invisible else f"Write {meant!r} instead."
+        try:
+            self.parse(text[:position] + meant + text[position + len(found) :])
+        except Mismatch as error:
+            return remedy if error.position >= position + len(meant) + invisible else ""
+        return remedy
 
 
 @cache
@@ -105,7 +125,13 @@ def piece(text: str, position: int) -> str:
     return match[0] if match else ""
 
 
+def _is_invisible(found: str) -> bool:
+    return bool(found) and unicodedata.category(found[0]) == "Cf"
+
+
 def complaint(text: str, position: int) -> str:
     """Say what is wrong at a position where the text leaves its grammar."""
     found = piece(text, position)
+    if _is_invisible(found):
+        return f"an invisible character stands here (U+{ord(found[0]):04X})"
     return f"{found!r} cannot stand here" if found else "the text ends too early"

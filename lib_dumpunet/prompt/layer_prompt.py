@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +24,7 @@ from lark import Token, Tree
 
 from lib_dumpunet.blocks import SD1, BlockOrder
 from lib_dumpunet.errors import DumpUNetError, PromptSyntaxError, Spot
-from lib_dumpunet.prompt.grammar import Grammar, Mismatch, complaint, one_of, piece
+from lib_dumpunet.prompt.grammar import Grammar, Mismatch, complaint, one_of
 from lib_dumpunet.prompt.selection import MANY_DIGITS, Fail, StepChoice, block_range, step_range
 
 TEMPLATE = Grammar("layer_prompt.lark", "template")
@@ -35,8 +34,6 @@ MOST_MIXED = 8
 """Brackets that may mix texts in one block: n of them make 2ⁿ texts, which all have to be encoded."""
 # What the webui takes for a LoRA, hypernetwork or the like: <name:arguments>.
 EXTRA_NETWORK = re.compile(r"<\w+:[^<>]+>")
-LOOKALIKES = str.maketrans("、–−〜×", ",---*")
-"""Signs that are easily typed for those of the notation; full-width forms are known to Unicode."""
 
 
 class Share(NamedTuple):
@@ -193,11 +190,19 @@ def parse_prompt(text: str, order: Iterable[str] = SD1, *, field: str = "") -> T
         tree = TEMPLATE.parse(text)
     except Mismatch as error:
         raise _explain(error, text, empty.fail) from None
+    _check_lookalikes(text, empty.fail)
     parts = [_bracket(part, empty) if isinstance(part, Tree) else str(part) for part in tree.children]
     template = Template(text, tuple(parts), field, empty.order)
     starts = [part.meta.start_pos for part in tree.children if isinstance(part, Tree)]
     _check_mixing(template, starts)
     return template
+
+
+def _check_lookalikes(text: str, fail: Fail) -> None:
+    """Refuse what looks like the beginning of a bracket, as all of it would be read as text."""
+    for found in NEARLY_OPEN.finditer(text):
+        if found[0] != OPEN:
+            raise fail(f"{found[0]!r} does not open a bracket", f"Write {OPEN} instead.", found.start())
 
 
 def _check_mixing(template: Template, starts: Sequence[int]) -> None:
@@ -318,6 +323,7 @@ HINTS = (
         "Write M00: text, for instance.",
     ),
 )
+NEARLY_OPEN = re.compile(r"[(（][~～〜][:：]")
 NEARLY_CLOSE = re.compile(r"[:：]\s*[~～〜]\s*[)）]")
 
 
@@ -347,25 +353,12 @@ def _explain(error: Mismatch, text: str, fail: Fail) -> DumpUNetError:
 
 def _explain_spec(text: str, position: int) -> tuple[str, str]:
     """Find the problem and the remedy of a mistake in a block-spec; empty where the grammar's words must do."""
-    meant = _meant(text, position)
+    meant = TEMPLATE.meant(text, position)
     if meant:
-        return "", f"Write {meant!r} instead."
+        return "", meant
     start = max(text.rfind(OPEN, 0, position) + len(OPEN), text.rfind(";", 0, position) + 1)
     before = text[start:position]
     for hint in HINTS:
         if re.search(hint.before, before) and re.match(hint.there, text[position:], re.IGNORECASE):
             return hint.problem, hint.remedy
     return "", ""
-
-
-def _meant(text: str, position: int) -> str:
-    """Spell a full-width word or sign as the notation has it, if reading would go on with that."""
-    found = piece(text, position)
-    meant = unicodedata.normalize("NFKC", found.translate(LOOKALIKES))
-    if meant == found:
-        return ""
-    try:
-        TEMPLATE.parse(text[:position] + meant + text[position + len(found) :])
-    except Mismatch as error:
-        return meant if error.position >= position + len(meant) else ""
-    return meant

@@ -16,6 +16,8 @@ BLOCKS = Grammar("selection.lark", "blocks")
 STEPS = Grammar("selection.lark", "steps")
 # Far above any number of steps or blocks, and short enough that int() is never asked for a huge number.
 MANY_DIGITS = 9
+ENDLESS = 10**MANY_DIGITS
+"""The end of a range of steps that goes on to the last one."""
 
 Fail = Callable[[str, str, int], DumpUNetError]
 """Makes the error for a problem, its remedy, and the position in the text."""
@@ -87,7 +89,7 @@ class StepChoice:
     @property
     def largest(self) -> int:
         """The last step that is named; 0 where none is."""
-        return max((r[-1] for r in self.ranges), default=0)
+        return max((r[0] if r.stop == ENDLESS else r[-1] for r in self.ranges), default=0)
 
 
 def parse_steps(text: str, *, field: str = "Image saving steps") -> StepChoice:
@@ -119,13 +121,14 @@ def block_range(item: Tree, order: BlockOrder, fail: Fail) -> tuple[str, ...]:  
 
 
 def step_range(item: Tree, fail: Fail) -> range:  # type: ignore[type-arg]
-    """Resolve a ``step_item`` of a parse tree, a step or a range."""
+    """Resolve a ``step_item`` of a parse tree, a step or a range, which may have no end."""
     ends = []
     for token in (t for step in _parts(item, "step") for t in _tokens(step, "NUMBER")):
         ends.append(_number(token, fail))
         if ends[-1] == 0:
             raise fail("there is no step 0", "Steps are counted from 1.", token.start_pos or 0)
-    return range(min(ends), max(ends) + 1, _stride(item, fail))
+    stop = ENDLESS if _parts(item, "endless") else max(ends) + 1
+    return range(min(ends), stop, _stride(item, fail))
 
 
 def _stride(item: Tree, fail: Fail) -> int:  # type: ignore[type-arg]
@@ -175,5 +178,5 @@ def _parse(grammar: Grammar, text: str, fail: Fail) -> Tree:  # type: ignore[typ
     try:
         return grammar.parse(text)
     except Mismatch as error:
-        wanted = f"Expected {one_of(error.expected)}."
+        wanted = grammar.meant(text, error.position) or f"Expected {one_of(error.expected)}."
         raise fail(complaint(text, error.position), wanted, error.position) from None

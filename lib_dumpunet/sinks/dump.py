@@ -47,6 +47,7 @@ class DumpRequest:
     negative_prompts: Sequence[str] = ()
     seeds: Sequence[int] = ()
     sampler: str = ""
+    guidance: float | None = None
     steps: int = 0
     model: str = ""
     blocks: Mapping[str, Any] = field(default_factory=dict)
@@ -70,12 +71,14 @@ class DumpRequest:
 
     def about_run(self) -> dict[str, Any]:
         """Tell what holds for all images."""
-        about = {
+        about: dict[str, Any] = {
             "sampler": self.sampler,
             "steps": self.steps,
             "model": self.model,
             "blocks": dict(self.blocks),
         }
+        if self.guidance is not None:
+            about["guidance"] = self.guidance
         more = {"tokens": dict(self.tokens), "attention": dict(self.attention)}
         return about | {key: value for key, value in more.items() if value}
 

@@ -66,7 +66,7 @@ def test_generate_writes_what_the_flags_ask_for(run: Any, tmp_path: Path) -> Non
     )
     with Image.open(tmp_path / "features" / "001-OUT11-002-unet.png") as picture:
         assert picture.info["parameters"].endswith(
-            "Seed: 4, Size: 64x64, Layer Name: OUT11, Feature Steps: 2"
+            "Seed: 4, Size: 64x64, Model: bundled model, Layer Name: OUT11, Feature Steps: 2"
         )
         assert not np.asarray(picture)[..., 1].any()
     assert sorted(p.name for p in (tmp_path / "dump").glob("*.safetensors")) == [
@@ -483,7 +483,8 @@ def test_explore_makes_an_image_and_a_page_of_all_that_happened(run: Any, tmp_pa
     data = read_page((tmp_path / "000.html").read_bytes()).data
     assert {layer["mode"] for layer in data["layers"]} == {"feature", "difference", "attention", "self"}
     assert {word["name"] for word in data["words"]} == {"red", "blue", "circle"}
-    assert data["parameters"]["Model"] == "tiny/model"
+    assert data["parameters"]["Model"] == "bundled model"
+    assert data["parameters"]["CFG scale"] == "7"
     plain = run("explore", "a star", *QUICK, "-o", tmp_path / "plain")
     assert "MB, 25 blocks, 2 steps" in plain.err
     assert f"explorer   {tmp_path / 'plain' / '000.html'}" in plain.out
@@ -517,3 +518,37 @@ def test_mistakes_in_pages(run: Any, tmp_path: Path) -> None:
         assert result.code == 2
         assert said in result.err
         assert not (tmp_path / "out").exists()
+
+
+def test_what_only_the_webui_reads_is_told_and_left_out(run: Any, tmp_path: Path) -> None:
+    prompt = "a red circle <lora:foo:1> [blue:green:0.5] [cat|dog]"
+    result = run("words", prompt, *QUICK, "--out", tmp_path, "--json")
+    assert result.code == 0
+    plain = run("words", "a red circle   ", *QUICK, "--out", tmp_path / "plain", "--json")
+    assert sorted(Path(p).name for p in result.data["pictures"]) == sorted(
+        Path(p).name for p in plain.data["pictures"]
+    )
+    assert np.array_equal(opened(tmp_path / "000.png"), opened(tmp_path / "plain" / "000.png"))
+
+
+def test_each_piece_of_webui_syntax_is_told_in_a_line(run: Any, tmp_path: Path) -> None:
+    prompt = "a red circle <lora:foo:1> [blue:green:0.5] AND a dog"
+    result = run("generate", prompt, *QUICK, "--no-features", "--out", tmp_path)
+    told = [line for line in result.err.splitlines() if "only the webui reads it" in line]
+    assert [
+        piece for piece in ("<lora:foo:1>", "[blue:green:0.5]", "AND") if not any(piece in t for t in told)
+    ] == []
+    assert len(told) == 3
+
+
+def test_a_quoted_line_stays_as_it_was_typed(run: Any) -> None:
+    result = run("prompt", "a [cat:dog:0.5] \x1b[31m(~: IN99: x :~)")
+    line, caret = result.err.splitlines()[1:3]
+    assert "[cat:dog:0.5]" in line
+    assert "\x1b" not in result.err
+    assert line[caret.index("^") :].startswith("IN99")
+
+
+def test_summary_tells_the_seed(run: Any, tmp_path: Path) -> None:
+    result = run("generate", "a star", *QUICK, "--no-features", "--count", 2, "--out", tmp_path)
+    assert "seeds      3 to 4" in result.out

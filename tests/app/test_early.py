@@ -36,7 +36,10 @@ MISTAKES = {
     "configuration": (["generate", "a", "--config", "none/at/all"], "config: there is no file or folder"),
     "sweep's bracket": (["sweep", "a (~: {block} x :~)"], "prompt: ':' is missing"),
     "sweep's place": (["sweep", "a"], "prompt: there is no {block}"),
-    "sweep's blocks": (["sweep", "a (~:{block}:b:~)", "--blocks", "IN77"], "--blocks: the model has no block IN77"),
+    "sweep's blocks": (
+        ["sweep", "a (~:{block}:b:~)", "--blocks", "IN77"],
+        "--blocks: the model has no block IN77",
+    ),
     "listed blocks": (["blocks", "--layers", "IN44"], "--layers: the model has no block IN44"),
     "studio": (["studio", "--model", "none.ckpt"], "model: there is no file or folder"),
 }

@@ -54,6 +54,9 @@ EXACT = [
     "less(v, 0.4)", "less_equal(v, 0.4)", "greater(v, 0.4)", "greater_equal(v, 0.4)", "logical_and(v>0, v<0.5)",
     "logical_or(v<0, v>0.5)", "logical_xor(v>0, v>0.5)", "logical_not(v)", "isnan(v)", "isfinite(1/v)",
     "isinf(1/v)", "nan_to_num(1/v)", "nextafter(v, 1)", "spacing(v)*1e6", "deg2rad(v*57)", "radians(v*57)",
+    "max(v, 0.2)", "min(v, 0.5)", "np.abs(v)", "numpy.clip(v, 0, np.pi)", "v if v > 0 else 0.5", "v if v else -v",
+    "(1 if v > 0.5 else 0.5 if v > 0 else v)/2", "abs(v if v < 0.3 else 0.1)", "where(v, 1 if v else 0, 2)",
+    "(0/0)//2", "(0/0)%2", "v//(0/0)", "v%(0/0)", "(v/0)//1", "(v/0)%1", "v//(1/0)", "v%(1/0)", "-v%(1/0)",
     "rad2deg(v)/90", "degrees(v)/90", "pi/4", "e/3", "(v)", "((v+1))/2", "1.e-1*v", ".5", "5e-1", "00",
 ]  # fmt: skip
 NEAR = [
@@ -66,7 +69,9 @@ NEAR = [
 ]  # fmt: skip
 WRONG = [
     "", "  ", "v.x", "2v", "v v", "v+", "*v", "(v", "v)", "sin", "sin()", "clip(v, 0)", "round(v, 1, 2)",
-    "max(v, 0)", "sinn(v)", "qqqq", "v if v else 0", "v and 1", "v = 1", "v ^ 2", "v & 1", "v | 1", "~v", "!v",
+    "max(v)", "max(v, 0, 1)", "amax(v)", "sinn(v)", "qqqq", "v and 1", "np.interp(v, 0, 1)", "mean(v)", "v if v",
+    "v else 1", "v if v if v else 1 else 2", "(v if v) else 1", "sin(v if v, 1)", "if v else 1", "v if else 1",
+    "v if v else", "v(v)", "pi(v)", "np . abs(v)", "np.abs", "np.qqq(v)", "x.np.abs(v)", "np", "mp.abs(v)", "v v if v", "v = 1", "v ^ 2", "v & 1", "v | 1", "~v", "!v",
     "a;b", "'v'", "v, 1", "(v, 1)", "(v,)", "()", "2(v+1)", "(v)(v)", "01", "v+007", "lambda", "None", "v[0]",
     "v\\n", "ｖ", "x", "V", "PI", "sin(v,, v)", "sin(*v)", "1..2", "v" * 1001, "(" * 51 + "v" + ")" * 51,
     "-" * 120 + "v", "+".join(["v"] * 300), "v )( v", "sin cos", "clip(v 0 1)", "abs(v)(v)", "sin(v).x", "e(v)",

@@ -54,6 +54,10 @@ STEP_CASES = {
     "1,5,10": [1, 5, 10],
     "5-20(+5)": [5, 10, 15, 20],
     "8-5": [5, 6, 7, 8],
+    "18-": [18, 19, 20],
+    "3,19 -": [3, 19, 20],
+    "11-(+4)": [11, 15, 19],
+    "20-,1": [1, 20],
     "20 , 1": [1, 20],
     "1,5-20(+5)": [1, 5, 10, 15, 20],
     "": list(range(1, 21)),
@@ -62,7 +66,10 @@ BAD_STEPS = {
     "0": 0,
     "1,0": 2,
     "-1": 0,
-    "5-": 2,
+    "5-x": 2,
+    "-": 0,
+    "5-(+)": 4,
+    "21-": 0,
     "1.5": 1,
     "x": 0,
     "1-5(+0)": 5,
@@ -155,3 +162,25 @@ def test_spans_read_back_as_the_same_blocks(blocks: set[str]) -> None:
     names = tuple(name for name in SD1 if name in blocks)
     assert select_blocks(spans(names), SD1) == names
     assert str(BlockOrder(names)) == spans(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    {
+        "IN00—IN05": "'—' cannot stand here. Write '-' instead.",
+        "IN00–IN05": "'–' cannot stand here. Write '-' instead.",
+        "IN00、M00": "'、' cannot stand here. Write ',' instead.",
+        "IN00-\u200bIN05": "an invisible character stands here (U+200B). Delete it.",
+        "ＩＮ00": "'ＩＮ00' cannot stand here. Write 'IN00' instead.",
+    }.items(),
+)
+def test_what_only_looks_right_is_told(text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        select_blocks(text)
+    assert message in str(error.value)
+
+
+def test_an_open_range_goes_past_no_end() -> None:
+    assert parse_steps("11-").largest == 11
+    assert not parse_steps("5-").goes_past(5)
+    assert parse_steps("6-").goes_past(5)

@@ -28,7 +28,7 @@ globalThis.DumpUNetColor = (function () {
 
     function remainder(a, b) {
         const rest = a % b;
-        if (!b) return rest;
+        if (!b || Number.isNaN(rest)) return rest;
         if (!rest) return withSign(0, b);
         return (b < 0) !== (rest < 0) ? f(rest + b) : rest;
     }
@@ -38,7 +38,7 @@ globalThis.DumpUNetColor = (function () {
         const rest = a % b;
         let quotient = f(f(a - rest) / b);
         if (rest && (b < 0) !== (rest < 0)) quotient = f(quotient - 1);
-        if (!quotient) return withSign(0, f(a / b));
+        if (quotient === 0) return withSign(0, f(a / b));
         const whole = Math.floor(quotient);
         return f(quotient - whole) > 0.5 ? f(whole + 1) : whole;
     }
@@ -127,7 +127,7 @@ globalThis.DumpUNetColor = (function () {
         trunc: [Math.trunc, 1],
         abs: [Math.abs, 1], acos: [Math.acos, 1], acosh: [Math.acosh, 1], asin: [Math.asin, 1],
         asinh: [Math.asinh, 1], atan: [Math.atan, 1], atan2: [Math.atan2, 2], atanh: [Math.atanh, 1],
-        fix: [Math.trunc, 1], float_power: [power, 2], pow: [power, 2],
+        fix: [Math.trunc, 1], float_power: [power, 2], max: [maximum, 2], min: [minimum, 2], pow: [power, 2],
         around: [round, 1, 2], clip: [(x, low, high) => minimum(maximum(x, low), high), 3],
         nan_to_num: [nanToNum, 1], round: [round, 1, 2], sinc: [sinc, 1],
         where: [(held, then, other) => (held !== 0 ? then : other), 3],
@@ -151,7 +151,8 @@ globalThis.DumpUNetColor = (function () {
     }
 
     const CHARACTER_REMEDIES = {
-        ".": "Write functions without a prefix, such as sin(v) for np.sin(v).",
+        ".": "Functions have no prefix but np and numpy.",
+        "[": "A formula sees one number at a time, so there is nothing to choose from.",
         "=": "Compare with ==; arguments have no names here.",
         "^": "Write ** for a power.",
         "&": "Write logical_and(a, b).",
@@ -161,17 +162,23 @@ globalThis.DumpUNetColor = (function () {
         ";": "Give one formula for each channel.",
     };
     const WORD_REMEDIES = {
-        if: "Write where(condition, a, b).", else: "Write where(condition, a, b).", and: "Write logical_and(a, b).",
-        or: "Write logical_or(a, b).", not: "Write logical_not(a).",
+        and: "Write logical_and(a, b).", or: "Write logical_or(a, b).", not: "Write logical_not(a).",
     };
     const KEYWORDS = new Set(
         ("False None True and as assert async await break class continue def del elif else except finally for from " +
             "global if import in is lambda nonlocal not or pass raise return try while with yield").split(" ")
     );
     const ADVICE = {
-        max: "maximum", amax: "maximum", min: "minimum", amin: "minimum", ceiling: "ceil", ln: "log", sgn: "sign",
+        amax: "maximum", amin: "minimum", ceiling: "ceil", ln: "log", sgn: "sign",
         select: "where", sigmoid: "1/(1+exp(-v))", x: "v", V: "v", PI: "pi", E: "e",
     };
+
+    const NEEDS_MANY = new Set(
+        ("all any arange argmax argmin argsort array average convolve corrcoef cov cross cumprod cumsum diff " +
+            "digitize dot gradient histogram interp linspace matmul mean median nanmax nanmean nanmin nanstd " +
+            "nansum ones percentile piecewise polyval prod ptp quantile random sort std sum take trapezoid unique " +
+            "unwrap var zeros").split(" ")
+    );
 
     // A character as Python shows it.
     function shown(character) {
@@ -211,8 +218,9 @@ globalThis.DumpUNetColor = (function () {
         "(?<space>[ \\t\\r\\n]+)|(?<number>(?:[0-9]+\\.?[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?)" +
             "|(?<name>[A-Za-z_][A-Za-z_0-9]*)|(?<operator>\\*\\*|//|[<>=!]=|[-+*/%<>(),])", "y"
     );
+    const TERNARY = new Set(["if", "else"]);
     const WANTS_OPERAND = new Set(
-        ["", "(", ",", "+", "-", "*", "/", "//", "%", "**", "<", ">", "<=", ">=", "==", "!="]
+        ["", "if", "else", "(", ",", "+", "-", "*", "/", "//", "%", "**", "<", ">", "<=", ">=", "==", "!="]
     );
 
     function tokensOf(text) {
@@ -227,11 +235,11 @@ globalThis.DumpUNetColor = (function () {
                 throw new FormulaError(text, at, `${shown(character)} has no meaning in a formula`, remedy);
             }
             const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined);
-            if (KEYWORDS.has(match[0])) {
+            if (KEYWORDS.has(match[0]) && !TERNARY.has(match[0])) {
                 const remedy = WORD_REMEDIES[match[0]] || EXAMPLE;
                 throw new FormulaError(text, at, `${match[0]} has no meaning in a formula`, remedy);
             }
-            if (kind !== "space") tokens.push({kind, text: match[0], at});
+            if (kind !== "space") tokens.push({kind: TERNARY.has(match[0]) ? "operator" : kind, text: match[0], at});
             at += match[0].length;
         }
         return tokens;
@@ -246,6 +254,56 @@ globalThis.DumpUNetColor = (function () {
         } else if (token.kind !== "operator") {
             const problem = `an operator is missing before ${token.text.slice(0, MOST_SHOWN)}`;
             throw new FormulaError(text, token.at, problem, "Write 2*v for 2v.");
+        }
+    }
+
+    // Counts brackets, and in each pair of them pairs an `if` with its `else`.
+    class Nesting {
+        constructor(text) {
+            this.text = text;
+            this.open = [];
+            this.conditions = [null];
+        }
+
+        fail(at, problem, remedy) {
+            throw new FormulaError(this.text, at, problem, remedy);
+        }
+
+        take(token) {
+            const level = this.conditions.length - 1;
+            if (token.text === "(") {
+                this.open.push(token.at);
+                this.conditions.push(null);
+                if (this.open.length > MOST_BRACKETS) {
+                    this.fail(token.at, "brackets are nested too deeply", `Use at most ${MOST_BRACKETS} levels.`);
+                }
+            } else if (token.text === "if") {
+                if (this.conditions[level] !== null) {
+                    this.fail(token.at, "a condition stands inside of another", "Put the inner condition into brackets.");
+                }
+                this.conditions[level] = token.at;
+            } else if (token.text === "else") {
+                if (this.conditions[level] === null) {
+                    this.fail(token.at, "else has no if before it", "Write a if condition else b.");
+                }
+                this.conditions[level] = null;
+            } else if (token.text === ")" || token.text === ",") {
+                this.requireElse();
+                if (token.text === ",") return;
+                if (!this.open.length) this.fail(token.at, "this bracket was never opened", "Take it out.");
+                this.open.pop();
+                this.conditions.pop();
+            }
+        }
+
+        finish() {
+            if (this.open.length) this.fail(this.open.pop(), "this bracket is not closed", "Add a closing bracket.");
+            this.requireElse();
+        }
+
+        requireElse() {
+            const start = this.conditions[this.conditions.length - 1];
+            if (start !== null) this.fail(start, "this if has no else", "Write a if condition else b.");
         }
     }
 
@@ -264,23 +322,15 @@ globalThis.DumpUNetColor = (function () {
             failure = error;
             tokens = tokensOf(text.slice(0, error.position));
         }
-        const open = [];
+        const nesting = new Nesting(text);
         let before = "";
         tokens.forEach((token) => {
             checkOrder(text, before, token);
-            if (token.text === "(") {
-                open.push(token.at);
-                if (open.length > MOST_BRACKETS) {
-                    const remedy = `Use at most ${MOST_BRACKETS} levels.`;
-                    throw new FormulaError(text, token.at, "brackets are nested too deeply", remedy);
-                }
-            } else if (token.text === ")" && open.pop() === undefined) {
-                throw new FormulaError(text, token.at, "this bracket was never opened", "Take it out.");
-            }
+            nesting.take(token);
             before = token.text;
         });
         if (failure) throw failure;
-        if (open.length) throw new FormulaError(text, open.pop(), "this bracket is not closed", "Add a closing bracket.");
+        nesting.finish();
         if (WANTS_OPERAND.has(before)) throw new FormulaError(text, text.length, "the formula ends too early", EXAMPLE);
         return tokens;
     }
@@ -305,9 +355,18 @@ globalThis.DumpUNetColor = (function () {
         }
 
         all() {
-            const first = this.comparison();
+            const first = this.condition();
             if (!this.peek(",")) return first.node;
             return {kind: "tuple", at: first.from};
+        }
+
+        condition() {
+            const then = this.comparison();
+            if (!this.take("if")) return then;
+            const held = this.comparison();
+            this.take("else");
+            const operands = [held.node, then.node, this.condition().node];
+            return {node: {kind: "condition", at: then.from, operands}, from: then.from};
         }
 
         comparison() {
@@ -356,7 +415,7 @@ globalThis.DumpUNetColor = (function () {
             while (this.take("(")) {
                 const operands = [];
                 while (!this.take(")")) {
-                    operands.push(this.comparison().node);
+                    operands.push(this.condition().node);
                     this.take(",");
                 }
                 called = {node: {kind: "call", at: called.from, called: called.node, operands}, from: called.from};
@@ -368,11 +427,11 @@ globalThis.DumpUNetColor = (function () {
             const token = this.tokens[this.next++];
             if (token.text !== "(") return {node: {kind: token.kind, at: token.at, text: token.text}, from: token.at};
             if (this.take(")")) return {node: {kind: "tuple", at: token.at}, from: token.at};
-            const inner = this.comparison();
+            const inner = this.condition();
             if (this.take(")")) return {node: inner.node, from: token.at};
             while (!this.take(")")) {
                 this.take(",");
-                if (!this.peek(")")) this.comparison();
+                if (!this.peek(")")) this.condition();
             }
             return {node: {kind: "tuple", at: token.at}, from: token.at};
         }
@@ -401,6 +460,7 @@ globalThis.DumpUNetColor = (function () {
             if (node.kind === "unary") return this.apply(node.operator === "-" ? (x) => -x : (x) => x, node, depth);
             if (node.kind === "binary") return this.apply(BINARY[node.operator], node, depth);
             if (node.kind === "compare") return this.apply(chained(node.operators), node, depth);
+            if (node.kind === "condition") return this.apply(FUNCTIONS.where[0], node, depth);
             if (node.kind === "call") return this.call(node, depth);
             return this.fail(node, "this is not arithmetic", EXAMPLE);
         }
@@ -416,6 +476,10 @@ globalThis.DumpUNetColor = (function () {
         }
 
         unknown(node) {
+            if (NEEDS_MANY.has(node.text)) {
+                const remedy = "A formula sees one number at a time.";
+                this.fail(node, `${node.text} needs more than one number`, remedy);
+            }
             const name = node.text.slice(0, MOST_SHOWN);
             const advice = Object.hasOwn(ADVICE, node.text) ? ADVICE[node.text] : closest(name);
             const remedy = advice ? `Write ${advice}.` : "Use v, pi, e and NumPy's element-wise functions.";
@@ -426,6 +490,9 @@ globalThis.DumpUNetColor = (function () {
             const name = node.called.text;
             if (node.called.kind !== "name") {
                 this.fail(node.called, "a call is a function's name and values in brackets", "Write 2*(v+1) for 2(v+1).");
+            }
+            if (name === "v" || Object.hasOwn(CONSTANTS, name)) {
+                this.fail(node.called, `${name} is a number, not a function`, `Write ${name}*(v+1) to multiply.`);
             }
             if (!Object.hasOwn(FUNCTIONS, name)) this.unknown(node.called);
             const [apply, least, most = least] = FUNCTIONS[name], count = node.operands.length;
@@ -459,7 +526,20 @@ globalThis.DumpUNetColor = (function () {
         return (...values) => flag(operators.every((one, i) => BINARY[one](values[i], values[i + 1])));
     }
 
+    // NumPy's own names, as formulas of the original extension have them. Blanks take their place, so that what is read
+    // has every character where the user has it.
+    const PREFIX = /(?<![A-Za-z_0-9.])(?:np|numpy)\.(?=[A-Za-z_])/g;
+
     function compileFormula(text) {
+        try {
+            return readFormula(text.replace(PREFIX, (prefix) => " ".repeat(prefix.length)));
+        } catch (error) {
+            if (error instanceof FormulaError) error.text = text.slice(0, error.text.length);
+            throw error;
+        }
+    }
+
+    function readFormula(text) {
         const reader = new Reader(text);
         const early = reader.tokens.find((token) => token.kind === "number" && /^0[0-9]*[1-9][0-9]*$/.test(token.text));
         if (early) throw new FormulaError(text, early.at, "the formula cannot be read from here on", EXAMPLE);

@@ -125,8 +125,9 @@ def dump_request(pipe: Any, job: Job, *, with_table: bool) -> DumpRequest:
         prompts=job.prompts,
         negative_prompts=(job.sampling.negative,),
         seeds=job.seeds,
-        sampler=job.sampling.sampler or type(pipe.scheduler).__name__,
+        sampler=job.sampler,
+        guidance=job.sampling.guidance,
         steps=job.sampling.steps,
-        model=str(pipe.config.get("_name_or_path") or type(pipe).__name__),
+        model=job.model,
         blocks=table,
     )

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lib_dumpunet.early import read_prompt
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.hosts.diffusers.text import tokenize
-from lib_dumpunet.planning import choose_words, require_attention
+from lib_dumpunet.hosts.diffusers.samplers import sampler_name
+from lib_dumpunet.planning import choose_words, model_name, require_attention
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.prompt.webui_syntax import strip_webui_syntax
 from lib_dumpunet.settings import AttentionSettings, GenerateSettings
+from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
+
+BUNDLED = "bundled model"
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Job:
     """All images of one request: ``prompts`` and ``seeds`` go by image, of which a batch takes ``per_batch``.
 
     ``plan`` says what each block reads of the prompts; ``plain_negative`` is the negative prompt without brackets.
+    ``sampler`` and ``model`` are named for people.
     """
 
     prompts: tuple[str, ...]
@@ -36,6 +43,8 @@ class Job:
     height: int
     sampling: GenerateSettings
     plain_negative: str
+    sampler: str
+    model: str
 
     @property
     def batches(self) -> list[range]:
@@ -57,8 +66,8 @@ class Job:
         if negative:
             lines.append(f"Negative prompt: {negative}")
         lines.append(
-            f"Steps: {s.steps}, Sampler: {s.sampler or 'model default'}, CFG scale: {s.guidance:g}, "
-            f"Seed: {self.seeds[image]}, Size: {self.width}x{self.height}"
+            f"Steps: {s.steps}, Sampler: {self.sampler}, CFG scale: {s.guidance:g}, Seed: {self.seeds[image]}, "
+            f"Size: {self.width}x{self.height}, Model: {self.model}"
         )
         return "\n".join(lines)
 
@@ -90,7 +99,17 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
         height=sampling.height or own,
         sampling=sampling,
         plain_negative=template.erased,
+        sampler=sampling.sampler or sampler_name(pipe.scheduler),
+        model=_model_of(pipe),
     )
+
+
+def _model_of(pipe: Any) -> str:
+    """Name a model as the webui does, by its file or folder."""
+    path = str(pipe.config.get("_name_or_path") or "")
+    if not path:
+        return type(pipe).__name__
+    return BUNDLED if Path(path) == MODEL else model_name(path)
 
 
 def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps: int) -> PromptPlan:
@@ -101,9 +120,17 @@ def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps
         PromptSyntaxError: for a broken per-block bracket.
     """
     known = {prompt: read_prompt(prompt, unet.order, "prompt") for prompt in dict.fromkeys(prompts)}
+    warn_of_webui_syntax([*known, negative or ""])
     attending = tuple(site.block for site in unet.sites if site.layers)
     uncond = [] if negative is None else [read_prompt(negative, unet.order, "Negative prompt")]
     return plan_prompts([known[prompt] for prompt in prompts], uncond, attending, steps)
+
+
+def warn_of_webui_syntax(texts: Iterable[str]) -> None:
+    """Tell what was left out of prompts because only the webui reads it; once for each piece."""
+    found = (piece for text in texts for piece in strip_webui_syntax(text).found)
+    for piece in dict.fromkeys(found):
+        log.warning("%s is left out of the prompt: only the webui reads it", piece)
 
 
 def check_attention(pipe: Any, job: Job, attention: AttentionSettings) -> None:

@@ -196,7 +196,9 @@ def _from_file(path: Path, dtype: torch.dtype, config: str | None) -> Any:
     options: dict[str, Any] = {} if xl else {"safety_checker": None}
     if config is not None:
         options["config"] = config
-    return family.from_single_file(str(path), dtype=dtype, **options)
+    pipe = family.from_single_file(str(path), dtype=dtype, **options)
+    pipe.register_to_config(_name_or_path=str(path))
+    return pipe
 
 
 def _tensor_names(path: Path) -> list[str]:

@@ -26,6 +26,13 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 assert list(SCHEDULERS) == list(SAMPLERS)
 
 
+def sampler_name(scheduler: Any) -> str:
+    """Name a scheduler as the webui does, or by its class where it has no such name."""
+    kind = type(scheduler).__name__
+    known = (name for name, (own, _) in SCHEDULERS.items() if own == kind)
+    return next(known, kind.removesuffix("Scheduler"))
+
+
 def scheduler_for(sampler: str, current: Any, seeds: Sequence[int]) -> Any:
     """Make a sampler with the noise schedule of the model's own; an empty name keeps the model's own sampler.
 

@@ -275,6 +275,7 @@ class Job:
             sampler=str(p.sampler_name),
             steps=steps,
             model=str(getattr(p, "sd_model_name", None) or ""),
+            guidance=getattr(p, "cfg_scale", None),
             blocks={row.block: asdict(row) for row in table},
         )
         return Subject(

@@ -1,0 +1,43 @@
+"""What only the AUTOMATIC1111 webui reads in a prompt, found so that it is not taken for words.
+
+Its notation: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, "Prompt editing", "Alternating
+Words", "Composable Diffusion" and "Extra networks".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# No bracket of either kind may begin or end inside of what is taken out, and a backslash makes a bracket text.
+_INSIDE = r"(?:(?!\(~:|:~\))[^\[\]\\])*"
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_KINDS = (
+    re.compile(r"<\w+:[^<>]+>"),  # extra network
+    re.compile(rf"(?<!\\)\[{_INSIDE}:\s*{_NUMBER}\s*\]"),  # prompt editing
+    re.compile(rf"(?<!\\)\[{_INSIDE}\|{_INSIDE}\]"),  # alternating words
+)
+_AND = re.compile(rf"\s*(?::\s*{_NUMBER})?\s*\bAND\b")
+_LAST_WEIGHT = re.compile(rf"\s*:\s*{_NUMBER}\s*$")
+
+
+class Stripped(NamedTuple):
+    """A prompt without what only the webui reads, and what was taken out, in order of kind."""
+
+    text: str
+    found: tuple[str, ...]
+
+
+def strip_webui_syntax(prompt: str) -> Stripped:
+    """Take extra networks, prompt editing, alternating words and ``AND`` with its weights out of a prompt."""
+    text, found = prompt, []
+    before = None
+    while text != before:  # what stood inside of another is taken out first
+        before = text
+        for kind in _KINDS:
+            found += kind.findall(text)
+            text = kind.sub("", text)
+    if _AND.search(text):
+        found += [match.strip() for match in _AND.findall(text)]
+        text = _LAST_WEIGHT.sub("", _AND.sub("", text))
+    return Stripped(text, tuple(dict.fromkeys(found)))
