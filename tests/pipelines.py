@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from lib_dumpunet.tiny import MODEL
 from tests.unets import CONTEXT, sdxl_unet
 
 XL_WIDTHS = (10, 6)
+TINY = json.loads((MODEL / "unet" / "config.json").read_text("utf-8"))
+WIDTHS, HEADS = TINY["block_out_channels"], TINY["attention_head_dim"]
+"""Of the bundled model, by level: channels, and heads of each attention layer."""
 
 
 def small_vae() -> AutoencoderKL:

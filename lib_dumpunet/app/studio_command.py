@@ -56,7 +56,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
     is_open = args.listen or args.share
     first = Choice(args.model, args.device, args.dtype, args.config)
-    models = Models(first, list(dict.fromkeys((args.model, BUNDLED))) if is_open else None)
+    bundled = Choice(BUNDLED, args.device, args.dtype)
+    models = Models(first, list(dict.fromkeys((first, bundled))) if is_open else None)
     runs = Runs(models, Place(Path(folder), is_open))
     server = Server(args.port, args.listen, args.share, not args.no_browser)
     try:

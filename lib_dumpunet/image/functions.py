@@ -92,10 +92,10 @@ ADVICE = {
 }
 
 # NumPy's functions that look at more than one number.
-NEEDS_MANY = frozenset(
-    """
-    all any arange argmax argmin argsort array average convolve corrcoef cov cross cumprod cumsum diff digitize dot
-    gradient histogram interp linspace matmul mean median nanmax nanmean nanmin nanstd nansum ones percentile piecewise
-    polyval prod ptp quantile random sort std sum take trapezoid unique unwrap var zeros
-    """.split()
-)
+_MANY = """
+    all any arange argmax argmin argsort array average convolve corrcoef cov cross cumprod cumsum diff
+    digitize dot gradient histogram interp linspace matmul mean median nanmax nanmean nanmin nanstd
+    nansum ones percentile piecewise polyval prod ptp quantile random sort std sum take trapezoid unique
+    unwrap var zeros
+"""
+NEEDS_MANY = frozenset(_MANY.split())

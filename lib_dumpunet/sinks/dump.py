@@ -47,7 +47,6 @@ class DumpRequest:
     negative_prompts: Sequence[str] = ()
     seeds: Sequence[int] = ()
     sampler: str = ""
-    guidance: float | None = None
     steps: int = 0
     model: str = ""
     blocks: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +54,7 @@ class DumpRequest:
     text_of: Callable[[Tag], str] | None = None
     attention: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Container[int]] = field(default_factory=dict)
+    guidance: float | None = None
 
     def about_image(self, image: int) -> dict[str, Any]:
         """Tell prompt, negative prompt and seed of an image; None for what is not known."""

@@ -33,6 +33,7 @@ from lib_dumpunet.settings import (
 from lib_dumpunet.sinks.aside import Aside
 from lib_dumpunet.sinks.reader import load_dump
 from tests.explorer.pages import QUICK, make_pages, read_page
+from tests.pipelines import WIDTHS
 
 EXPLORER = ExplorerSettings(enabled=True, alone=True)
 Collecting = Callable[[Labels], Collection]
@@ -120,7 +121,7 @@ def test_differences_and_texts_of_blocks(tiny: Any, tmp_path: Path) -> None:
     assert {texts[i] for i in blocks["M00"]["reads"]["cond"]} == {"a  red  circle"}
     assert set(blocks["IN00"]["reads"]["cond"]) == {-1}
     assert not blocks["IN00"]["attends"]
-    assert blocks["IN03"]["output"] == [16, 8, 8]
+    assert blocks["IN03"]["output"] == [WIDTHS[0], 8, 8]
     assert page.data["prompt"][0]["parts"] == [
         ["a ", False],
         ["(~: OUT10: blue ; _: red :~)", True],

@@ -26,6 +26,7 @@ from lib_dumpunet.settings import (
 )
 from tests.explorer.conftest import PHONE, WIDE
 from tests.explorer.pages import QUICK, Read, make_pages, read_page, write_page
+from tests.pipelines import HEADS, WIDTHS
 
 PIXELS = """(selector) => {
     const {width, height} = document.querySelector(selector);
@@ -135,7 +136,7 @@ def test_blocks_tell_what_they_are_and_read(page: Any) -> None:
     assert "reads: a blue circle and a square" in tile(page, "OUT10").get_attribute("aria-label")
     assert "a blue circle and a square" in tile(page, "OUT10").inner_text()
     assert "16×16×24" not in tile(page, "OUT10").inner_text()  # height before width
-    assert "16×24×16" in tile(page, "OUT10").inner_text()
+    assert f"{WIDTHS[0]}×24×16" in tile(page, "OUT10").inner_text()
     assert "a red circle" in page.locator("#reads").inner_text()
     set_step(page, 4)
     assert "a green circle" in page.locator("#reads").inner_text()
@@ -150,7 +151,7 @@ def test_a_click_on_a_block_shows_its_channels(page: Any, made: tuple[str, Read]
     settle(page)
     part = made[1].layer("feature", "OUT08")["details"]
     names = page.locator(".channel b").all_text_contents()
-    assert len(names) == 48
+    assert len(names) == WIDTHS[1]
     order = np.argsort(-np.array(part["variance"]), kind="stable")
     assert names == [f"channel {i}" for i in order]
     values, low, high = made[1].maps(part, 2)
@@ -159,7 +160,7 @@ def test_a_click_on_a_block_shows_its_channels(page: Any, made: tuple[str, Read]
     shown = page.locator(".channel:first-child span").inner_text().split(" … ")
     assert [float(text) for text in shown] == pytest.approx([low[first], high[first]], rel=1e-3)
     page.locator("#order").select_option("name")
-    assert page.locator(".channel b").all_text_contents() == [f"channel {i}" for i in range(48)]
+    assert page.locator(".channel b").all_text_contents() == [f"channel {i}" for i in range(WIDTHS[1])]
     # They follow the step.
     settle(page)
     set_step(page, 4)
@@ -245,7 +246,9 @@ def test_attention_shows_a_token_in_each_block_and_its_heads(page: Any, made: tu
     page.get_by_role("radio", name="circle", exact=True).check()
     tile(page, "IN04").click()
     settle(page)
-    assert sorted(page.locator("#channels b").all_text_contents()) == ["head 1", "head 2", "head 3"]
+    assert sorted(page.locator("#channels b").all_text_contents()) == [
+        f"head {i + 1}" for i in range(HEADS[1])
+    ]
 
 
 def test_arrow_keys_and_play_move_the_step(page: Any) -> None:

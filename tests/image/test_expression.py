@@ -105,7 +105,6 @@ REFUSED = {
     "getattr(v, v)": 0,
     "globals()": 0,
     "os": 0,
-    "np": 0,
     "sin": 0,
     "sin + v": 0,
     "max(v)": 0,

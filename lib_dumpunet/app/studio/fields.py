@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields
@@ -20,6 +21,9 @@ from lib_dumpunet.ui.events import Info, message, on_change, order_of
 
 PROMPT, NEGATIVE, MODEL = "Prompt", "Negative prompt", "Model"
 BUNDLED_NAME = "the bundled model"
+EXAMPLE = "a red circle and a blue square"
+GUIDANCE = 4.0
+"""Weight of the prompt at first: that of the bundled model's pictures."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SHORT = {
     "sampler": None,
@@ -75,7 +79,8 @@ class OwnFields:
             gr.Textbox,
             label=PROMPT,
             lines=3,
-            placeholder="a red circle and a blue square",
+            value=EXAMPLE,
+            placeholder=EXAMPLE,
             info="What the image shows; the bundled model knows coloured shapes.",
         )
 
@@ -83,7 +88,7 @@ class OwnFields:
         """Put the model here: any, or one of those that are allowed."""
         first = self._models.first.model
         if self._models.allowed is not None:
-            choices = [(name or BUNDLED_NAME, name) for name in self._models.allowed]
+            choices = [(one.model or BUNDLED_NAME, one.model) for one in self._models.allowed]
             return self._put("model", gr.Dropdown, label=MODEL, choices=choices, value=first)
         return self._put(
             "model",
@@ -96,7 +101,7 @@ class OwnFields:
         )
 
     def add_loading(self) -> None:
-        """Put here where and how the model is loaded."""
+        """Put here where and how the model is loaded, where that may be chosen."""
         first = self._models.first
         device = {"choices": list(dict.fromkeys((first.device, *DEVICES))), "value": first.device}
         self._put("device", gr.Dropdown, label="Device", **device)
@@ -107,7 +112,6 @@ class OwnFields:
             label="Configuration",
             value=first.config or "",
             max_lines=1,
-            visible=self._models.allowed is None,
             info="For a checkpoint file without a network: a model in diffusers format of its family.",
         )
 
@@ -130,16 +134,22 @@ class OwnFields:
             SettingsError: for the first mistake.
         """
         named = dict(zip(self.by_name, values, strict=True))
-        choice = Choice(
-            (named["model"] or "").strip(),
-            named["device"] or "auto",
-            named["dtype"] or "auto",
-            (named["config"] or "").strip() or None,
-        )
+        choice = self._choice(named)
         sampling = GenerateSettings(
             **{name: _value(name, value) for name, value in named.items() if name in DECLARED}
         )
-        return choice, named["prompt"] or "", sampling
+        return choice, _text(PROMPT, named["prompt"]), sampling
+
+    def _choice(self, named: dict[str, Any]) -> Choice:
+        model = _text(MODEL, named["model"]).strip()
+        if self._models.allowed is not None:  # what stands beside the model's name is not the page's to say
+            return next((one for one in self._models.allowed if one.model == model), Choice(model))
+        return Choice(
+            model,
+            _text("Device", named["device"]) or "auto",
+            _text("Precision", named["dtype"]) or "auto",
+            _text("Configuration", named["config"]).strip() or None,
+        )
 
     def watch(self, info: Info) -> None:
         """Say below each control what is wrong with it, as one types; of the model once it is left."""
@@ -180,6 +190,17 @@ class OwnFields:
         return error
 
 
+def _text(label: str, value: Any) -> str:
+    """Read a text.
+
+    Raises:
+        SettingsError: if it is something else, as only a program sends it.
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise SettingsError(f"{value!r} is not a text", remedy="Send a text.", field=label)
+
+
 def _value(name: str, value: Any) -> Any:
     """Read the value of a control of sampling.
 
@@ -188,10 +209,12 @@ def _value(name: str, value: Any) -> Any:
     """
     declared = DECLARED[name]
     if isinstance(declared.default, str):
-        return value or ""
+        return _text(declared.metadata["label"], value)
     text = re.sub(r"\s", "", str("" if value is None else value))
     try:
         number = float(text)
+        if not math.isfinite(number):
+            raise ValueError
     except ValueError:
         problem_ = "there is no number" if not text else f"{text!r} is not a number"
         raise SettingsError(problem_, remedy="Write one.", field=declared.metadata["label"]) from None

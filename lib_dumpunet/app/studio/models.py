@@ -34,10 +34,10 @@ class Models:
 
     Args:
         first: the one that the page begins with.
-        allowed: names of those that may be loaded; None for any.
+        allowed: those that may be loaded; None for any.
     """
 
-    def __init__(self, first: Choice, allowed: Sequence[str] | None = None) -> None:
+    def __init__(self, first: Choice, allowed: Sequence[Choice] | None = None) -> None:
         self.first, self.allowed = first, allowed
         self._choice: Choice | None = None
         self._pipe: Any = None
@@ -49,7 +49,7 @@ class Models:
         Raises:
             SettingsError, UnsupportedModelError: if there is no such model, or it may not be loaded.
         """
-        self.check(choice.model)
+        self.check(choice)
         if choice != self._choice:
             self._choice = self._pipe = None  # its memory is needed
             self._pipe = load_pipeline(
@@ -60,15 +60,15 @@ class Models:
             self._config = self._pipe.unet.config
         return self._pipe
 
-    def check(self, model: str) -> None:
-        """Make sure that a model may be loaded.
+    def check(self, choice: Choice) -> None:
+        """Make sure that a model may be loaded, in the way that is asked for.
 
         Raises:
             SettingsError: if not.
         """
-        if self.allowed is not None and model not in self.allowed:
+        if self.allowed is not None and choice not in self.allowed:
             raise SettingsError(
-                f"the studio can be reached from other computers, so {model} is not allowed",
+                f"the studio can be reached from other computers, so {choice.model or 'this'} is not allowed",
                 remedy="Choose one of the list.",
                 field="Model",
             )

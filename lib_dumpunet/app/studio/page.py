@@ -9,10 +9,17 @@ from typing import Any
 import gradio as gr
 
 from lib_dumpunet.app.studio import render
-from lib_dumpunet.app.studio.fields import OwnFields
+from lib_dumpunet.app.studio.fields import GUIDANCE, OwnFields
 from lib_dumpunet.app.studio.models import Models
 from lib_dumpunet.app.studio.runs import Request, Runs
 from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    AttentionSwitch,
+    ExplorerSettings,
+    FeatureSettings,
+    PanelSettings,
+)
 from lib_dumpunet.ui.events import message
 from lib_dumpunet.ui.panel import Panel, build
 from lib_dumpunet.wire import unpack
@@ -21,15 +28,34 @@ TITLE = "Dump U-Net studio"
 POLL = 0.5  # seconds between two looks at a run
 BETWEEN = 3.0  # seconds at least between two changes of the gallery while pictures come
 DRAWN = 100  # pictures a second, that a gallery may be drawn again with
-NAMED = """() => {
+NAMED = """async () => {
+    const tabs = new BroadcastChannel("dumpunet-studio");
     let name = sessionStorage.getItem("dumpunet-studio");
-    if (!name) {
+    const isTaken = name && await new Promise((answer) => {
+        tabs.onmessage = (event) => { if (event.data === "taken " + name) answer(true); };
+        tabs.postMessage("who has " + name);
+        setTimeout(() => answer(false), 300);
+    });
+    if (!name || isTaken) {
         name = Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
         sessionStorage.setItem("dumpunet-studio", name);
     }
+    tabs.onmessage = (event) => { if (event.data === "who has " + name) tabs.postMessage("taken " + name); };
     return [name];
 }"""
-"""Gives each tab a secret name, which it keeps when it is reloaded: by it a page finds its runs again, and no other."""
+"""Gives each tab a secret name, which it keeps when it is reloaded: by it a page finds its runs again, and no other.
+
+The browser copies the name to a tab that is duplicated, so tabs of one name ask each other.
+"""
+
+
+AT_FIRST = PanelSettings(
+    features=FeatureSettings(layers="IN05,OUT08,OUT11", steps="1,10,20", average="2-norm"),
+    switch=AttentionSwitch(True),
+    attention=AttentionSettings(kinds=("words",)),
+    explorer=ExplorerSettings(enabled=True),
+)
+"""What the panel holds at first: on the bundled model a click on Generate shows something of each kind in seconds."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +96,11 @@ class Page:
         if run.error is not None:
             self.own.relabel(run.error)
         known = {} if anew else seen
-        now = {"status": render.status(run, self.runs.ahead(run)), "stage": render.stage(run, name)}
+        now = {"status": render.status(run, self.runs.ahead(run)), "stage": render.stage(run)}
         drawn = known.get("drawn", 0.0)
         # Pictures come fast, and each change of the gallery draws all of it again.
         if is_over or run.progress.last - drawn > max(BETWEEN, len(run.items) / DRAWN):
-            now["gallery"], drawn = render.gallery(run, name), run.progress.last
+            now["gallery"], drawn = render.gallery(run), run.progress.last
         else:
             now["gallery"] = known.get("gallery", "")
         shown = [gr.skip() if known.get(key) == text else text for key, text in now.items()]
@@ -106,7 +132,7 @@ def build_page(runs: Runs) -> gr.Blocks:
                     generate = gr.Button("Generate", variant="primary", elem_id="studio-generate")
                     stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="studio-stop")
                 size = _sampling(own, models)
-                panel = build("studio", models.blocks, size)
+                panel = build("studio", models.blocks, size, AT_FIRST)
             with gr.Column(scale=6, min_width=360, elem_id="studio-results"):
                 status = gr.HTML(render.IDLE, elem_id="studio-status")
                 stage = gr.HTML("", elem_id="studio-stage")
@@ -133,10 +159,10 @@ def build_page(runs: Runs) -> gr.Blocks:
 
 def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
     """Lay out how to sample, and with which model; gives the controls of width and height."""
+    own.add("sampler")
     with gr.Row():
-        own.add("sampler")
         own.add("steps")
-        own.add("guidance")
+        own.add("guidance", value=GUIDANCE)
     with gr.Row():
         size = [own.add(side, value=models.side) for side in ("width", "height")]
         own.add("seed")
@@ -144,6 +170,7 @@ def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
         own.add("batch")
         own.add("count")
     own.add_model()
-    with gr.Accordion("How it is loaded", open=False), gr.Row():
-        own.add_loading()
+    if models.allowed is None:
+        with gr.Accordion("How it is loaded", open=False), gr.Row():
+            own.add_loading()
     return [one.component for one in size]

@@ -18,10 +18,9 @@ MADE = ("image", "plain")
 IDLE = '<p class="studio-status" role="status">Ready.</p>'
 
 
-def address(page: str, run: Run, path: str) -> str:
-    """Give the address of something of a run; ``page`` is the secret name of the page that may see it."""
-    assert run.folder is not None
-    return f"{ADDRESS}/{page}/{quote(run.folder.name)}/{quote(path)}"
+def address(run: Run, path: str) -> str:
+    """Give the address of something of a run."""
+    return f"{ADDRESS}/{run.key}/{quote(path)}"
 
 
 def status(run: Run | None, ahead: int) -> str:
@@ -78,7 +77,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def stage(run: Run | None, page: str) -> str:
+def stage(run: Run | None) -> str:
     """Show the image as it grows, and at the end all images that came out."""
     if run is None or run.folder is None:
         return ""
@@ -86,14 +85,14 @@ def stage(run: Run | None, page: str) -> str:
     if not images:
         if not run.preview_number:
             return ""
-        source = f"{address(page, run, PREVIEW)}?{run.preview_number}"
+        source = f"{address(run, PREVIEW)}?{run.preview_number}"
         return f'<div class="studio-stage"><img src="{source}" alt="The image as it grows"></div>'
     unfinished = ", unfinished" * (run.state == "stopped")
-    shown = "".join(_thumb(item, page, run, is_large=True) for item in images)
+    shown = "".join(_thumb(item, run, is_large=True) for item in images)
     return f'<div class="studio-stage" data-note="{unfinished}">{shown}</div>'
 
 
-def gallery(run: Run | None, page: str) -> str:
+def gallery(run: Run | None) -> str:
     """Show all pictures: by image, by what they show, by block; and links to explorer pages."""
     if run is None or run.folder is None:
         return ""
@@ -101,7 +100,7 @@ def gallery(run: Run | None, page: str) -> str:
     if not items:
         return ""
     groups = groupby(items, key=lambda item: item.image)
-    sections = "".join(_of_image(image, list(of_image), page, run) for image, of_image in groups)
+    sections = "".join(_of_image(image, list(of_image), run) for image, of_image in groups)
     return f'<div class="studio-gallery">{_filters(items)}{sections}</div>'
 
 
@@ -127,34 +126,34 @@ def _menu(name: str, label: str, values: Iterable[str]) -> str:
     )
 
 
-def _of_image(image: int, items: Sequence[Item], page: str, run: Run) -> str:
+def _of_image(image: int, items: Sequence[Item], run: Run) -> str:
     seed = f", seed {run.seeds[image]}" if image < len(run.seeds) else ""
     links = "".join(
-        f'<a class="studio-page" href="{address(page, run, item.path)}" target="_blank" rel="noopener" '
+        f'<a class="studio-page" href="{address(run, item.path)}" target="_blank" rel="noopener" '
         f'title="{html.escape(item.text)}">Open the explorer page</a>'
         for item in items
         if item.kind == "page"
     )
     seen = [item for item in items if item.kind in KINDS]
     kinds = "".join(
-        _of_kind(kind, list(of_kind), page, run) for kind, of_kind in groupby(seen, key=lambda i: i.kind)
+        _of_kind(kind, list(of_kind), run) for kind, of_kind in groupby(seen, key=lambda i: i.kind)
     )
     return f'<section data-image="{image}"><h2>Image {image}{seed} {links}</h2>{kinds}</section>'
 
 
-def _of_kind(kind: str, items: Sequence[Item], page: str, run: Run) -> str:
+def _of_kind(kind: str, items: Sequence[Item], run: Run) -> str:
     blocks = "".join(
         f'<div class="studio-block" data-block="{html.escape(block)}"><h3>{html.escape(block)}</h3>'
-        f'<div class="studio-thumbs">{"".join(_thumb(item, page, run) for item in of_block)}</div></div>'
+        f'<div class="studio-thumbs">{"".join(_thumb(item, run) for item in of_block)}</div></div>'
         for block, of_block in groupby(items, key=lambda item: item.block)
     )
     return f"<details open><summary>{KINDS[kind]} ({len(items)})</summary>{blocks}</details>"
 
 
-def _thumb(item: Item, page: str, run: Run, *, is_large: bool = False) -> str:
+def _thumb(item: Item, run: Run, *, is_large: bool = False) -> str:
     """Write a picture that can be enlarged by a click."""
     numbers = html.escape(json.dumps(item.numbers, ensure_ascii=False), quote=True)
-    small, whole = address(page, run, item.path if is_large else item.small), address(page, run, item.path)
+    small, whole = address(run, item.path if is_large else item.small), address(run, item.path)
     text, step = html.escape(item.text, quote=True), _step(item)
     short = "" if is_large else f"<span>{html.escape(_short(item))}</span>"
     return (
@@ -172,6 +171,6 @@ def _step(item: Item) -> str:
 
 def _short(item: Item) -> str:
     step = _step(item)
-    more = [f"step {step}"] if step else []
+    more = [f"step {step}"] if step else [item.block]  # of a word or a point, its text
     more += [word for word in ("average", "layer") if item.text.endswith(f", {word}")]
     return ", ".join(more)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import secrets
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +35,14 @@ log = logging.getLogger("dumpunet")
 
 State = Literal["waiting", "loading", "sampling", "finishing", "done", "stopped", "failed"]
 OVER: tuple[State, ...] = ("done", "stopped", "failed")
+MOST_WAITING = 20
+"""Runs that wait at once, of all pages."""
+MOST_CHARACTERS = 10_000
+"""Length of a prompt."""
+MOST_WRITTEN = 2 * 1024**3
+"""Bytes that a run may write where others reach the page."""
+BETWEEN_LOOKS = 2.0
+"""Seconds between two looks at how much a run has written."""
 PREVIEW_SIDE = 768
 """Longest side of a preview, in pixels."""
 
@@ -46,6 +56,16 @@ class Request:
     sampling: GenerateSettings
     panel: PanelSettings
 
+    @property
+    def settings(self) -> Settings:
+        """What the core is asked for; attention is looked at where features are, unless it says where itself."""
+        core = self.panel.core
+        if not core.features.enabled:
+            return core
+        own = {name: getattr(core.attention, name) for name in ("layers", "steps")}
+        like = {name: getattr(core.features, name) for name, text in own.items() if not text.strip()}
+        return replace(core, attention=replace(core.attention, **like))
+
     def check(self) -> None:
         """Find the mistakes that need no model.
 
@@ -55,13 +75,18 @@ class Request:
         if not self.prompt.strip():
             raise SettingsError("it is empty", remedy="Write what the image should show.", field="Prompt")
         for field, text in (("Prompt", self.prompt), ("Negative prompt", self.sampling.negative)):
+            if len(text) > MOST_CHARACTERS:
+                raise SettingsError(
+                    f"it has {len(text)} characters", remedy=f"Use at most {MOST_CHARACTERS}.", field=field
+                )
+        for field, text in (("Prompt", self.prompt), ("Negative prompt", self.sampling.negative)):
             if OPEN in text and not self.panel.layer_prompt.enabled:
                 raise SettingsError(
                     f"it holds {OPEN}, but Enable Layer Prompt is not on",
                     remedy="Turn it on in the tab Layer Prompt, or take the bracket out.",
                     field=field,
                 )
-        require_shown(self.panel.core)
+        require_shown(self.settings)
 
 
 @dataclass(frozen=True)
@@ -72,7 +97,9 @@ class Place:
     is_open: bool
 
     def dumps(self, dump: DumpSettings, run: Path) -> DumpSettings:
-        """Resolve a folder of dumps: an empty one is the run's own, a relative one counts from the studio's.
+        """Resolve a folder of dumps: an empty one is in the run's own; a relative one counts from the studio's.
+
+        Where others reach the page, it counts from the run's, and must be inside of that.
 
         Raises:
             SettingsError: if it may not be used.
@@ -81,20 +108,31 @@ class Place:
             return dump
         if not dump.path.strip():
             return replace(dump, path=str(run / "dump"))
+        base = run if self.is_open else self.root
         try:
-            path = self.root / as_written(dump.path)
-            inside = path.resolve().is_relative_to(self.root.resolve())
+            path = base / as_written(dump.path)
+            # Nobody asks the network for a folder of another computer.
+            inside = not self.is_open or (not _is_remote(dump.path) and _is_inside(path, base))
         except (OSError, ValueError, RuntimeError) as error:
             raise SettingsError(
                 f"{dump.path!r} is not a path", remedy="Choose another folder.", field=FIELD
             ) from error
-        if self.is_open and not inside:
+        if not inside:
             raise SettingsError(
                 f"the studio can be reached from other computers, so {dump.path} is not allowed",
-                remedy="Choose a folder inside the studio's own, by a path such as my-dumps, or leave it empty.",
+                remedy="Choose a folder inside the run's own, by a name such as my-dumps, or leave it empty.",
                 field=FIELD,
             )
         return replace(dump, path=str(path))
+
+
+def _is_remote(path: str) -> bool:
+    """Whether a path names another computer, as Windows has it."""
+    return path.strip().replace("\\", "/").startswith("//")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 @dataclass
@@ -126,6 +164,7 @@ class Run:
 
     def __init__(self, request: Request, place: Place) -> None:
         self.request = request
+        self.key = secrets.token_urlsafe(16)
         self.state: State = "waiting"
         self.progress = Progress()
         self.preview = b""
@@ -138,6 +177,7 @@ class Run:
         self._shelf: Shelf | None = None
         self._stop = threading.Event()
         self._beginning = threading.Lock()
+        self._looked = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -186,7 +226,7 @@ class Run:
             self._enter("loading")
         pipe = models.load(self.request.choice)
         job = make_job(pipe, [self.request.prompt], self.request.sampling)
-        settings = self.request.panel.core
+        settings = self.request.settings
         check_attention(pipe, job, settings.attention)
         if settings.difference.enabled:
             require_brackets((*job.plan.cond, *job.plan.uncond))
@@ -208,9 +248,22 @@ class Run:
             plain=self._noted(shelf.plain),
             page=self._noted(shelf.page),
             preview=self._show_preview,
-            stopped=self._stop.is_set,
+            stopped=self._is_to_stop,
         )
         return generate(pipe, job, settings, outlet)
+
+    def _is_to_stop(self) -> bool:
+        """Tell whether someone has stopped it, or it has written more than it may."""
+        now = time.monotonic()
+        if self._place.is_open and not self._stop.is_set() and now - self._looked > BETWEEN_LOOKS:
+            self._looked = now
+            assert self.folder is not None
+            if _size(self.folder) > MOST_WRITTEN:
+                self.messages.append(
+                    f"It was stopped: a run may write {MOST_WRITTEN >> 20} MB where others reach the studio."
+                )
+                self._stop.set()
+        return self._stop.is_set()
 
     def _noted(self, take: Callable[..., None]) -> Callable[..., None]:
         """Let pages know of what comes."""
@@ -238,6 +291,15 @@ class Run:
         """Change the state, and let pages know."""
         self.state = state
         self.version += 1
+
+
+def _size(folder: Path) -> int:
+    """Add up the bytes of all files in a folder; a file may go while this looks."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def new_folder(root: Path, *, is_kept: bool) -> ResultFolder:
@@ -297,11 +359,15 @@ class Runs:
         if last is not None and not last.is_over:
             raise SettingsError("the last run still goes on", remedy="Wait for it, or stop it.")
         request.check()
-        self.models.check(request.choice.model)
+        self.models.check(request.choice)
         # Folders are refused now, before anyone waits for it.
-        request.panel.core.with_dumps(lambda dump: self.place.dumps(dump, self.place.root))
+        request.settings.with_dumps(lambda dump: self.place.dumps(dump, self.place.root))
         run = Run(request, self.place)
         with self._lock:
+            if len(self._queue) > MOST_WAITING:
+                raise SettingsError(
+                    f"{MOST_WAITING} runs wait already", remedy="Try again when some of them are done."
+                )
             self._queue.append(run)
             self._pages.setdefault(page, []).append(run)
             old = self._pages[page][: -self.KEPT]
@@ -318,11 +384,11 @@ class Runs:
             runs = self._pages.get(page)
             return runs[-1] if runs else None
 
-    def find(self, page: str, name: str) -> Run | None:
-        """Find a run of a page by the name of its folder."""
+    def find(self, key: str) -> Run | None:
+        """Find a run by its key."""
         with self._lock:
-            runs = list(self._pages.get(page, ()))
-        return next((run for run in runs if run.folder is not None and run.folder.name == name), None)
+            runs = [run for of_page in self._pages.values() for run in of_page]
+        return next((run for run in runs if secrets.compare_digest(run.key.encode(), key.encode())), None)
 
     def ahead(self, run: Run) -> int:
         """Count the runs that come before one."""

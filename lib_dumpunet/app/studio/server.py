@@ -1,4 +1,4 @@
-"""Serve the studio's page, and the results of each page's runs to that page alone."""
+"""Serve the studio's page, and the results of each run to who has its key."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # is read when gradi
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException
+from fastapi.middleware import Middleware
 from fastapi.responses import FileResponse, Response
 
+from lib_dumpunet.app.studio.guard import Guard
 from lib_dumpunet.app.studio.page import build_page
 from lib_dumpunet.app.studio.render import ADDRESS, PREVIEW
 from lib_dumpunet.app.studio.runs import Runs
@@ -26,6 +28,7 @@ ROOT = HERE.parent.parent.parent
 STYLES = (ROOT / "style.css", HERE / "studio.css")
 SCRIPTS = (ROOT / "javascript" / "dumpunet.js", HERE / "studio.js")
 LOCAL, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+OWN_NAMES = (LOCAL, "localhost", "::1")
 NOT_FOUND = 404  # HTTP status
 FIRST_PORT, LAST_PORT = 7861, 7899  # not the webui's
 
@@ -46,13 +49,19 @@ class Server:
     share: bool = False
     opens_browser: bool = True
 
+    @property
+    def hosts(self) -> Sequence[str] | None:
+        """Names that the server may be called by; None for any."""
+        return None if self.listen or self.share else OWN_NAMES
+
 
 def serve(runs: Runs, server: Server, say: Callable[[str], None], until: threading.Event) -> None:
     """Serve until the event is set.
 
     Raises:
-        HostError: if the port is taken, or the page cannot be shared.
+        HostError: if the port is taken, the page cannot be shared, or it does not start.
     """
+    _keep_off_proxies()
     ports = range(FIRST_PORT, LAST_PORT + 1) if server.port is None else [server.port]
     page = build_page(runs)
     app, port, shared = _launch(page, server, ports)
@@ -88,10 +97,16 @@ def _launch(page: gr.Blocks, server: Server, ports: Sequence[int]) -> tuple[Fast
                 css="\n".join(_texts(STYLES)),
                 head="".join(f"<script>{text}</script>" for text in _texts(SCRIPTS)),
                 footer_links=[],
+                app_kwargs={"middleware": [Middleware(Guard, hosts=server.hosts)]},
             )
         except OSError as error:  # another program has it
             problem = error
             continue
+        except Exception as error:
+            raise HostError(
+                f"the studio's page did not start ({' '.join(str(error).split())})",
+                remedy="Try again; a busy computer may take too long. Else try another --port.",
+            ) from error
         if server.share and not shared:
             page.close(verbose=False)
             raise HostError("the page could not be shared", remedy="Check the network.", field="--share")
@@ -101,6 +116,13 @@ def _launch(page: gr.Blocks, server: Server, ports: Sequence[int]) -> tuple[Fast
         remedy="Choose another by --port.",
         field="--port",
     ) from problem
+
+
+def _keep_off_proxies() -> None:
+    """Let this computer be reached directly: Gradio asks its own page whether it is there, by a proxy if one is set."""
+    for name in ("no_proxy", "NO_PROXY"):
+        others = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys((*others, *OWN_NAMES)))
 
 
 def _theme() -> gr.themes.Default:
@@ -126,10 +148,10 @@ def _texts(files: tuple[Path, ...]) -> list[str]:
 
 
 def add_results(app: FastAPI, runs: Runs) -> None:
-    """Let the server give out what runs have made, to who knows the page's secret name."""
+    """Let the server give out what runs have made, to who knows the run's key."""
 
-    def result(page: str, run: str, path: str) -> Response:
-        found = runs.find(page, run)
+    def result(key: str, path: str) -> Response:
+        found = runs.find(key)
         if found is not None and found.folder is not None:
             if path == PREVIEW:
                 return Response(found.preview, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
@@ -138,6 +160,6 @@ def add_results(app: FastAPI, runs: Runs) -> None:
                 return FileResponse(file)
         raise HTTPException(NOT_FOUND, detail="There is no such result.")
 
-    app.add_api_route(f"/{ADDRESS}/{{page}}/{{run}}/{{path:path}}", result, methods=["GET"])
+    app.add_api_route(f"/{ADDRESS}/{{key}}/{{path:path}}", result, methods=["GET"])
     # Ahead of Gradio's own, one of which may take any path.
     app.router.routes.insert(0, app.router.routes.pop())

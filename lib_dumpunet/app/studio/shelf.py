@@ -92,7 +92,8 @@ class Shelf:
         """Take a picture of what was seen."""
         path = self._collector.picture(picture)
         tag, is_average = picture.tag, "average" in picture.title
-        number = self._order.get(tag.block, len(self._order))
+        # Words stand as they do in the prompt.
+        number = self._order[tag.block] if tag.block else self._job.prompts[tag.image].find(tag.name)
         order = (
             2 + list(KINDS).index(tag.kind),
             (number, tag.hires, tag.step, tag.site, tag.branch, tag.name),

@@ -11,8 +11,8 @@ from typing import Any
 
 from lib_dumpunet.early import read_prompt
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.hosts.diffusers.text import tokenize
 from lib_dumpunet.hosts.diffusers.samplers import sampler_name
+from lib_dumpunet.hosts.diffusers.text import tokenize
 from lib_dumpunet.planning import choose_words, model_name, require_attention
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.points import parse_points

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from lib_dumpunet.app.studio.render import duration, gallery, status
 from lib_dumpunet.app.studio.runs import Place, Progress, Request, Run, Runs, new_folder
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.settings import (
+    AttentionSettings,
+    AttentionSwitch,
     DumpSettings,
     FeatureSettings,
     GenerateSettings,
@@ -37,7 +40,9 @@ def dumping(path: str) -> FeatureSettings:
     return FeatureSettings(layers="M00", dump=DumpSettings(True, "npy", path))
 
 
-@pytest.mark.parametrize("path", ["..", "/tmp", "~", "a/../../b", "../studio2"])
+@pytest.mark.parametrize(
+    "path", [r"\\host\share", "//host/share", "..", "/tmp", "~", "a/../../b", "../studio2"]
+)
 def test_folders_outside_are_refused_where_others_reach_the_page(tmp_path: Path, path: str) -> None:
     place = Place(tmp_path / "studio", is_open=True)
     with pytest.raises(SettingsError, match="Output path: the studio can be reached from other computers"):
@@ -45,25 +50,41 @@ def test_folders_outside_are_refused_where_others_reach_the_page(tmp_path: Path,
 
 
 def test_a_link_does_not_lead_outside(tmp_path: Path) -> None:
-    (tmp_path / "studio").mkdir()
-    (tmp_path / "studio" / "link").symlink_to(tmp_path)
+    run = tmp_path / "studio" / "run"
+    run.mkdir(parents=True)
+    (run / "link").symlink_to(tmp_path)
     with pytest.raises(SettingsError, match="not allowed"):
-        Place(tmp_path / "studio", is_open=True).dumps(DumpSettings(True, "npy", "link/x"), tmp_path)
+        Place(tmp_path / "studio", is_open=True).dumps(DumpSettings(True, "npy", "link/x"), run)
 
 
 def test_folders_inside_and_empty_ones_are_allowed(tmp_path: Path) -> None:
     place = Place(tmp_path, is_open=True)
-    assert place.dumps(DumpSettings(True, "npy", "mine"), tmp_path / "run").path == str(tmp_path / "mine")
+    own = tmp_path / "run"
+    assert place.dumps(DumpSettings(True, "npy", "mine"), own).path == str(own / "mine")
+    with pytest.raises(SettingsError, match="not allowed"):
+        place.dumps(DumpSettings(True, "npy", "../another-run"), own)
+    with pytest.raises(SettingsError, match="not allowed"):
+        place.dumps(DumpSettings(True, "npy", str(tmp_path)), own)
     assert place.dumps(DumpSettings(True), tmp_path / "run").path == str(tmp_path / "run" / "dump")
     assert place.dumps(DumpSettings(False, "npy", "/x"), tmp_path).path == "/x"
     assert Place(tmp_path, is_open=False).dumps(DumpSettings(True, "npy", "/x/y"), tmp_path).path == "/x/y"
 
 
 def test_models_of_others_are_refused_where_others_reach_the_page() -> None:
-    models = Models(Choice(), ["", "mine.safetensors"])
-    models.check("mine.safetensors")
-    with pytest.raises(SettingsError, match="Model: the studio can be reached from other computers"):
-        models.load(Choice("/etc/passwd"))
+    mine = Choice("mine.safetensors", "cpu", "fp32", "mine")
+    models = Models(mine, [mine, Choice("", "cpu")])
+    models.check(mine)
+    others = (
+        Choice("/etc/passwd"),
+        replace(mine, config="somebody/else"),
+        replace(mine, config=None),
+        replace(mine, device="cuda"),
+        replace(mine, dtype="fp16"),
+        Choice("", "cpu", "auto", "somebody/else"),
+    )
+    for other in others:
+        with pytest.raises(SettingsError, match="Model: the studio can be reached from other computers"):
+            models.load(other)
 
 
 def test_folders_are_refused_before_anyone_waits(tmp_path: Path) -> None:
@@ -92,8 +113,89 @@ def test_runs_wait_for_each_other_and_those_that_wait_can_be_stopped(tmp_path: P
     runs._pool.shutdown(wait=True)
     assert [run.state for run in (one, two, three)] == ["done", "stopped", "done"]
     assert two.items == []
-    assert runs.find("a", one.folder.name) is one  # type: ignore[union-attr]
-    assert runs.find("c", one.folder.name) is None  # type: ignore[union-attr]
+    assert runs.find(one.key) is one
+    assert runs.find("a") is runs.find("") is None
+    assert len({run.key for run in (one, two, three)}) == 3
+
+
+def test_too_many_runs_may_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib_dumpunet.app.studio.runs.MOST_WAITING", 2)
+    models, gate = Models(Choice()), threading.Event()
+    monkeypatch.setattr(models, "load", lambda choice: gate.wait(30) and 1 / 0)
+    runs = Runs(models, Place(tmp_path, is_open=False))
+    for name in ("a", "b", "c"):
+        runs.start(name, request())
+    with pytest.raises(SettingsError, match="2 runs wait already"):
+        runs.start("d", request())
+    gate.set()
+    runs.close()
+
+
+def test_a_long_prompt_is_refused(tmp_path: Path) -> None:
+    runs = Runs(Models(Choice()), Place(tmp_path, is_open=True))
+    with pytest.raises(SettingsError, match="Prompt: it has 10001 characters"):
+        runs.start("page", request("x" * 10_001))
+    runs.close()
+
+
+def test_a_run_of_others_is_stopped_where_it_writes_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib_dumpunet.app.studio.runs.MOST_WRITTEN", 1000)
+    monkeypatch.setattr("lib_dumpunet.app.studio.runs.BETWEEN_LOOKS", 0.0)
+    ran = {}
+    for is_open in (True, False):
+        run = Run(request(features=dumping("")), Place(tmp_path / str(is_open), is_open=is_open))
+        run.work(Models(Choice()))
+        ran[is_open] = run
+    assert (ran[True].state, ran[False].state) == ("stopped", "done")
+    assert any("a run may write" in text for text in ran[True].messages)
+
+
+def test_attention_is_looked_at_where_features_are() -> None:
+    features = FeatureSettings(layers="M00", steps="1,2")
+    words = {"switch": AttentionSwitch(True), "attention": AttentionSettings(kinds=("words",))}
+    like = request(features=features, **words).settings.attention
+    assert (like.layers, like.steps) == ("M00", "1,2")
+    own = request(
+        features=features, **{**words, "attention": AttentionSettings(kinds=("qk",), layers="OUT09")}
+    )
+    assert (own.settings.attention.layers, own.settings.attention.steps) == ("OUT09", "1,2")
+    alone = request(features=FeatureSettings(enabled=False, layers="M00"), **words).settings.attention
+    assert (alone.layers, alone.steps) == ("", "")
+
+
+ODD_VALUES = """
+import sys
+from pathlib import Path
+from lib_dumpunet.app.studio.models import Choice, Models
+from lib_dumpunet.app.studio.page import build_page
+from lib_dumpunet.app.studio.runs import Place, Runs
+
+odd_ones = [float("nan"), float("inf"), "1e999", "nan", None, [], {}, [1], True, "x", -1, 10**400, "\\ud800"]
+runs = Runs(Models(Choice()), Place(Path(sys.argv[1]), is_open=False))
+runs.start = lambda name, asked: asked.check()
+(begin,) = (f for f in build_page(runs).fns.values() if f.name == "generate")
+values = [component.value for component in begin.inputs]
+for i in range(1, len(values)):
+    for odd in odd_ones:
+        answer = begin.fn("page", *values[1:i], odd, *values[i + 1:])
+        assert len(answer) == len(begin.outputs), (begin.inputs[i].label, odd)
+print(len(values) * len(odd_ones), "tried")
+"""
+
+
+def test_odd_values_of_a_program_are_mistakes_of_their_field(tmp_path: Path) -> None:
+    # In a process of its own: Gradio leaves sockets open.
+    done = subprocess.run(
+        [sys.executable, "-c", ODD_VALUES, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tried" in done.stdout
 
 
 def test_dumps_go_into_the_folder_of_the_run(tmp_path: Path) -> None:
@@ -140,7 +242,7 @@ def test_texts_of_users_are_not_read_as_html(tmp_path: Path) -> None:
     )
     run.work(Models(Choice()))
     run.messages.append("<b>")
-    assert "<img src=x" not in gallery(run, "page") + status(run, 0)
+    assert "<img src=x" not in gallery(run) + status(run, 0)
     assert "&lt;b&gt;" in status(run, 0)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.app.studio.conftest import ready
+from tests.pipelines import WIDTHS
 
 Open = Callable[..., Any]
 PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
@@ -34,7 +35,22 @@ def turn_on(tab: Any, section: str, tab_name: str) -> None:
     control(tab, f"dumpunet-studio-{section}-checkbox").check()
 
 
+def blank(tab: Any) -> None:
+    """Turn off what the page begins with."""
+    tab.get_by_role("tab", name="Settings").click()
+    control(tab, "dumpunet-studio-explorer-checkbox").uncheck()
+    tab.get_by_role("tab", name="Attention").click()
+    tab.locator("#dumpunet-studio-attention-output").get_by_label("words", exact=True).uncheck()
+    control(tab, "dumpunet-studio-attention-checkbox").uncheck()
+    tab.get_by_role("tab", name="U-Net features").click()
+    tab.locator("#dumpunet-studio-features-average").get_by_label("Disable").check()
+    for name in ("layer", "steps"):
+        control(tab, f"dumpunet-studio-features-{name}").fill("")
+    control(tab, "dumpunet-studio-features-checkbox").uncheck()
+
+
 def quick(tab: Any, **more: Any) -> None:
+    blank(tab)
     fill(
         tab,
         **{
@@ -60,6 +76,32 @@ def status(tab: Any) -> Any:
 
 def expect_end(tab: Any, text: str = "Done") -> None:
     expect(status(tab)).to_contain_text(text, timeout=60_000)
+
+
+def test_one_click_on_the_untouched_page_shows_something_of_each_kind(tab: Any) -> None:
+    expect(status(tab)).to_have_text("Ready.")
+    assert control(tab, "studio-prompt").input_value() == "a red circle and a blue square"
+    fill(tab, seed=2)
+    generate(tab)
+    expect_end(tab, "Done: 1 image and")
+    headings = tab.locator(".studio-gallery summary").all_inner_texts()
+    # Four words, each as a picture and as a layer; three blocks in three steps, each with its average.
+    assert headings == ["Words (8)", "U-Net features (18)"]
+    words = tab.locator(".studio-gallery details").first
+    assert words.locator("h3").all_inner_texts() == ["red", "circle", "blue", "square"]
+    assert words.locator(".studio-block").first.locator("span").all_inner_texts() == ["red", "red, layer"]
+    assert tab.get_by_role("link", name="Open the explorer page").count() == 1
+    sizes = tab.evaluate(
+        "[...document.querySelectorAll('.studio-gallery img')].map((image) => image.naturalHeight)"
+    )
+    assert min(size for size in sizes if size) >= 16
+
+
+def test_the_name_of_the_sampler_can_be_read(tab: Any) -> None:
+    box = control(tab, "studio-sampler")
+    for name in ("the model's own", "DPM++ 2M Karras"):
+        box.fill(name)
+        assert box.evaluate("(input) => input.scrollWidth <= input.clientWidth")
 
 
 def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
@@ -94,7 +136,7 @@ def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
     shown = dict(
         zip(large.locator("dt").all_inner_texts(), large.locator("dd").all_inner_texts(), strict=True)
     )
-    assert shown["shape"] == "96×2×2"
+    assert shown["shape"] == f"{WIDTHS[3]}×2×2"
     assert float(shown["min"]) < float(shown["mean"]) < float(shown["max"])
     tab.wait_for_function("document.querySelector('#studio-large img').naturalWidth > 0")
     tab.keyboard.press("ArrowRight")
@@ -106,7 +148,7 @@ def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
     tab.locator("select[data-filter=block]").select_option("OUT10")
     assert tab.locator(".studio-gallery .studio-thumb:visible").count() == 2
     # The image, and all on disk.
-    (image,) = folder.glob("*/000.png")
+    image = max(folder.glob("*/000.png"), key=lambda path: path.stat().st_mtime_ns)
     with Image.open(image) as opened:
         assert opened.size == (128, 128)
         assert opened.text["parameters"].startswith(PER_BLOCK)  # type: ignore[attr-defined]
@@ -140,7 +182,7 @@ def test_stop_keeps_what_was_made_and_the_next_run_works(tab: Any) -> None:
     expect_end(tab, "Stopped; what was made is below: 1 image and")
     tab.wait_for_function("document.querySelector('.studio-stage img').alt.startsWith('image 0')")
     assert tab.locator(".studio-gallery .studio-thumb").count() > 2
-    quick(tab, steps=2)
+    fill(tab, steps=2)
     generate(tab)
     expect_end(tab, "Done: 1 image and 2 pictures")
 
@@ -268,14 +310,29 @@ def test_two_tabs_do_not_see_each_other(open_tab: Open) -> None:
     assert one.locator(".studio-gallery").count() == 0
     assert "seed 22" in two.locator(".studio-stage").inner_html()
     assert "seed 11" not in two.locator("body").inner_html()
-    # Not even by the address of the other's picture, with one's own secret name.
+    # A picture's address has a key of its run, which tells nothing of the page.
     theirs = two.locator(".studio-stage .studio-thumb").get_attribute("data-full")
-    mine = one.locator(".studio-stage .studio-thumb").get_attribute("data-full")
-    _, name, *_ = mine.split("/")
-    base, other, *rest = theirs.split("/")
+    base, key, name = theirs.split("/")
     assert one.request.get(f"{one.url}{theirs}").ok
-    assert one.request.get(f"{one.url}{'/'.join([base, name, *rest])}").status == 404
-    assert one.request.get(f"{one.url}{'/'.join([base, other, rest[0], '..%2F..%2F000.png'])}").status == 404
+    assert one.request.get(f"{one.url}{base}/{'x' * len(key)}/{name}").status == 404
+    assert one.request.get(f"{one.url}{base}/{key}/..%2F..%2F000.png").status == 404
+    secret = two.evaluate("sessionStorage.getItem('dumpunet-studio')")
+    assert secret not in two.locator("body").inner_html()
+
+
+def test_a_duplicated_tab_has_runs_of_its_own(tab: Any) -> None:
+    ready(tab)
+    first = tab.evaluate("sessionStorage.getItem('dumpunet-studio')")
+    with tab.context.expect_page() as opening:
+        # window.open copies the session's storage, as the browser does for a tab that is duplicated.
+        tab.evaluate("void window.open(location.href)")
+    other = opening.value
+    ready(other)
+    other.wait_for_function(f"sessionStorage.getItem('dumpunet-studio') !== '{first}'")
+    assert tab.evaluate("sessionStorage.getItem('dumpunet-studio')") == first
+    tab.reload()
+    ready(tab)
+    assert tab.evaluate("sessionStorage.getItem('dumpunet-studio')") == first
 
 
 def test_pictures_that_are_not_to_be_saved_are_shown_all_the_same(tab: Any, folder: Path) -> None:
