@@ -59,6 +59,13 @@ START_MODULE = (
 COMMANDS = {
     "demo": "draw the features of the small bundled model: a first look, needs no network",
     "studio": "open a page in the browser that does all of it",
+    "explore": "make an image, and a page to look around in all that happened",
+    "generate": "make images, with pictures of what the blocks and attention layers do",
+    "words": "make an image, and show where each word of the prompt lands",
+    "sweep": "try a text in each block, and rank the blocks by what it changes",
+    "blocks": "list a model's blocks with their shapes and attention layers",
+    "prompt": "show the text that each block gets from a per-block prompt",
+    "view": "draw dumped tensors again, in other colours",
     "bench": "measure what capturing costs",
     "test": "run the tests; what follows is passed to pytest",
     "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),
@@ -160,7 +167,7 @@ def usage() -> str:
     lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
     lines += [
         "",
-        "Any other command goes to dumpunet as it is: `python run.py --version`, `python run.py demo --help`.",
+        "Each but test and check has --help: `python run.py demo --help`.",
         f"The first start installs what is needed into {VENV.name} here: a few minutes, {SIZE}.",
     ]
     return "\n".join(lines)

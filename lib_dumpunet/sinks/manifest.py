@@ -33,6 +33,7 @@ from lib_dumpunet.sinks.names import CHANNEL, channel_name, parse_name
 MANIFEST = "manifest.json"
 GENERATOR = "Dump U-Net"
 LONGEST_AXIS = 1 << 16
+MOST_AXES = 8
 Entry = dict[str, Any]
 
 _INTERVAL = 0.5  # seconds between two writings
@@ -52,6 +53,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         runs, entries = content["runs"], content["files"]
         sound = content["generator"] == GENERATOR
         sound = sound and all(isinstance(run["run"] + run["started"], int) for run in runs)
+        sound = sound and all(_is_table(run.get("tokens", {})) for run in runs)
         sound = sound and all(isinstance(entry["file"] + entry["block"], str) for entry in entries)
         sound = sound and all(
             isinstance(entry["image"] + entry["step"] + entry["run"], int) for entry in entries
@@ -70,6 +72,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(content)
 
 
+def _is_table(tokens: object) -> bool:
+    """Whether something can be the tokens of a run: texts by prompt."""
+    return isinstance(tokens, dict) and all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in tokens.values()
+    )
+
+
 def _is_tensor(entry: Entry) -> bool:
     """Tell whether an entry says of a tensor what can be: it may have been written by anyone."""
     shape, kind = entry["shape"], entry.get("kind", "feature")
@@ -82,7 +91,11 @@ def _is_tensor(entry: Entry) -> bool:
         and isinstance(entry.get("layer", 0), int)
         and isinstance(entry.get("hires", False), bool)
         and all(isinstance(text, str) for text in texts)
+        and isinstance(entry.get("prompt") or "", str)
+        and isinstance(shape, list)
+        and len(shape) <= MOST_AXES
         and all(isinstance(length, int) and 0 < length <= LONGEST_AXIS for length in shape)
+        and (kind not in ("k", "qk") or len(shape) > 1)
     )
 
 

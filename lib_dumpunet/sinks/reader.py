@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,15 @@ from torch import Tensor
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.sinks.manifest import Entry, file_names, read_manifest
-from lib_dumpunet.sinks.names import Name, bin_pattern, key_of, parse_name, tag_of_key
+from lib_dumpunet.sinks.names import (
+    CHANNEL,
+    Name,
+    bin_pattern,
+    channel_name,
+    key_of,
+    parse_name,
+    tag_of_key,
+)
 
 _log = logging.getLogger("dumpunet")
 _ENDINGS = (".bin", ".npy", ".safetensors")
@@ -123,7 +132,12 @@ def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ..
     text = entry["text"] if "text" in entry else entry.get("prompt")
     own = tuple(tokens.get(text or "", ()))
     filler = tuple(tokens.get("", ()))
-    count = entry["shape"][1] if entry.get("kind") in ("k", "qk") else 0
+    return _filled(own, filler, entry["shape"][1] if entry.get("kind") in ("k", "qk") else 0)
+
+
+@lru_cache(maxsize=256)
+def _filled(own: tuple[str, ...], filler: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """Fill up to ``count`` columns; once for all layers that have read a text, as there may be thousands."""
     while own and filler and len(own) < count:
         own += filler
     return own
@@ -132,6 +146,11 @@ def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ..
 def _from_entry(folder: Path, entry: Entry) -> _Source:
     if Path(entry["file"]).name != entry["file"] or entry["file"] == "..":
         raise SettingsError(f"{folder} has a manifest that names a file elsewhere: {entry['file']}")
+    if CHANNEL in entry["file"] and len(entry["shape"]) > 2:
+        # Before all are named: a manifest may tell of any number of channels.
+        last = folder / channel_name(entry["file"], entry["shape"][0] - 1)
+        if not last.exists():
+            raise SettingsError(f"{last} does not exist any more", remedy="Take the dump again.")
     paths = tuple(folder / name for name in file_names(entry))
     return _from_known(paths, entry)
 

@@ -250,6 +250,10 @@ def test_a_foreign_manifest_is_passed_over(tmp_path: Path, caplog: pytest.LogCap
         {"shape": [0, 2, 2]},
         {"shape": [-1, 2, 2]},
         {"shape": [10**12, 2, 2]},
+        {"shape": [1] * 9},
+        {"shape": {"1": 1}},
+        {"kind": "qk", "shape": [1]},
+        {"prompt": ["x"]},
         {"source_dtype": 5},
         {"hires": 1},
     ],
@@ -266,6 +270,32 @@ def test_a_manifest_that_lies_is_passed_over(
     (loaded,) = load_dump(tmp_path)
     assert loaded.tag == made.tag
     assert torch.equal(loaded.tensor, made.tensor)
+
+
+@pytest.mark.parametrize("tokens", [5, ["a"], {"a star": "a"}, {"a star": [1]}, None])
+def test_tokens_that_are_no_table_are_passed_over(
+    tmp_path: Path, tokens: object, request_: DumpRequest, captures: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    (made,) = captures(images=1, steps=1)[:1]
+    write(tmp_path, "npy", request_, [made])
+    path = tmp_path / "manifest.json"
+    content = json.loads(path.read_bytes())
+    content["runs"][0]["tokens"] = tokens
+    path.write_text(json.dumps(content))
+    (loaded,) = load_dump(tmp_path)
+    assert torch.equal(loaded.tensor, made.tensor)
+    assert "Going by file names" in caplog.text
+
+
+def test_many_channels_that_are_not_there_cost_nothing(tmp_path: Path) -> None:
+    entry = {
+        "file": "000-IN00-001-{channel:04}-1700000000.bin", "run": 1, "kind": "feature", "image": 0, "step": 1,
+        "block": "IN00", "shape": [65536, 2, 2],
+    }  # fmt: skip
+    content = {"generator": "Dump U-Net", "version": 1, "runs": [{"run": 1, "started": 1700000000}]}
+    (tmp_path / "manifest.json").write_text(json.dumps({**content, "files": [entry] * 3000}))
+    with pytest.raises(SettingsError, match=r"65535-1700000000\.bin does not exist any more"):
+        load_dump(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["load", "nn", "qint8"])

@@ -25,8 +25,16 @@ from lib_dumpunet.app.studio.runs import Runs
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent.parent
-STYLES = (ROOT / "style.css", HERE / "studio.css")
-SCRIPTS = (ROOT / "javascript" / "dumpunet.js", HERE / "studio.js")
+
+
+def _of_panel(path: str) -> Path:
+    """Find a file of the panel: beside the package, where a webui looks for it, or in a package that was built."""
+    beside = ROOT / path
+    return beside if beside.exists() else HERE / "panel" / beside.name
+
+
+STYLES = (_of_panel("style.css"), HERE / "studio.css")
+SCRIPTS = (_of_panel("javascript/dumpunet.js"), HERE / "studio.js")
 LOCAL, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 OWN_NAMES = (LOCAL, "localhost", "::1")
 NOT_FOUND = 404  # HTTP status
@@ -143,8 +151,8 @@ def _theme() -> gr.themes.Default:
 
 
 def _texts(files: tuple[Path, ...]) -> list[str]:
-    """Read what a page needs; the panel's own files lie beside the package, where the webui looks for them."""
-    return [file.read_text(encoding="utf-8") for file in files if file.exists()]
+    """Read what a page needs."""
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def add_results(app: FastAPI, runs: Runs) -> None:
