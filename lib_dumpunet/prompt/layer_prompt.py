@@ -30,6 +30,8 @@ from lib_dumpunet.prompt.selection import MANY_DIGITS, Fail, StepChoice, block_r
 TEMPLATE = Grammar("layer_prompt.lark", "template")
 OPEN, CLOSE = "(~:", ":~)"
 STRONGEST = 10
+MOST_BRACKETS = 500
+"""More would take long to read, and none has been seen that were meant."""
 MOST_MIXED = 8
 """Brackets that may mix texts in one block: n of them make 2ⁿ texts, which all have to be encoded."""
 # What the webui takes for a LoRA, hypernetwork or the like: <name:arguments>.
@@ -186,6 +188,12 @@ def parse_prompt(text: str, order: Iterable[str] = SD1, *, field: str = "") -> T
             too many brackets mix texts in one block.
     """
     empty = Template(text, (), field, BlockOrder(tuple(order)))
+    if text.count(OPEN) > MOST_BRACKETS:
+        raise empty.fail(
+            f"there are more than {MOST_BRACKETS} brackets",
+            "Join some.",
+            [found.start() for found in re.finditer(re.escape(OPEN), text)][MOST_BRACKETS],
+        )
     try:
         tree = TEMPLATE.parse(text)
     except Mismatch as error:

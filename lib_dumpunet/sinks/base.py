@@ -43,6 +43,9 @@ class Fanout:
 
     ``max_bytes`` bounds the tensors that wait or are being worked on. A larger single one passes when it is alone.
     What a sink makes of one is not counted: there are as many at a time as threads.
+
+    Raises:
+        HostError: if no thread can be started.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Fanout:
         self._closed = False
         self._room = threading.Condition()
         self._problems: dict[int, DumpUNetError] = {}
-        self._pool = ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1), thread_name_prefix="dumpunet")
+        self._pool = _started_pool(threads or min(4, os.cpu_count() or 1))
 
     @property
     def problems(self) -> list[DumpUNetError]:
@@ -181,6 +184,27 @@ class Fanout:
                 self._problems.setdefault(number, _as_problem(error, who, place))
             return False
         return True
+
+
+def _started_pool(count: int) -> ThreadPoolExecutor:
+    """Start up to ``count`` threads, as many as the system gives: in the middle of sampling it would be too late."""
+    problem: RuntimeError | None = None
+    for fewer in range(count, 0, -1):
+        pool, gate = ThreadPoolExecutor(fewer, thread_name_prefix="dumpunet"), threading.Event()
+        try:
+            for _ in range(fewer):  # the pool starts a thread for each, as none of them gets free
+                pool.submit(gate.wait)
+            return pool
+        except RuntimeError as error:
+            problem = error
+            gate.set()
+            pool.shutdown(wait=True)  # those that did start make room for the next try
+        finally:
+            gate.set()
+    raise HostError(
+        f"no thread can be started that draws and writes ({problem})",
+        remedy="Close other programs, or allow more threads.",
+    )
 
 
 def _place(tag: Tag) -> str:

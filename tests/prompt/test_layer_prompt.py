@@ -300,3 +300,11 @@ def test_long_prompts_are_read_quickly() -> None:
 def test_many_brackets_of_no_strength_are_quick() -> None:
     template = parse_prompt("p" + "".join(f"(~:M00*0: {i} :~)" for i in range(60)))
     assert template.shares("M00", 1) == (Share("p", 1.0),)
+
+
+def test_too_many_brackets_are_refused_at_the_first_too_many() -> None:
+    one = "(~: M00: x :~)"
+    parse_prompt(one * 500)
+    with pytest.raises(PromptSyntaxError, match="more than 500 brackets") as error:
+        parse_prompt(one * 501)
+    assert error.value.position == 500 * len(one)

@@ -410,3 +410,33 @@ def test_an_interrupt_at_the_end_is_the_users_and_closes_the_rest() -> None:
     with pytest.raises(KeyboardInterrupt):
         fanout.close()
     assert last.closed == 1
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_as_many_threads_work_as_can_be_started(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, running = threading.Thread.start, []
+
+    def start_some(thread: threading.Thread) -> None:
+        if sum(one.is_alive() for one in running) >= most:
+            raise RuntimeError("can't start new thread")
+        running.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    got: list[Capture] = []
+
+    class Take:
+        def accept(self, capture: Capture) -> None:
+            got.append(capture)
+
+        def close(self) -> None:
+            pass
+
+    if most == 0:
+        with pytest.raises(HostError, match="no thread can be started"):
+            Fanout([Take()], threads=4)
+        return
+    with Fanout([Take()], threads=4) as fanout:
+        for step in range(20):
+            fanout.put(Capture(Tag(0, step, "M00"), torch.zeros(1, 2, 2)))
+    assert len(got) == 20
