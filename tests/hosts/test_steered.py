@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverSDEScheduler
+from diffusers import DPMSolverSDEScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
@@ -597,3 +597,13 @@ def test_other_prompts_inside_steer_are_refused(tiny: Any) -> None:
         tiny(**{**inputs, **sampling})
         with pytest.raises(HostError, match="called with other prompts inside steer"):
             tiny("a star", **sampling)
+
+
+def test_a_pipeline_without_a_tokenizer_is_told(tiny: Any) -> None:
+    parts = {**tiny.components, "tokenizer": None, "requires_safety_checker": False}
+    pipe = StableDiffusionPipeline(**parts)
+    with (
+        pytest.raises(HostError, match="StableDiffusionPipeline has no tokenizer"),
+        steer(pipe, "a (~: M00: b :~)"),
+    ):
+        pass

@@ -252,12 +252,20 @@ def _is_xl(pipe: Any) -> bool:
 
 
 def _encoders(pipe: Any) -> list[_Encoder]:
-    pairs = [(pipe.tokenizer, pipe.text_encoder)]
+    names = [("tokenizer", "text_encoder")]
     if _is_xl(pipe):
-        pairs.append((pipe.tokenizer_2, pipe.text_encoder_2))
-    encoders = [_Encoder(pipe, tokenizer, model) for tokenizer, model in pairs if model is not None]
+        names.append(("tokenizer_2", "text_encoder_2"))
+    pairs = [tuple(getattr(pipe, name, None) for name in both) for both in names]
+    encoders = [
+        _Encoder(pipe, tokenizer, model)
+        for tokenizer, model in pairs
+        if tokenizer is not None and model is not None
+    ]
     if not encoders:
-        raise HostError("the pipeline has no text encoder", remedy="Load it with its text encoder.")
+        raise HostError(
+            f"{type(pipe).__name__} has no tokenizer with a text encoder, so prompts cannot be read",
+            remedy="Load the pipeline with both; where it reads no text of its own, blocks cannot be steered by text.",
+        )
     return encoders
 
 
