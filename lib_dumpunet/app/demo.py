@@ -11,7 +11,7 @@ from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
 
 PROMPT = "a red circle and a blue square"
-SAMPLING = GenerateSettings(steps=20, guidance=4.0, seed=2)
+SAMPLING = GenerateSettings(steps=20, guidance=4.0, seed=6)
 FEATURES = FeatureSettings(
     steps="1,10,20",
     average="2-norm",

@@ -1,123 +1,121 @@
-"""The autoencoder's training, on crops along the edges of figures."""
+"""The autoencoder's training, on windows along the edges of figures."""
 
 from __future__ import annotations
 
 import logging
 import math
-import random
-from dataclasses import replace
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from .data import load_scenes
+from .draw import Figures, draw
 from .networks import fit_ends, new_vae, standardise
 from .optimizer import Optimizer
-from .options import Options, rate_at, step_generator, to_tensor
-from .scenes import Figure, Scene, render, sample_scene
-from .workers import Worker
+from .options import Options, rate_at
 
 log = logging.getLogger("dumpunet")
 
-CROP = 64
+SIDE = 256  # pixels of a whole picture
+WINDOW = 64  # pixels: small, for many more steps in the same time
+WIDE = 0.8  # from this fraction of a phase on, windows have twice the side
+DECODER = 0.4  # the last fraction of all steps, in which the encoder stays as it is
+FALL = 0.5
 KL_WEIGHT = 5e-4
 EDGE_WEIGHT = 0.5
-LATENT_NOISE = 0.15  # deviation; makes the decoder forgiving of what a U-Net gets wrong
-TEST_SEED, TEST_PICTURES = 10_000, 24
+LATENT_NOISE = 0.15  # standard deviation; makes the decoder forgiving of what a U-Net gets wrong
+POOL = 20  # steps whose windows are drawn at once
+RECOLORED = 0.5  # fraction of windows with mixed channels, so that no colour is a habit
+AVERAGE = 0.005
+TEST_PICTURES = 64
 
 
-def train_vae(worker: Worker, options: Options) -> None:
-    """Train the autoencoder (or its decoder alone), standardise its latents and write it to work/vae.
-
-    With no steps it only standardises what is there, for pictures of another kind.
-    """
+def train_vae(options: Options) -> None:
+    """Train the autoencoder, then its decoder alone; standardise its latents and write it to work/vae."""
     torch.manual_seed(options.seed)
-    vae = _start(options).to(memory_format=torch.channels_last)
-    if options.decoder_only:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
+    figures = load_scenes(options).figures
+    vae = new_vae().to(options.device)
+    fit_ends(vae, windows(figures, 64, WINDOW, options.generator(-1)))
+    vae.to(memory_format=torch.channels_last)
+    alone = int(DECODER * options.steps)
+    _phase(vae, figures, options, range(options.steps - alone))
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    _phase(vae, figures, options, range(options.steps - alone, options.steps))
+    _finish(vae.eval(), figures, options)
+
+
+def _phase(vae: AutoencoderKL, figures: Figures, options: Options, steps: range) -> None:
+    """Train what requires a gradient; at the end the weights are their average."""
     weights = [weight for weight in vae.parameters() if weight.requires_grad]
     average = [weight.detach().clone() for weight in weights]
-    optimizer = Optimizer(weights, worker)
-    for step in range(options.steps):
-        error = _learn(vae, options, step, worker)
-        optimizer.step(rate_at(step, options))
-        torch._foreach_lerp_(average, [w.detach() for w in weights], max(0.005, 1 / (step + 2)))
-        if worker.leads and (step + 1) % options.every == 0:
-            log.info("vae step %d of %d: mean error %.4f", step + 1, options.steps, error)
-    if worker.leads:
-        for weight, mean in zip(weights, average, strict=True):
-            weight.data.copy_(mean)
-        _finish(vae.eval(), options)
+    optimizer = Optimizer(vae)
+    for i, step in enumerate(steps):
+        if i % POOL == 0:
+            side = WINDOW if i < WIDE * len(steps) else 2 * WINDOW
+            count = max(1, options.batch * WINDOW**2 // side**2)
+            pool = windows(figures, count * POOL, side, options.generator(step)).split(count)
+        error = _learn(vae, pool[i % POOL], options, step)
+        optimizer.step(rate_at(i, len(steps), options.rate, FALL))
+        torch._foreach_lerp_(average, [weight.detach() for weight in weights], max(AVERAGE, 1 / (i + 2)))
+        if (step + 1) % options.every == 0:
+            log.info("vae step %d of %d: mean error %.4f", step + 1, options.steps, error.item())
+    for weight, mean in zip(weights, average, strict=True):
+        weight.data.copy_(mean)
 
 
-def _start(options: Options) -> AutoencoderKL:
-    if options.resume:
-        return AutoencoderKL.from_pretrained(options.work / "vae").train()
-    vae = new_vae()
-    fit_ends(vae, crops(random.Random(options.seed), 64, CROP))
-    return vae
-
-
-def _learn(vae: AutoencoderKL, options: Options, step: int, worker: Worker) -> float:
+def _learn(vae: AutoencoderKL, pictures: Tensor, options: Options, step: int) -> Tensor:
     """Leave the gradients of one batch in the weights; return the mean absolute error of its pixels."""
-    chance = step_generator(step, options, worker)
-    rng = random.Random(chance.initial_seed())
-    side = CROP if step < 0.85 * options.steps else 2 * CROP  # small first: many more steps for the time
-    recolored = 0.1 if options.decoder_only else 0.5
-    pictures = crops(rng, max(1, options.batch * CROP**2 // side**2), side, recolored)
-    posterior = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
-    latents = posterior.sample(chance)
-    if options.decoder_only:
-        strength = LATENT_NOISE * torch.rand(latents[:, :1, :1, :1].shape, generator=chance)
-        latents = latents + strength * torch.randn(latents.shape, generator=chance)
-    error = vae.decode(latents).sample - pictures
+    chance = options.generator(step)
+    with options.precision():
+        posterior = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
+    mean, deviation = posterior.mean.float(), posterior.std.float()
+    latents = mean + deviation * torch.randn(mean.shape, generator=chance, device=mean.device)
+    if not vae.quant_conv.weight.requires_grad:
+        strength = LATENT_NOISE * torch.rand(
+            latents[:, :1, :1, :1].shape, generator=chance, device=mean.device
+        )
+        latents += strength * torch.randn(mean.shape, generator=chance, device=mean.device)
+    with options.precision():
+        error = vae.decode(latents).sample.float() - pictures
     pixel = error.abs().mean()
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    divergence = posterior.kl().mean() / posterior.mean[0].numel()
+    divergence = (mean.square() + deviation.square() - 1).mean() / 2 - deviation.log().mean()
     (pixel + error.square().mean() + EDGE_WEIGHT * edges + KL_WEIGHT * divergence).backward()
-    return pixel.item()
+    return pixel.detach()
 
 
-def crops(rng: random.Random, count: int, side: int, recolored: float = 0.5) -> Tensor:
-    """Draw windows "b 3 side side" at figures' edges, of pictures at either size; some with channels mixed."""
-    pictures = []
-    for _ in range(count):
-        picture = to_tensor(render(_window(rng, sample_scene(rng), side), side, 3))
-        if rng.random() < recolored:
-            signs = torch.tensor(rng.choices([-1.0, 1.0], k=3))
-            picture = picture[rng.sample(range(3), 3)] * signs[:, None, None]
-        pictures.append(picture)
-    return torch.stack(pictures)
+def windows(figures: Figures, count: int, side: int, chance: torch.Generator) -> Tensor:
+    """Draw windows "b 3 side side" at figures' edges; some with channels mixed."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=chance, device=chance.device)
+
+    chosen = figures[(uniform() * len(figures)).long()]
+    second = (uniform() < 0.5) & (chosen.place[:, 1, 2] > 0)
+    place = chosen.place[torch.arange(count), second.long()]
+    turn, away = 2 * math.pi * uniform(), place[:, 2] * (0.2 + 1.1 * uniform())
+    middle = place[:, :2] + torch.stack([turn.cos(), turn.sin()], 1) * away[:, None]
+    width = side / SIDE
+    corner = (middle - width / 2 + (uniform(2) - 0.5) / 16).clamp(0, 1 - width)
+    pictures = draw(chosen, torch.cat([corner, torch.full_like(corner[:, :1], width)], 1), side)
+    channels = uniform(3).argsort(1)[:, :, None, None].expand_as(pictures)
+    mixed = pictures.gather(1, channels) * torch.where(uniform(3) < 0.5, -1.0, 1.0)[:, :, None, None]
+    return torch.where((uniform() < RECOLORED)[:, None, None, None], mixed, pictures)
 
 
-def _window(rng: random.Random, scene: Scene, side: int) -> Scene:
-    """Move and enlarge a scene so that drawing it at `side` pixels shows a piece near some figure's edge."""
-    size = rng.choice([128, 256, 256])
-    figure, turn = rng.choice(scene.figures), rng.uniform(0, 2 * math.pi)
-    distance = figure.radius * rng.uniform(0.2, 1.3)
-    middle = (figure.x + distance * math.cos(turn), figure.y + distance * math.sin(turn))
-    left, top = (
-        min(max(0.0, centre * size - side / 2 + rng.uniform(-8, 8)), size - side) / size for centre in middle
-    )
-    zoom = size / side
-
-    def seen(figure: Figure) -> Figure:
-        return replace(
-            figure, x=(figure.x - left) * zoom, y=(figure.y - top) * zoom, radius=figure.radius * zoom
-        )
-
-    return replace(scene, figures=tuple(map(seen, scene.figures)))
+def whole(figures: Figures) -> Tensor:
+    """Draw whole pictures "b 3 h w"."""
+    return draw(figures, figures.place.new_tensor([0.0, 0.0, 1.0]).expand(len(figures), 3), SIDE)
 
 
 @torch.no_grad()
-def _finish(vae: AutoencoderKL, options: Options) -> None:
-    """Standardise the latents, unless a U-Net may know them already; write the weights and say how good."""
-    scenes = (sample_scene(random.Random(TEST_SEED + i)) for i in range(TEST_PICTURES))
-    pictures = torch.stack([to_tensor(render(scene)) for scene in scenes])
-    if not options.decoder_only:
-        standardise(vae, torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(4)]))
-    latents = (vae.encode(part).latent_dist.mean for part in pictures.split(4))
+def _finish(vae: AutoencoderKL, figures: Figures, options: Options) -> None:
+    """Standardise the latents, write the weights and say how good they are."""
+    pictures = whole(figures[:TEST_PICTURES])
+    standardise(vae, torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(8)]))
+    latents = (vae.encode(part).latent_dist.mean for part in pictures.split(8))
     drawn = torch.cat([vae.decode(part).sample for part in latents]).clamp(-1, 1)
     vae.save_pretrained(options.work / "vae")
     log.info("vae: PSNR %.1f dB on %d whole pictures", psnr(drawn, pictures), len(pictures))

@@ -8,6 +8,7 @@ compared inside and outside the pixels of the word's own object. The exit code i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -27,18 +28,20 @@ from rich.progress import track
 from torch import Tensor
 
 from . import MODEL
-from .judge import Reading, closest_shape, read_picture, relation_holds
-from .scenes import FIGURE_COLORS, SHAPES, article
+from .judge import Reading, best_overlap, closest_shape, read_picture, relation_holds
+from .scenes import FIGURE_COLORS, SHAPES, article, held_out
 
 BATCH = 10
 CELLS = 32  # side of the attention maps that are compared
 FEWEST_CELLS = 6  # an object smaller than this counts as missing
 BAR = {
-    "one object: colour right": 95.0,
-    "one object: shape right": 70.0,
-    "two objects: both colours present": 80.0,
-    "attention of a colour word, inside / outside": 3.0,
-    "attention of a shape word, inside / outside": 3.0,
+    "one object: colour right": 98.0,
+    "one object: shape right": 98.0,
+    "one object: background right": 98.0,
+    "one object: edges (intersection over union)": 90.0,
+    "two objects: both shapes right": 85.0,
+    "two objects: both colours on the right shapes": 85.0,
+    "two objects: relation right": 85.0,
 }
 SHEET = (
     "a red circle",
@@ -60,7 +63,7 @@ SHEET = (
 class Settings:
     """How pictures are made, and how many."""
 
-    count: int = 100
+    count: int = 400
     maps: int = 20
     steps: int = 20
     guidance: float = 4.0
@@ -82,14 +85,20 @@ class Prompt:
         return f" {self.relation} ".join(objects) + f" on {article(self.background)} background"
 
 
-def draw_prompts(count: int, objects: int, seed: int) -> list[Prompt]:
-    """Draw prompts by lot, on the two backgrounds that no object has the colour of."""
+def draw_prompts(count: int, objects: int, seed: int, *, new: bool = False) -> list[Prompt]:
+    """Draw prompts by lot, on the two backgrounds that no object has the colour of.
+
+    All pairs of colour and shape are such as were trained, or, where `new`, such as were not.
+    """
     rng = random.Random(seed)
     prompts = []
     for _ in range(count):
-        colors, shapes = rng.sample(FIGURE_COLORS, objects), rng.choices(SHAPES, k=objects)
+        colors = tuple(rng.sample(FIGURE_COLORS, objects))
+        shapes = tuple(
+            rng.choice([shape for shape in SHAPES if held_out(color, shape) == new]) for color in colors
+        )
         relation = rng.choice(["left of", "right of", "above", "below", "and"]) if objects > 1 else ""
-        prompts.append(Prompt(tuple(colors), tuple(shapes), rng.choice(["white", "gray"]), relation))
+        prompts.append(Prompt(colors, shapes, rng.choice(["white", "gray"]), relation))
     return prompts
 
 
@@ -122,10 +131,12 @@ def judge_paired(prompt: Prompt, reading: Reading) -> dict[str, bool]:
     """Compare a picture of two objects with its prompt; "and" asks for no order."""
     first, second = (reading.where(color) for color in prompt.colors)
     both = all(map(reading.has, prompt.colors))
-    shapes = (closest_shape(first), closest_shape(second))
+    seen = [(closest_shape(mask), reading.color_of(mask)) for mask in reading.objects]
+    asked = list(zip(prompt.shapes, prompt.colors, strict=True))
     result = {
         "two objects: both colours present": both,
-        "two objects: both shapes right": shapes == prompt.shapes,
+        "two objects: both shapes right": sorted(str(shape) for shape, _ in seen) == sorted(prompt.shapes),
+        "two objects: both colours on the right shapes": Counter(seen) == Counter(asked),
         "two objects: background right": reading.background == prompt.background,
     }
     if prompt.relation != "and":
@@ -151,7 +162,7 @@ class MapAverage:
     @property
     def maps(self) -> NDArray[np.float32]:
         """The mean map of each token, "token h w"."""
-        return (self._sum / self._count).numpy()
+        return (self._sum / self._count).cpu().numpy()
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any
@@ -217,15 +228,31 @@ def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> 
 def measure(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
     """Measure everything; counts are of 100."""
     results: dict[str, float] = {}
-    for objects, judge in ((1, judge_alone), (2, judge_paired)):
-        prompts = draw_prompts(settings.count, objects, seed=5)
-        images = generate(pipeline, [prompt.text for prompt in prompts], 1000 * objects, settings)
-        results |= percentages(
-            [judge(p, read_picture(image)) for p, image in zip(prompts, images, strict=True)]
-        )
+    for objects, new in itertools.product((1, 2), (False, True)):
+        results |= _measure_row(pipeline, settings, objects, new)
     if settings.maps:
         results |= measure_attention(pipeline, settings)
     return results
+
+
+def _measure_row(
+    pipeline: StableDiffusionPipeline, settings: Settings, objects: int, new: bool
+) -> dict[str, float]:
+    """Judge pictures of so many objects, whose pairs of colour and shape are new or not."""
+    prompts = draw_prompts(settings.count, objects, seed=5, new=new)
+    images = generate(pipeline, [prompt.text for prompt in prompts], 1000 * objects, settings)
+    judge = judge_alone if objects == 1 else judge_paired
+    pairs = list(zip(prompts, images, strict=True))
+    results = percentages([judge(prompt, read_picture(image)) for prompt, image in pairs])
+    if objects == 1:
+        overlaps = [edges(prompt, image) for prompt, image in pairs]
+        results["one object: edges (intersection over union)"] = round(100 * float(np.mean(overlaps)), 1)
+    return {f"{'new pairs, ' * new}{point}": value for point, value in results.items()}
+
+
+def edges(prompt: Prompt, image: Image.Image) -> float:
+    """Compare the object of a picture with the ideal shape, pixel by pixel."""
+    return best_overlap(read_picture(image, image.width).foreground, prompt.shapes[0])
 
 
 def draw_sheet(pipeline: StableDiffusionPipeline, settings: Settings, seeds: int = 4) -> Image.Image:
@@ -258,9 +285,9 @@ def table(results: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def load(folder: Path) -> StableDiffusionPipeline:
+def load(folder: Path, device: str = "cpu") -> StableDiffusionPipeline:
     """Load a pipeline folder in float32."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -279,11 +306,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--guidance", type=float, default=Settings.guidance)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--sheet", type=Path, help="draw sample pictures here too")
     given = parser.parse_args(arguments)
     settings = Settings(given.count, given.maps, given.steps, given.guidance)
-    pipeline = load(given.folder)
+    pipeline = load(given.folder, given.device)
     if given.sheet:
         draw_sheet(pipeline, settings).save(given.sheet)
     results = measure(pipeline, settings)

@@ -13,9 +13,9 @@ from transformers import CLIPTokenizer
 from .diffusion import new_model
 
 
-def export(work: Path, size: int, folder: Path) -> None:
-    """Write the averaged weights of one size's training as an fp16 pipeline; a model card there stays."""
-    saved = torch.load(work / f"unet{size}.pt", map_location="cpu")
+def export(work: Path, folder: Path) -> None:
+    """Write the averaged weights as an fp16 pipeline; a model card there stays."""
+    saved = torch.load(work / "unet.pt", map_location="cpu")
     model = new_model(saved["widths"], work)
     model.load_state_dict(saved["average"])
     pipeline = StableDiffusionPipeline(
@@ -32,10 +32,14 @@ def export(work: Path, size: int, folder: Path) -> None:
     # save_pretrained drops vocab.json and merges.txt, which older tokenizers load from.
     shutil.copytree(work / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     # Transformers 5 loads a model in the type that it was saved in; diffusers loads the rest as float32.
-    config = folder / "text_encoder" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    _change(folder / "text_encoder" / "config.json", dtype="float32")
+    _change(folder / "vae" / "config.json", _name_or_path="")  # where it lay concerns nobody
     for weights in folder.rglob("*.safetensors"):
         weights.chmod(0o644)  # it is written for its owner's eyes only
+
+
+def _change(config: Path, **values: str) -> None:
+    config.write_text(json.dumps(json.loads(config.read_text()) | values, indent=2) + "\n")
 
 
 def _scheduler() -> DDIMScheduler:

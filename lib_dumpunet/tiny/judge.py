@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from .scenes import COLORS, SHAPES, Figure, silhouette
 
@@ -16,6 +18,7 @@ NEAR = 70.0  # farthest distance in RGB at which a pixel still has a colour's na
 BORDER = 6  # pixels along the edges that tell the background
 SEEN = 0.008  # part of the picture from which on a colour counts as there
 SMALLEST = 30  # pixels; fewer have no shape
+FITTING = (4.0, 2.0, 1.0, 0.5, 0.25)  # pixels by which place and radius are changed to fit, coarse to fine
 
 NAMES = tuple(COLORS)
 _PALETTE = np.array(list(COLORS.values()), np.float32)
@@ -59,10 +62,22 @@ class Reading:
         """All pixels but the background's."""
         return ~self.where(self.background)
 
+    @cached_property
+    def objects(self) -> tuple[Mask, ...]:
+        """The connected parts of the foreground that are large enough to be seen, the largest first."""
+        parts, count = ndimage.label(self.foreground)
+        masks = [parts == i + 1 for i in range(count)]
+        return tuple(sorted((m for m in masks if m.mean() > SEEN), key=np.sum, reverse=True))
 
-def read_picture(image: Image.Image) -> Reading:
-    """Name each pixel's colour by the nearest one of the palette."""
-    pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
+    def color_of(self, mask: Mask) -> str | None:
+        """The commonest colour under a mask; None where most of it has no name."""
+        named = np.bincount(self.labels[mask] + 1, minlength=len(NAMES) + 1)
+        return None if named.argmax() == 0 else NAMES[int(named.argmax()) - 1]
+
+
+def read_picture(image: Image.Image, side: int = SIDE) -> Reading:
+    """Name the colour of each of side x side pixels by the nearest one of the palette."""
+    pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BOX), np.float32)
     distance = np.linalg.norm(pixels[:, :, None] - _PALETTE, axis=-1)
     return Reading(np.where(distance.min(-1) < NEAR, distance.argmin(-1), -1))
 
@@ -74,25 +89,52 @@ def closest_shape(mask: Mask) -> str | None:
     return max(SHAPES, key=lambda shape: _overlap(mask, shape))
 
 
+def best_overlap(mask: Mask, shape: str) -> float:
+    """Return the intersection over union of a mask and the ideal shape, at the place and size that fit best."""
+    if mask.sum() < SMALLEST:
+        return 0.0
+    figure = _roughly(mask, shape)
+    best = _union_share(mask, figure)
+    for step in (pixels / len(mask) for pixels in FITTING):
+        better = True
+        while better:
+            better = False
+            for name, sign in itertools.product(("x", "y", "radius"), (-1, 1)):
+                moved = replace(figure, **{name: getattr(figure, name) + sign * step})
+                share = _union_share(mask, moved) if moved.radius > 0 else 0.0
+                if share > best:
+                    best, figure, better = share, moved, True
+    return best
+
+
 def _overlap(mask: Mask, shape: str) -> float:
     """Intersection over union of a mask and a shape of the same centre and area."""
-    trial = Figure(shape, "black", 0.5, 0.5, 0.3)
-    reference = _drawn(trial)
-    radius = trial.radius * float(mask.sum() / reference.sum()) ** 0.5
-    (x, y), (cx, cy) = _centre(mask), _centre(reference)
-    grown = radius / trial.radius
-    fitted = _drawn(Figure(shape, "black", x - (cx - 0.5) * grown, y - (cy - 0.5) * grown, radius))
+    return _union_share(mask, _roughly(mask, shape))
+
+
+def _union_share(mask: Mask, figure: Figure) -> float:
+    fitted = _drawn(figure, len(mask))
     return float((fitted & mask).sum() / (fitted | mask).sum())
 
 
-def _drawn(figure: Figure) -> Mask:
-    return np.asarray(silhouette(figure, SIDE)) > 127
+def _roughly(mask: Mask, shape: str) -> Figure:
+    """Give a shape the centre and the area of a mask."""
+    trial = Figure(shape, "black", 0.5, 0.5, 0.3)
+    reference = _drawn(trial, len(mask))
+    radius = trial.radius * float(mask.sum() / reference.sum()) ** 0.5
+    (x, y), (cx, cy) = _centre(mask), _centre(reference)
+    grown = radius / trial.radius
+    return Figure(shape, "black", x - (cx - 0.5) * grown, y - (cy - 0.5) * grown, radius)
+
+
+def _drawn(figure: Figure, side: int) -> Mask:
+    return np.asarray(silhouette(figure, side)) > 127
 
 
 def _centre(mask: Mask) -> tuple[float, float]:
     """The mean position of a mask's pixels, x and y in parts of the side."""
     rows, columns = np.nonzero(mask)
-    return float(columns.mean()) / SIDE, float(rows.mean()) / SIDE
+    return float(columns.mean()) / len(mask), float(rows.mean()) / len(mask)
 
 
 def relation_holds(relation: str, first: Mask, second: Mask, margin: float = 10 / SIDE) -> bool:

@@ -15,9 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from .tokenizer import BEGIN, END, LENGTH
 
 VAE_WIDTHS = (16, 16, 32, 64)
-UNET_WIDTHS = (16, 48, 96, 96)
 HEAD_WIDTH = 16  # channels of an attention head, at every level
-TEXT_WIDTH = 64
+TEXT_WIDTH, TEXT_LAYERS = 96, 3
 
 
 def new_vae() -> AutoencoderKL:
@@ -41,7 +40,7 @@ def new_vae() -> AutoencoderKL:
     return vae
 
 
-def new_unet(widths: tuple[int, ...] = UNET_WIDTHS) -> UNet2DConditionModel:
+def new_unet(widths: tuple[int, ...]) -> UNet2DConditionModel:
     """Make an untrained U-Net of SD 1.x's 25 blocks with 16 attention layers."""
     unet = UNet2DConditionModel(
         sample_size=32,
@@ -61,13 +60,13 @@ def new_unet(widths: tuple[int, ...] = UNET_WIDTHS) -> UNet2DConditionModel:
 
 
 def new_text_encoder(vocabulary: dict[str, int]) -> CLIPTextModel:
-    """Make an untrained text encoder of two layers."""
+    """Make an untrained text encoder."""
     config = CLIPTextConfig(
         vocab_size=len(vocabulary),
         hidden_size=TEXT_WIDTH,
         intermediate_size=4 * TEXT_WIDTH,
         projection_dim=TEXT_WIDTH,
-        num_hidden_layers=2,
+        num_hidden_layers=TEXT_LAYERS,
         num_attention_heads=4,
         max_position_embeddings=LENGTH,
         hidden_act="quick_gelu",
@@ -142,7 +141,7 @@ def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
 def _fit(conv: nn.Conv2d, features: Tensor, target: Tensor) -> None:
     """Set the centre of a convolution so that it maps features "b c h w" to the target as well as it can."""
     rows, wanted = (x.movedim(1, -1).flatten(0, 2) for x in (features, target))
-    rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+    rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
     weight = torch.linalg.lstsq(rows, wanted).solution
     count = wanted.shape[1]
     assert conv.bias is not None

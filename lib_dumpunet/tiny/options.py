@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-
-from .scenes import PLAIN, Kind
-from .workers import Worker
 
 WARM_UP = 100  # steps
-FALL = 0.5  # the last part of a stage, over which the rate falls to nothing
 
 
 @dataclass(frozen=True)
@@ -24,39 +18,25 @@ class Options:
     work: Path
     seed: int = 1
     steps: int = 1000
-    until: int = 0
     batch: int = 32
     rate: float = 0.01
-    size: int = 128
-    pictures: int = 40_000
-    kind: Kind = PLAIN
-    tokens: int = 77
-    begin: int = 0
-    focus: float = 0.0
-    widths: tuple[int, ...] = (16, 48, 96, 96)
-    hold: bool = False
+    scenes: int = 40_000
+    widths: tuple[int, ...] = (32, 80, 128, 96)
     resume: bool = False
-    decoder_only: bool = False
     device: str = "cpu"
+    compile: bool = False
     every: int = 50
 
+    def precision(self) -> AbstractContextManager[None]:
+        """Return a context in which networks compute in bfloat16, unless on a CPU."""
+        enabled = self.device != "cpu"
+        return torch.autocast("cuda" if enabled else "cpu", torch.bfloat16, enabled=enabled)
 
-def rate_at(step: int, options: Options) -> float:
-    """Return the learning rate: up over the first steps, level, then straight down to the end (or no fall).
-
-    Until the fall it does not depend on how many steps were planned, so a stage can be made longer or shorter
-    while it runs and is still what a run planned so would have been.
-    """
-    left = 1.0 if options.hold else (options.steps - step) / (FALL * options.steps)
-    return options.rate * min(1.0, (step + 1) / WARM_UP, left)
-
-
-def step_generator(step: int, options: Options, worker: Worker) -> torch.Generator:
-    """Return the chance of one step of one worker; made anew, so that a resumed run goes on as it would have."""
-    return torch.Generator().manual_seed((options.seed * 1_000_003 + step) * 64 + worker.rank)
+    def generator(self, step: int) -> torch.Generator:
+        """Return the random numbers of one step; made anew, so that a resumed run goes on as it would have."""
+        return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Turn an RGB picture into "3 h w" from -1 to 1."""
-    pixels = np.array(image, np.float32)
-    return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+def rate_at(step: int, steps: int, highest: float, fall: float) -> float:
+    """Return the learning rate: up over the first steps, level, then straight down over the last fraction `fall`."""
+    return highest * min(1.0, (step + 1) / WARM_UP, (steps - step) / (fall * steps))

@@ -37,11 +37,10 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "dia
 # about six cells across hardly differs from another.
 RADII_ALONE = {"": (0.24, 0.30), "small": (0.15, 0.19), "large": (0.35, 0.41)}
 RADII_PAIRED = {"": (0.16, 0.19), "small": (0.11, 0.13), "large": (0.20, 0.22)}
-LARGEST_ALONE, LARGEST_PAIRED = 0.41, 0.22  # more would not fit, whatever the scale
 SIZE_ODDS = {"": 0.6, "small": 0.15, "large": 0.25}
 REACH = 1.12  # no vertex lies further than this many radii from its figure's centre
 
-RELATIONS = ("left of", "right of", "above", "below", "and", "and", "next to")
+RELATIONS = ("left of", "right of", "above", "below", "and", "next to")  # in equal parts
 OPENINGS = ("a picture of ", "a drawing of ")
 FILLER = "a an the of on and to next left right above below background picture drawing small large big shape"
 WORDS = tuple(sorted({*COLORS, *SHAPES, *FILLER.split()}))
@@ -65,21 +64,6 @@ class Scene:
     background: str
     figures: tuple[Figure, ...]
     caption: str
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What kind of scenes to draw: how large the figures, and how often there is only one.
-
-    Few pixels teach shapes faster with one large figure; in larger pictures, a smaller scale keeps a shape's
-    size in cells near to what was learnt before.
-    """
-
-    scale: float = 1.0  # of all radii
-    alone: float = 0.5  # part of the pictures
-
-
-PLAIN = Kind()
 
 
 def _polygon(corners: int, radius: Callable[[int], float]) -> list[Point]:
@@ -109,7 +93,7 @@ def _cross(arm: float) -> list[Point]:
 
 
 _DISC = _polygon(72, lambda i: 1.0)
-_OUTLINES: dict[str, list[Point]] = {
+OUTLINES: dict[str, list[Point]] = {
     "circle": _DISC,
     "ring": _DISC,
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
@@ -119,7 +103,7 @@ _OUTLINES: dict[str, list[Point]] = {
     "cross": _cross(0.34),
     "diamond": [(0.0, -1.1), (0.8, 0.0), (0.0, 1.1), (-0.8, 0.0)],
 }
-_HOLE = 0.55  # of a ring's radius
+HOLE = 0.55  # of a ring's radius
 
 
 def silhouette(figure: Figure, side: int) -> Image.Image:
@@ -127,9 +111,9 @@ def silhouette(figure: Figure, side: int) -> Image.Image:
     mask = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(mask)
     x, y, radius = figure.x * side, figure.y * side, figure.radius * side
-    draw.polygon([(x + px * radius, y + py * radius) for px, py in _OUTLINES[figure.shape]], fill=255)
+    draw.polygon([(x + px * radius, y + py * radius) for px, py in OUTLINES[figure.shape]], fill=255)
     if figure.shape == "ring":
-        hole = _HOLE * radius
+        hole = HOLE * radius
         draw.ellipse([x - hole, y - hole, x + hole, y + hole], fill=0)
     return mask
 
@@ -148,13 +132,16 @@ def article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def sample_scene(rng: random.Random, kind: Kind = PLAIN) -> Scene:
-    """Draw a scene by lot: background, one or two figures, and a caption in one of several wordings."""
+def held_out(color: str, shape: str) -> bool:
+    """Whether no training picture has a figure of this color and shape: a fifth of all pairs, to test binding."""
+    return (FIGURE_COLORS.index(color) + SHAPES.index(shape)) % 5 == 0
+
+
+def sample_scene(rng: random.Random, alone: float = 0.5) -> Scene:
+    """Sample a scene: background, one figure (in a fraction `alone` of all) or two, and a caption."""
     background = "white" if rng.random() < 0.4 else rng.choice(list(COLORS))
     colors = rng.sample([color for color in FIGURE_COLORS if color != background], 2)
-    figures, text = (
-        _alone(rng, colors[0], kind.scale) if rng.random() < kind.alone else _paired(rng, colors, kind.scale)
-    )
+    figures, text = _alone(rng, colors[0]) if rng.random() < alone else _paired(rng, colors)
     if rng.random() < 0.2:
         text = rng.choice(OPENINGS) + text
     # White is the background that goes without saying, half of the time.
@@ -163,15 +150,14 @@ def sample_scene(rng: random.Random, kind: Kind = PLAIN) -> Scene:
     return Scene(background, figures, text)
 
 
-def _alone(rng: random.Random, color: str, scale: float) -> tuple[tuple[Figure, ...], str]:
+def _alone(rng: random.Random, color: str) -> tuple[tuple[Figure, ...], str]:
     shape, radius, text = _figure(rng, color, RADII_ALONE)
-    radius = min(LARGEST_ALONE, scale * radius)
     slack = min(0.12, 0.49 - REACH * radius)
     x, y = (0.5 + rng.uniform(-slack, slack) for _ in "xy")
     return (Figure(shape, color, x, y, radius),), text
 
 
-def _paired(rng: random.Random, colors: list[str], scale: float) -> tuple[tuple[Figure, ...], str]:
+def _paired(rng: random.Random, colors: list[str]) -> tuple[tuple[Figure, ...], str]:
     relation = rng.choice(RELATIONS)
     free = relation in ("and", "next to")
     across = relation in ("left of", "right of", "next to") or (relation == "and" and rng.random() < 0.7)
@@ -179,7 +165,6 @@ def _paired(rng: random.Random, colors: list[str], scale: float) -> tuple[tuple[
     figures, texts = [], []
     for color, sign in zip(colors, (-1, 1) if first_is_low else (1, -1), strict=True):
         shape, radius, text = _figure(rng, color, RADII_PAIRED)
-        radius = min(LARGEST_PAIRED, scale * radius)
         near, off = 0.5 + sign * rng.uniform(0.23, 0.255), 0.5 + rng.uniform(-0.06, 0.06)
         x, y = (near, off) if across else (off, near)
         figures.append(Figure(shape, color, x, y, radius))
@@ -191,7 +176,7 @@ def _paired(rng: random.Random, colors: list[str], scale: float) -> tuple[tuple[
 
 def _figure(rng: random.Random, color: str, radii: dict[str, tuple[float, float]]) -> tuple[str, float, str]:
     """Choose shape and size; also return the words for them, now and then without colour or shape."""
-    shape = rng.choice(SHAPES)
+    shape = rng.choice([shape for shape in SHAPES if not held_out(color, shape)])
     size = rng.choices(list(SIZE_ODDS), list(SIZE_ODDS.values()))[0]
     radius = rng.uniform(*radii[size])
     size_word = "big" if size == "large" and rng.random() < 0.4 else size

@@ -9,11 +9,13 @@ import pytest
 
 from lib_dumpunet.tiny.scenes import (
     COLORS,
+    FIGURE_COLORS,
     REACH,
     SHAPES,
     WORDS,
     Figure,
     Scene,
+    held_out,
     render,
     sample_scene,
     silhouette,
@@ -89,3 +91,19 @@ def test_a_ring_has_a_hole_and_a_circle_none() -> None:
         return int(np.asarray(silhouette(Figure(shape, "red", 0.5, 0.5, 0.3), 64))[32, 32])
 
     assert (centre("ring"), centre("circle")) == (0, 255)
+
+
+def test_a_fifth_of_all_pairs_is_never_drawn() -> None:
+    pairs = {(color, shape) for color in FIGURE_COLORS for shape in SHAPES}
+    kept = {pair for pair in pairs if held_out(*pair)}
+    assert len(kept) == len(pairs) / 5
+    assert {shape for _, shape in kept} == set(SHAPES)
+    assert {color for color, _ in kept} == set(FIGURE_COLORS)
+    drawn = {(figure.color, figure.shape) for scene in SCENES for figure in scene.figures}
+    assert drawn == pairs - kept
+
+
+def test_relations_come_equally_often() -> None:
+    many = [sample_scene(random.Random(seed), alone=0.0).caption for seed in range(1200)]
+    counts = {relation: sum(f" {relation} " in caption for caption in many) for relation in ORDER}
+    assert all(150 < count < 250 for count in counts.values())
