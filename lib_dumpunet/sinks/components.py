@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.sinks.aside import Aside
 
 COMPONENTS = 3
@@ -41,11 +42,17 @@ class ComponentsSink:
         """Put a map aside.
 
         Raises:
-            HostError: the disk is full.
+            HostError: the disk is full, or the map holds no numbers.
         """
         if capture.tag.kind != "gaze":
             return
         looks = capture.tensor.float()
+        if not looks.isfinite().all():
+            raise HostError(
+                f"self-attention of {capture.tag.block} holds values that are not numbers at step {capture.tag.when}, "
+                "so it has no components",
+                remedy="The model overflows: try another precision, such as bf16 or fp32.",
+            )
         with self._lock:
             self._moments.setdefault(_layer(capture.tag, looks), _Moments()).add(
                 looks.flatten(0, 1).flatten(1)

@@ -140,3 +140,16 @@ def test_sizes_of_different_parts_have_bases_of_their_own() -> None:
     seen = run([*small, *large])
     assert len(seen) == 2
     assert all(maps.isfinite().all() for maps in seen.values())
+
+
+def test_maps_without_numbers_end_in_a_sentence_and_the_others_are_drawn() -> None:
+    one, two = gazes(steps=2)
+    broken = replace(two, tensor=two.tensor.clone().fill_(float("nan")))
+    keep = Keep()
+    with Fanout([ComponentsSink(), keep], threads=1) as fanout:
+        fanout.put(one)
+        fanout.put(broken)
+    (problem,) = fanout.problems
+    assert "self-attention of IN07 holds values that are not numbers at step 2" in str(problem)
+    assert "bf16 or fp32" in str(problem)
+    assert [tag.step for tag in keep.seen] == [1]
