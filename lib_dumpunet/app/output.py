@@ -69,7 +69,7 @@ class _Printable(logging.Formatter):
 
 def printable(text: str) -> str:
     """Replace what would steer the terminal, such as escapes in a name from somebody's file, but not line ends."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def use_utf8() -> None:

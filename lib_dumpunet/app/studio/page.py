@@ -49,13 +49,19 @@ The browser copies the name to a tab that is duplicated, so tabs of one name ask
 """
 
 
-AT_FIRST = PanelSettings(
-    features=FeatureSettings(layers="IN05,OUT08,OUT11", steps="1,10,20", average="2-norm"),
-    switch=AttentionSwitch(True),
-    attention=AttentionSettings(kinds=("words",)),
-    explorer=ExplorerSettings(enabled=True),
-)
-"""What the panel holds at first: on the bundled model a click on Generate shows something of each kind in seconds."""
+BUNDLED_LAYERS, LAYERS = "IN05,OUT08,OUT11", "IN05,M00,OUT05"
+"""Blocks that are looked at first: of the bundled model, and of any other, SDXL included."""
+
+
+def at_first(models: Models) -> PanelSettings:
+    """Choose what the panel holds at first: a click on Generate shows something of each kind in little time."""
+    layers = LAYERS if models.first.model else BUNDLED_LAYERS
+    return PanelSettings(
+        features=FeatureSettings(layers=layers, steps="1,10,20", average="2-norm"),
+        switch=AttentionSwitch(True),
+        attention=AttentionSettings(kinds=("words",)),
+        explorer=ExplorerSettings(enabled=True),
+    )
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def build_page(runs: Runs) -> gr.Blocks:
                     generate = gr.Button("Generate", variant="primary", elem_id="studio-generate")
                     stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="studio-stop")
                 size = _sampling(own, models)
-                panel = build("studio", models.blocks, size, AT_FIRST)
+                panel = build("studio", models.blocks, size, at_first(models))
             with gr.Column(scale=6, min_width=360, elem_id="studio-results"):
                 status = gr.HTML(render.IDLE, elem_id="studio-status")
                 stage = gr.HTML("", elem_id="studio-stage")
@@ -162,7 +168,7 @@ def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
     own.add("sampler")
     with gr.Row():
         own.add("steps")
-        own.add("guidance", value=GUIDANCE)
+        own.add("guidance", **({} if models.first.model else {"value": GUIDANCE}))
     with gr.Row():
         size = [own.add(side, value=models.side) for side in ("width", "height")]
         own.add("seed")

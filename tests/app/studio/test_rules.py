@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from lib_dumpunet.app.studio.models import Choice, Models
+from lib_dumpunet.app.studio.page import at_first
 from lib_dumpunet.app.studio.render import duration, gallery, status
 from lib_dumpunet.app.studio.runs import Place, Progress, Request, Run, Runs, new_folder
+from lib_dumpunet.blocks import SD1, SDXL, BlockOrder
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.prompt.selection import select_blocks
 from lib_dumpunet.settings import (
     AttentionSettings,
     AttentionSwitch,
@@ -163,6 +166,14 @@ def test_attention_is_looked_at_where_features_are() -> None:
     assert (own.settings.attention.layers, own.settings.attention.steps) == ("OUT09", "1,2")
     alone = request(features=FeatureSettings(enabled=False, layers="M00"), **words).settings.attention
     assert (alone.layers, alone.steps) == ("", "")
+
+
+@pytest.mark.parametrize(("model", "order"), [("", SD1), ("some/sdxl", SDXL)])
+def test_what_the_page_begins_with_fits_the_model(model: str, order: BlockOrder) -> None:
+    settings = at_first(Models(Choice(model)))
+    assert settings.features.layers
+    select_blocks(settings.features.layers, order)
+    Request(Choice(model), "a star", GenerateSettings(), settings).check()
 
 
 ODD_VALUES = """
