@@ -43,7 +43,8 @@ def test_differences_leave_both_images_maps_and_dumps(run: Any, tmp_path: Path) 
         "--no-features", "--negative", "x(~:M00: y:~)",
     )  # fmt: skip
     assert result.code == 0
-    assert "images     000-plain.png, 000.png\n  changes    000-difference.png" in result.out
+    assert "images     000-plain.png, 000.png\n" in result.out
+    assert "changes    000-difference.png\n" in result.out
     assert parameters(tmp_path / "000.png").splitlines()[:2] == [STEERED, "Negative prompt: x(~:M00: y:~)"]
     assert parameters(tmp_path / "000-plain.png").splitlines()[:2] == ["a  circle", "Negative prompt: x"]
     stems = [f"000-{block}-002-difference" for block in ("OUT10", "OUT11")]
