@@ -587,7 +587,7 @@ def test_pipelines_that_cannot_be_steered() -> None:
         pytest.fail("it must not come here")
     pipe = load_pipeline("", device="cpu")
     pipe.text_encoder = None
-    with pytest.raises(HostError, match="no text encoder"), steer(pipe, "a"):
+    with pytest.raises(HostError, match="no tokenizer with a text encoder"), steer(pipe, "a"):
         pytest.fail("it must not come here")
 
 
