@@ -36,7 +36,7 @@ def test_attention_that_is_on_looks_at_something() -> None:
 
 
 def test_blocks_that_read_the_same_are_together() -> None:
-    prompt = "(~: M00: a ; IN00-OUT11(+2)@2-: b :~)"
+    prompt = "(~: M00: a ; IN00-OUT11(+2)@2-x: b :~)"
     with pytest.raises(PromptSyntaxError):
         checks.texts_of_blocks(prompt, SD1, 1)
     prompt = "a (~: M00*0.25: red ; IN01-IN02@2-5: blue :~) cat"

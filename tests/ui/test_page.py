@@ -15,6 +15,7 @@ def box(page: Any, name: str) -> Any:
 
 def type_into(field: Any, text: str) -> None:
     """Type as people do, and go on to the next field."""
+    field.click()  # waits until the field has come to rest: what is typed before may get lost
     field.press_sequentially(text, delay=50)
     field.press("Tab")
 
@@ -94,11 +95,11 @@ def test_a_mistake_is_marked_as_one_types(page: Any) -> None:
     layers.fill("IN00")
     page.wait_for_selector(f"#{ID}-features-layer-message .dumpunet-error", state="detached")
     assert layers.evaluate("e => getComputedStyle(e).borderColor") != "rgb(220, 38, 38)"
-    type_into(box(page, "features-steps"), "5-")
-    assert message(page, "features-steps", "Image saving steps").endswith("5-\n    ^")
+    type_into(box(page, "features-steps"), "5-x")
+    assert message(page, "features-steps", "Image saving steps").endswith("5-x\n    ^")
     unfold(page, "features-colorization")
-    type_into(box(page, "features-color-formula-0"), "np.sin(v)")
-    assert "np.sin(v)" in message(page, "features-color-formula-0", "without a prefix")
+    type_into(box(page, "features-color-formula-0"), "mp.sin(v)")
+    assert "mp.sin(v)" in message(page, "features-color-formula-0", "no prefix but np")
 
 
 def test_what_is_said_is_of_the_text_that_stands_there(page: Any) -> None:
