@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_dumpunet.app.processor import core_quota, fit_threads, prepare_threads
+from lib_dumpunet.app.processor import _threads_at_first, core_quota, fit_threads, prepare_threads
 from tests.unets import diffusers_unet
 
 
@@ -45,8 +45,11 @@ def test_threads_wait_asleep_unless_the_user_wants_otherwise(monkeypatch: pytest
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.get_num_threads()
-    yield before
+    torch.set_num_threads(2)
+    _threads_at_first.cache_clear()
+    yield 2
     torch.set_num_threads(before)
+    _threads_at_first.cache_clear()
 
 
 def test_a_small_unet_gets_one_thread_and_a_large_one_all(
