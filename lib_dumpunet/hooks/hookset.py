@@ -14,6 +14,8 @@ Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Replace = Callable[[tuple[Any, ...], dict[str, Any]], Arguments | None]
 """Gives other arguments for a module that is about to run; None leaves them as they are."""
+Around = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+"""Sees the arguments of a module that has run, and what it has put out."""
 After = Callable[[Tensor], None]
 """Sees what a module has put out."""
 
@@ -43,6 +45,15 @@ class HookSet:
             see(args, kwargs)
 
         handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        self._stack.callback(handle.remove)
+
+    def around(self, module: nn.Module, see: Around) -> None:
+        """Call ``see`` with the arguments and the whole output of every forward call of ``module``."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            see(args, kwargs, output)
+
+        handle = module.register_forward_hook(hook, with_kwargs=True)
         self._stack.callback(handle.remove)
 
     def replace(self, module: nn.Module, replace: Replace) -> None:

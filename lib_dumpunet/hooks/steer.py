@@ -91,11 +91,18 @@ class _Tap:
             return None
         name = next((name for name in CONTEXT_NAMES if name in kwargs), None)
         context = kwargs.get(name) if name else args[1] if len(args) > 1 else None
-        if not isinstance(context, Tensor):
-            raise HostError(f"the text that block {self.block} reads is not where it was expected")
-        own = self._call.context(self.block, moment, context)
+        # Beside an IP-Adapter, diffusers passes a pair: the text, and what was made of images.
+        text, *beside = context if isinstance(context, tuple) else (context,)
+        if not isinstance(text, Tensor):
+            raise HostError(
+                f"the text that block {self.block} reads is not where it was expected",
+                remedy="Something else has replaced it; take that off, or leave out per-block prompts.",
+            )
+        own: Any = self._call.context(self.block, moment, text)
         if own is None:
             return None
+        if beside:
+            own = (own, *beside)
         if name:
             return args, {**kwargs, name: own}
         return (args[0], own, *args[2:]), kwargs

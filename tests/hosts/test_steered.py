@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverSDEScheduler, StableDiffusionPipeline
+from diffusers import (
+    AnimateDiffPipeline,
+    DPMSolverSDEScheduler,
+    MotionAdapter,
+    StableDiffusionPipeline,
+    StableDiffusionSAGPipeline,
+)
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lib_dumpunet import steer, trace
 from lib_dumpunet.errors import HostError, PromptSyntaxError, SettingsError, UnsupportedModelError
@@ -607,3 +615,120 @@ def test_a_pipeline_without_a_tokenizer_is_told(tiny: Any) -> None:
         steer(pipe, "a (~: M00: b :~)"),
     ):
         pass
+
+
+def with_ip_adapter(tiny: Any) -> Any:
+    """Make the bundled pipeline with an adapter of random weights, which reads images beside the text."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=64,
+    )
+    parts = {**tiny.components, "unet": copy.deepcopy(tiny.unet), "requires_safety_checker": False}
+    parts["image_encoder"] = CLIPVisionModelWithProjection(config).eval()
+    parts["feature_extractor"] = CLIPImageProcessor(size=32, crop_size=32)
+    pipe = StableDiffusionPipeline(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    width = pipe.unet.config.cross_attention_dim
+    projection = {
+        "proj.weight": torch.randn(4 * width, 64) * 0.05,
+        "proj.bias": torch.zeros(4 * width),
+        "norm.weight": torch.ones(width),
+        "norm.bias": torch.zeros(width),
+    }
+    layers = {}
+    names = [name for name in pipe.unet.attn_processors if name.endswith("attn2.processor")]
+    for number, name in enumerate(names):
+        channels = pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        for part in "kv":
+            layers[f"{2 * number + 1}.to_{part}_ip.weight"] = torch.randn(channels, width) * 0.1
+    pipe.unet._load_ip_adapter_weights({"image_proj": projection, "ip_adapter": layers})
+    return pipe
+
+
+def test_blocks_are_steered_beside_an_ip_adapter(tiny: Any) -> None:
+    pipe = with_ip_adapter(tiny)
+    look = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+
+    def make(text: str, shown: Image.Image = look) -> bytes:
+        with steer(pipe, text, "", steps=3) as inputs:
+            generator = torch.Generator().manual_seed(1)
+            image = pipe(
+                **inputs, width=96, height=64, guidance_scale=4, ip_adapter_image=shown, generator=generator
+            ).images[0]
+        return bytes(image.tobytes())
+
+    generator = torch.Generator().manual_seed(1)
+    plain = pipe(
+        "a  red  circle",
+        negative_prompt="",
+        num_inference_steps=3,
+        width=96,
+        height=64,
+        guidance_scale=4,
+        ip_adapter_image=look,
+        generator=generator,
+    ).images[0]
+    assert make("a (~: _: red :~) circle") == plain.tobytes()
+    steered = make("a (~: OUT10: blue ; _: red :~) circle")
+    assert steered != plain.tobytes()
+    assert make("a (~: OUT10: blue ; _: red :~) circle", look.rotate(90)) != steered
+
+
+def sag(tiny: Any) -> Any:
+    """Make a pipeline that does not say whether it guides, and calls the U-Net twice a step."""
+    parts = {k: v for k, v in tiny.components.items() if k != "image_encoder"}
+    pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_a_pipeline_that_hides_its_guidance_is_steered_by_its_texts(tiny: Any) -> None:
+    pipe = sag(tiny)
+    size = {"width": 64, "height": 64, "guidance_scale": 4}
+
+    def make(text: str) -> bytes:
+        with steer(pipe, [text, "a star"], "", steps=2) as inputs:
+            images = pipe(**inputs, **size, generator=torch.Generator().manual_seed(1)).images
+        return b"".join(image.tobytes() for image in images)
+
+    plain = pipe(
+        ["a  red  circle", "a star"],
+        negative_prompt=["", ""],
+        num_inference_steps=2,
+        **size,
+        generator=torch.Generator().manual_seed(1),
+    ).images
+    together = b"".join(image.tobytes() for image in plain)
+    assert make("a (~: _: red :~) circle") == together
+    steered = make("a (~: OUT09-OUT11: blue ; _: red :~) circle")
+    half = len(together) // 2
+    assert steered[:half] != together[:half]
+    told = pytest.raises(HostError, match="cannot be told by their texts")
+    with steer(pipe, "a (~:OUT10:red;_:blue:~) star", "", steps=1), told:
+        pipe("a circle", num_inference_steps=1, **size)
+
+
+def test_pipelines_of_frames_are_refused_by_name() -> None:
+    tiny = load_pipeline("", device="cpu")
+    widths = tiny.unet.config.block_out_channels
+    motion = MotionAdapter(block_out_channels=widths, motion_num_attention_heads=1, motion_norm_num_groups=8)
+    parts = {k: v for k, v in tiny.components.items() if k != "safety_checker"}
+    pipe = AnimateDiffPipeline(**parts, motion_adapter=motion)
+    for watch in (steer(pipe, "a circle", steps=3), trace(pipe)):
+        with pytest.raises(HostError, match="AnimateDiffPipeline makes several frames at once"), watch:
+            pytest.fail("it must not come here")
+
+
+@pytest.mark.parametrize(
+    "name", ["StableDiffusionPAGPipeline", "StableDiffusionPanoramaPipeline", "TextToVideoZeroPipeline"]
+)
+def test_a_class_that_extends_a_refused_one_is_refused(name: str) -> None:
+    mine = type("MyPipeline", (type(name, (), {}),), {})
+    with pytest.raises(HostError, match="MyPipeline"), steer(mine(), "a"):
+        pytest.fail("it must not come here")

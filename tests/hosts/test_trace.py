@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import (
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionSAGPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
 
 from lib_dumpunet import DumpUNetError, SettingsError, trace
+from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from tests.unets import hook_count
 
 CALL = {"width": 96, "height": 64, "num_inference_steps": 4, "guidance_scale": 3.0}
@@ -102,3 +109,98 @@ def test_foreign_calls_of_the_unet_are_neither_disturbed_nor_taken(tiny: Any) ->
         tiny.unet(latents, 123.5, encoder_hidden_states=context)
     assert not seen.tensors
     assert len(seen.problems) == 1
+
+
+SIZE = {"width": 96, "height": 64, "num_inference_steps": 2, "guidance_scale": 3.0}
+
+
+def test_words_are_those_that_the_rows_read_whatever_was_encoded_first(tiny: Any) -> None:
+    with trace(tiny, layers="OUT09", steps="1", attention="qk,words") as seen:
+        negative = tiny.encode_prompt("blurry square", "cpu", 1, False)[0]
+        positive = tiny.encode_prompt("a red circle", "cpu", 1, False)[0]
+        tiny(prompt_embeds=positive, negative_prompt_embeds=negative, **SIZE)
+    assert seen.tokens()[:5] == ("<start>", "a", "red", "circle", "<end>")
+    assert seen.words(negative=True) == ("blurry", "square")
+    assert torch.allclose(seen.word("circle"), seen.attention("OUT09", 1).mean(0)[3], atol=1e-5)
+
+
+def test_words_of_prompts_that_were_encoded_in_one_batch(tiny: Any) -> None:
+    with trace(tiny, layers="OUT09", steps="1", attention="words") as seen:
+        embeds = tiny.encode_prompt(["a star", "a red circle", "a ring"], "cpu", 1, False)[0]
+        tiny(prompt_embeds=embeds[1:], negative_prompt_embeds=embeds[:1].repeat(2, 1, 1), **SIZE)
+    assert seen.words(0) == ("a", "red", "circle")
+    assert seen.words(1) == ("a", "ring")
+    assert seen.words(1, negative=True) == ("a", "star")
+
+
+def test_words_with_skipped_layers_of_the_text_encoder() -> None:
+    pipe = load_pipeline(
+        "", device="cpu"
+    )  # transformers leaves hooks of its own on an encoder that tells its layers
+    with trace(pipe, layers="OUT09", steps="1", attention="words") as seen:
+        ids = [
+            pipe.tokenizer(text, padding="max_length", return_tensors="pt").input_ids
+            for text in ("a red circle", "a ring")
+        ]
+        with torch.no_grad():
+            layers = [pipe.text_encoder(text, output_hidden_states=True).hidden_states[-2] for text in ids]
+            positive, negative = (pipe.text_encoder.final_layer_norm(layer) for layer in layers)
+        pipe(prompt_embeds=positive, negative_prompt_embeds=negative, **SIZE)
+    assert seen.words() == ("a", "red", "circle")
+    assert seen.words(negative=True) == ("a", "ring")
+
+
+def test_blended_texts_have_features_but_no_words(tiny: Any) -> None:
+    with trace(tiny, layers="OUT09", steps="1", attention="qk,words") as seen:
+        first, second = tiny.encode_prompt(["a red circle", "a blue star"], "cpu", 1, False)[0]
+        tiny(prompt_embeds=((first + second) / 2)[None], negative_prompt_embeds=first[None], **SIZE)
+    assert seen["OUT09", 1].ndim == 3
+    assert seen.tokens() == ()
+    with pytest.raises(DumpUNetError, match="no text that was encoded in the with"):
+        seen.word("circle")
+
+
+def test_instruct_pix2pix_has_three_parts(tiny: Any) -> None:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config({**tiny.unet.config, "in_channels": 8})
+    parts = {**tiny.components, "unet": unet}
+    pipe = StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    picture = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    outputs: list[torch.Tensor] = []
+    handle = unet.mid_block.register_forward_hook(lambda _m, _a, output: outputs.append(output))
+    try:
+        with trace(pipe, layers="M00", steps="1", attention="words") as seen:
+            images = ["a red circle", "a star"]
+            pipe(
+                images, [picture] * 2, negative_prompt=["a ring"] * 2, num_inference_steps=1, guidance_scale=4
+            )
+    finally:
+        handle.remove()
+    assert [seen.words(0), seen.words(1)] == [("a", "red", "circle"), ("a", "star")]
+    assert seen.words(1, negative=True) == ("a", "ring")
+    for image in (0, 1):
+        torch.testing.assert_close(seen["M00", 1, image], outputs[0][image], rtol=0, atol=0)
+
+
+def test_rows_of_a_pipeline_that_hides_its_guidance_are_known_by_their_texts(tiny: Any) -> None:
+    parts = {k: v for k, v in tiny.components.items() if k != "image_encoder"}
+    pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    own = tiny
+    with trace(pipe, layers="M00", steps="1", attention="words") as seen:
+        pipe(["a red circle", "a star"], generator=torch.Generator().manual_seed(1), **SIZE)
+    with trace(own, layers="M00", steps="1") as expected:
+        own(["a red circle", "a star"], generator=torch.Generator().manual_seed(1), **SIZE)
+    assert not seen.problems
+    assert [seen.words(0), seen.words(1)] == [("a", "red", "circle"), ("a", "star")]
+    for image in (0, 1):
+        torch.testing.assert_close(seen["M00", 1, image], expected["M00", 1, image])
+    assert "encode_prompt" not in vars(pipe)
+
+
+def test_words_of_sdxl_are_the_first_encoders(xl: Any) -> None:
+    with trace(xl, layers="OUT01", steps="1", attention="words") as seen:
+        xl("a red circle", negative_prompt="a ring", **SIZE)
+    assert seen.words() == ("a", "red", "circle")
+    assert seen.words(negative=True) == ("a", "ring")

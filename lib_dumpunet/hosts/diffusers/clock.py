@@ -6,12 +6,29 @@ some samplers evaluate the U-Net twice a step, and a pipeline may be called seve
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import HostError, UnsupportedModelError
 from lib_dumpunet.ports import Moment, Row
+
+REFUSED = {
+    "PAG": "adds rows of its own to the U-Net's batch",
+    "Panorama": "calls the U-Net for parts of an image, several times a step",
+    "AnimateDiff": "makes several frames at once",
+    "Video": "makes several frames at once",
+    r"^IF[A-Z]": "works on pixels, with a U-Net of its own",
+}
+"""Kinds of pipelines that cannot be followed, by what stands in the name of their class or of one that it extends."""
+
+FRAMES = ("Motion", "3D", "SpatioTemporal", "I2VGen")
+"""What stands in the names of U-Nets that take several frames at once."""
 
 
 class SchedulerClock:
@@ -24,6 +41,7 @@ class SchedulerClock:
         self._begin = 0
         self._first = 0
         self._next = 0
+        self._known: tuple[Tensor, Tensor | None] | None = None
         self.trouble: HostError | None = None
 
     def now(self) -> Moment:
@@ -48,42 +66,119 @@ class SchedulerClock:
     def _place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Moment:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        context = args[2] if len(args) > 2 else kwargs.get("encoder_hidden_states")
         scheduler = self._pipe.scheduler
         index = position(scheduler, timestep)
         if scheduler.timesteps is not self._timesteps:
             # `set_timesteps` makes a new tensor for each call of the pipeline, even one with the same steps.
             self._timesteps, self._begin = scheduler.timesteps, index
             self._first = self._next
-        return Moment(step_of(scheduler, index - self._begin), self._rows(len(sample)))
+        if sample.ndim != 4:
+            raise HostError(f"the U-Net is called with latents of {sample.ndim} axes where 4 were expected")
+        rows = self._compared(context) if hides_guidance(self._pipe) else self._ordered(len(sample))
+        return Moment(step_of(scheduler, index - self._begin), rows)
 
-    def _rows(self, batch: int) -> tuple[Row, ...]:
-        """Attribute the batch: a pipeline puts the negative prompt's rows in front of the prompt's."""
+    def know(self, cond: Tensor, uncond: Tensor | None) -> None:
+        """Take the texts of the images to come, each "image token dim"; no ``uncond`` where nothing is guided."""
+        self._known = cond.detach(), None if uncond is None else uncond.detach()
+
+    def _ordered(self, batch: int) -> tuple[Row, ...]:
+        """Attribute the batch by the pipeline's order: the negative prompt's rows are in front of the prompt's.
+
+        InstructPix2Pix has a third part, without text and picture, and the prompt's rows in front.
+        """
+        name = type(self._pipe).__name__
         try:
             guided = bool(self._pipe.do_classifier_free_guidance)
         except AttributeError:
             raise HostError(
-                f"the U-Net was called by something else than this {type(self._pipe).__name__}",
+                f"the U-Net was called by something else than this {name}",
                 remedy="Trace the pipeline that makes the images.",
             ) from None
-        if guided and batch % 2:
-            raise HostError(f"a batch of {batch} rows does not divide into prompt and negative prompt")
-        images = range(self._first, self._first + (batch // 2 if guided else batch))
+        parts: tuple[tuple[Branch, int], ...] = (("uncond", 0), ("cond", 0)) if guided else (("cond", 0),)
+        if guided and _is_a(self._pipe, "InstructPix2Pix"):
+            parts = (("cond", 0), ("uncond", 0), ("uncond", 1))
+        if batch % len(parts):
+            raise HostError(f"a batch of {batch} rows does not divide into the {len(parts)} parts of {name}")
+        images = range(self._first, self._first + batch // len(parts))
         self._next = images.stop
-        cond = tuple(Row(image, "cond") for image in images)
-        return tuple(Row(image, "uncond") for image in images) + cond if guided else cond
+        return tuple(Row(image, branch, part) for branch, part in parts for image in images)
+
+    def _compared(self, context: Any) -> tuple[Row, ...]:
+        """Attribute the batch by its texts "row token dim", each the one of a prompt or negative prompt.
+
+        Where several have the same text any of them will do, and the pipeline's usual order decides.
+        """
+        owners: list[Row] = []
+        if self._known is not None and isinstance(context, Tensor):
+            cond, uncond = self._known
+            branches: tuple[Branch, ...] = ("cond",) if uncond is None else ("uncond", "cond")
+            texts = cond if uncond is None else torch.cat([uncond.to(cond), cond])
+            rows = [Row(self._first + image, branch) for branch in branches for image in range(len(cond))]
+            self._next = self._first + len(cond)
+            if texts.shape[1:] == context.shape[1:]:
+                equal = (context[:, None] == texts.to(context)).flatten(2).all(2).tolist()
+                for same in equal:
+                    found = [row for row, fits in zip(rows, same, strict=True) if fits]
+                    owners += [row for row in found if row not in owners][:1] or found[:1]
+        if not isinstance(context, Tensor) or len(owners) != len(context):
+            raise HostError(
+                f"whose rows {type(self._pipe).__name__} gives to the U-Net cannot be told by their texts",
+                remedy="Use a plain pipeline of SD 1.x, 2.x or XL.",
+            )
+        return tuple(owners)
+
+
+def _is_a(pipe: Any, kind: str) -> bool:
+    """Tell whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
+    return any(re.search(kind, cls.__name__) for cls in type(pipe).__mro__)
+
+
+def hides_guidance(pipe: Any) -> bool:
+    """Tell whether a pipeline does not say whether it guides, so that only texts tell whose rows are whose."""
+    return not hasattr(type(pipe), "do_classifier_free_guidance")
+
+
+@contextmanager
+def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
+    """Let the clock know the texts that a pipeline encodes, where it needs them to tell rows apart."""
+    if not hides_guidance(pipe):
+        yield
+        return
+    encode, own = pipe.encode_prompt, vars(pipe).get("encode_prompt")
+
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        result = encode(*args, **kwargs)
+        clock.know(result[0], result[1])
+        return result
+
+    pipe.encode_prompt = encode_prompt
+    try:
+        yield
+    finally:
+        del pipe.encode_prompt
+        if own is not None:
+            pipe.encode_prompt = own
 
 
 def require_plain(pipe: Any) -> None:
-    """Make sure that a pipeline has a U-Net, whose rows are those of the prompts and negative prompts.
+    """Make sure that a pipeline has a U-Net, and calls it in a way that can be followed.
 
     Raises:
         HostError, UnsupportedModelError: if it is not so.
     """
     name = type(pipe).__name__
-    if any(kind in name for kind in ("PAG", "InstructPix2Pix")):
-        raise HostError(f"{name} adds rows of its own to the U-Net's batch", remedy="Use a plain pipeline.")
-    if getattr(pipe, "unet", None) is None:
+    for kind, reason in REFUSED.items():
+        if _is_a(pipe, kind):
+            raise HostError(f"{name} {reason}", remedy="Use a plain pipeline of SD 1.x, 2.x or XL.")
+    unet = getattr(pipe, "unet", None)
+    if unet is None:
         raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
+    if any(kind in type(unet).__name__ for kind in FRAMES):
+        raise UnsupportedModelError(
+            f"the {type(unet).__name__} of {name} takes several frames at once",
+            remedy="Use a pipeline that makes single images, of SD 1.x, 2.x or XL.",
+        )
 
 
 def position(scheduler: Any, timestep: Any) -> int:

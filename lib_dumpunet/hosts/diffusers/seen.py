@@ -119,8 +119,9 @@ class Trace:
         texts = [(part, self._text_of(row, part)) for part in self.heat[row]]
         if not all(self._fits(part, tokens) for part, tokens in texts):
             raise HostError(
-                "the prompt's tokens are not known, as it was not encoded by the pipeline's call inside the with",
-                remedy="Give the prompt to the pipeline as text, or what steer has given to trace as steered.",
+                "the prompt's tokens are not known: no text that was encoded in the with is what the U-Net read",
+                remedy="Give the prompt to the pipeline as text, or what steer has given to trace as steered; texts "
+                "that are weighed or mixed have no words.",
             )
         everything = [token for _, tokens in texts for token in (*tokens, BETWEEN)]
         find_word(everything, text, field="word")

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.steer import steer as steer_unet
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, require_plain
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, require_plain
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
 from lib_dumpunet.ports import Row
@@ -84,14 +84,12 @@ def steer(
     unet = describe(pipe.unet)
     plan = read_prompts(unet, images, negative, steps)
     conditioning = condition(Encodings(pipe), plan, range(len(images)))
-    clock = _Clock(pipe, conditioning.arguments["prompt_embeds"])
+    clock = _Clock(pipe, conditioning.arguments)
     with HookSet() as hooks:
         hooks.before(unet.module, clock.see_call)
         with steer_unet(unet, conditioning.steering, clock, _warn):
             arguments = {**conditioning.arguments, "num_inference_steps": steps}
             yield Inputs(arguments, conditioning.texts, len(images))
-    if clock.trouble is not None:
-        log.warning("%s", clock.trouble)
 
 
 def _texts(given: object, field: str) -> list[str]:
@@ -109,21 +107,25 @@ def _texts(given: object, field: str) -> list[str]:
 
 
 class _Clock(SchedulerClock):
-    """Counts images from 0 again in each call of the pipeline, as all calls have the same prompts, ``embeds``."""
+    """Counts images from 0 again in each call of the pipeline, as all calls have the same prompts."""
 
-    def __init__(self, pipe: Any, embeds: Tensor) -> None:
+    def __init__(self, pipe: Any, arguments: dict[str, Tensor]) -> None:
         super().__init__(pipe)
-        self._embeds = embeds
+        self._embeds = arguments["prompt_embeds"]
+        self.know(self._embeds, arguments.get("negative_prompt_embeds"))
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a U-Net call.
 
         Raises:
-            HostError: if it is for another number of images than have prompts, or for other prompts.
+            HostError: if it cannot be placed, or is for another number of images than have prompts, or for other
+                prompts: an image without the texts of its blocks would be worse than none.
         """
         self.begin(0)
         super().see_call(args, kwargs)
         moment = self.now()
+        if moment.step < 1 and self.trouble is not None:
+            raise self.trouble
         images = len({row.image for row in moment.rows})
         if images not in (0, len(self._embeds)):
             raise HostError(
@@ -132,7 +134,7 @@ class _Clock(SchedulerClock):
             )
         context = kwargs.get("encoder_hidden_states")
         # Only once a run: comparing makes a GPU wait.
-        if moment.step == 1 and isinstance(context, Tensor):
+        if moment.step == 1 and isinstance(context, Tensor) and not hides_guidance(self._pipe):
             cond = context[[row.branch == "cond" for row in moment.rows]]
             if cond.shape != self._embeds.shape or not torch.equal(cond, self._embeds.to(cond)):
                 raise HostError(

@@ -1,0 +1,110 @@
+"""Whose text a row of the U-Net's batch reads: known by comparing what arrives there with what was encoded.
+
+The order in which a pipeline, or its user, encodes prompts tells nothing: people encode the negative prompt first, both
+in one batch, or long before the call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.tokens import tokens_of
+from lib_dumpunet.ports import Row
+from lib_dumpunet.prompt.texts import Tokens
+
+log = logging.getLogger("dumpunet")
+
+MOST_HEARD = 64
+"""Calls of the text encoder that are remembered; the oldest are forgotten."""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A call of the text encoder: its input "text token", and each layer's output "text token dim", the last first."""
+
+    ids: Tensor
+    states: tuple[Tensor, ...]
+
+
+class Attribution:
+    """Finds out the tokens of each image's prompt and negative prompt, once, when their first U-Net call comes."""
+
+    def __init__(self, pipe: Any, clock: SchedulerClock, texts: dict[Row, Tokens]) -> None:
+        self._clock, self._texts = clock, texts
+        self._encoder = getattr(pipe, "text_encoder", None) or getattr(pipe, "text_encoder_2", None)
+        self._tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
+        self._heard: deque[_Heard] = deque(maxlen=MOST_HEARD)
+        self._known: set[Row] = set()
+
+    def install(self, hooks: HookSet) -> None:
+        """Listen to the text encoder; a pipeline of its U-Net alone has none."""
+        if self._encoder is not None:
+            hooks.around(self._encoder, self._hear)
+
+    def _hear(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        layers = getattr(output, "hidden_states", None) or ()
+        states = (getattr(output, "last_hidden_state", None), *reversed(layers))
+        if isinstance(ids, Tensor):
+            kept = tuple(state.detach() for state in states if isinstance(state, Tensor))
+            self._heard.append(_Heard(ids.detach(), kept))
+
+    def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Attribute the texts of the images that have come up new.
+
+        Where that fails, the images have no words; the pipeline's call goes on.
+        """
+        rows = self._clock.now().rows
+        new = {row: place for place, row in enumerate(rows) if row not in self._known and not row.part}
+        context = args[2] if len(args) > 2 else kwargs.get("encoder_hidden_states")
+        if not new or not isinstance(context, Tensor):
+            return
+        self._known.update(new)
+        try:
+            for row, place in new.items():
+                ids = self._ids(context[place].detach())
+                if ids:
+                    self._texts[row] = tokens_of(self._tokenizer, ids)
+        except Exception:
+            log.debug("the tokens of the prompt could not be read", exc_info=True)
+
+    def _ids(self, context: Tensor) -> list[int]:
+        """Give the input of the encoder that a text "token dim" comes from, chunk by chunk; nothing if none does."""
+        ids: list[int] = []
+        while len(ids) < len(context):
+            chunk = next(self._matching(context[len(ids) :]), None)
+            if chunk is None:
+                return []
+            ids += chunk
+        return ids
+
+    def _matching(self, context: Tensor) -> Iterator[list[int]]:
+        """Look for texts with which a context begins, the latest first.
+
+        Of two encoders, the first one's output is in front, and its tokens are the columns' names.
+        """
+        for heard in reversed(self._heard):
+            for state in self._variants(heard):
+                tokens, width = state.shape[1:]
+                if tokens > len(context) or width > context.shape[1]:
+                    continue
+                same = (state.to(context) == context[:tokens, :width]).flatten(1).all(1).nonzero()
+                if len(same):
+                    yield heard.ids[int(same[0])].tolist()
+
+    def _variants(self, heard: _Heard) -> Iterator[Tensor]:
+        """List what pipelines pass on: a layer's output as it is, or normed as the last one is (``clip_skip``)."""
+        yield from heard.states
+        encoder = self._encoder
+        norm = getattr(getattr(encoder, "text_model", encoder), "final_layer_norm", None)
+        if norm is not None:
+            for state in heard.states[1:]:
+                yield norm(state)
