@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from lib_dumpunet.errors import SettingsError
 
@@ -36,7 +36,8 @@ class Token:
     """One column of the text.
 
     Attributes:
-        piece: UTF-8 bytes as the tokenizer cut them, which may be inside a character, in the tokenizer's (lower) case.
+        piece: UTF-8 bytes as the tokenizer cut them, which may be inside a character, in the tokenizer's (lower) case;
+            empty for a further vector of an embedding, which belongs to the piece before it.
         ends_word: whether a word ends with this piece.
         mark: "start", "end" or "pad" for columns that hold no piece of the prompt.
     """
@@ -78,14 +79,15 @@ class _Phrase:
 def labels(tokens: Sequence[Token]) -> tuple[str, ...]:
     """Name each column by its piece, and columns that hold none as ``<start>``, ``<end>`` and ``<pad>``.
 
-    A character that is cut over several columns is shown at the first of them, the others are "…".
+    A character that is cut over several columns, and an embedding of several vectors, is shown at the first of them;
+    the others are "…".
     """
     begun = [""] * len(tokens)
     line = _read(tokens)
     for character, columns in zip(line.text, line.columns, strict=True):
         begun[columns[0]] += character
     return tuple(
-        f"<{token.mark}>" if token.mark else _shown(text) or (CONTINUED if token.piece else "")
+        f"<{token.mark}>" if token.mark else _shown(text) or CONTINUED
         for token, text in zip(tokens, begun, strict=True)
     )
 
@@ -121,11 +123,13 @@ def all_words(tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 def _read(tokens: Sequence[Token]) -> _Line:
-    owners: list[int] = []
+    owners: list[tuple[int, ...]] = []
     byte_ends = set()
     for column, token in enumerate(tokens):
         if not token.mark:
-            owners += [column] * len(token.piece)
+            if not token.piece and owners:
+                owners[-1] += (column,)
+            owners += [(column,)] * len(token.piece)
             if token.ends_word:
                 byte_ends.add(len(owners))
     text = b"".join(token.piece for token in tokens if not token.mark).decode("utf-8", "surrogateescape")
@@ -133,7 +137,9 @@ def _read(tokens: Sequence[Token]) -> _Line:
     bounds = _running_sums(sizes)
     return _Line(
         text,
-        tuple(tuple(dict.fromkeys(owners[start:end])) for start, end in pairwise(bounds)),
+        tuple(
+            tuple(dict.fromkeys(chain.from_iterable(owners[start:end]))) for start, end in pairwise(bounds)
+        ),
         frozenset(index for index, bound in enumerate(bounds) if bound in byte_ends),
     )
 

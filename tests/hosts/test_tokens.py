@@ -65,13 +65,18 @@ def test_full_chunks_have_no_padding(tokenizer: Any) -> None:
     assert marks == ["start", *[""] * 75, "end"] * 2
 
 
-def test_textual_inversions_are_words() -> None:
+def test_textual_inversions_are_words_whatever_their_vectors() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
-    tokenizer.add_tokens(["<My-Stylé>", "<My-Stylé>_1"])
-    tokens = tokens_of(tokenizer, padded(tokenizer, "red<My-Stylé> <My-Stylé>_1 star"))
-    assert labels(tokens)[:6] == ("<start>", "red", "<my-stylé>", "<my-stylé>_1", "star", "<end>")
-    assert find_word(tokens, "<my-stylé>").columns == (2,)
-    assert find_word(tokens, "red <My-Stylé>").columns == (1, 2)
+    tokenizer.add_tokens(["<My-Stylé>", "<My-Stylé>_1", "<My-Stylé>_2", "other"])
+    text = "red<My-Stylé> <My-Stylé>_1 <My-Stylé>_2 star other <My-Stylé>"
+    tokens = tokens_of(tokenizer, padded(tokenizer, text))
+    assert labels(tokens)[:9] == (
+        *("<start>", "red", "<my-stylé>", "…", "…", "star", "other", "<my-stylé>", "<end>"),
+    )
+    assert find_word(tokens, "<my-stylé>").columns == (2, 3, 4, 7)
+    assert find_word(tokens, "red <My-Stylé>").columns == (1, 2, 3, 4)
+    assert find_word(tokens, "<my-stylé> star").columns == (2, 3, 4, 5)
+    assert all_words(tokens) == ("red", "<my-stylé>", "star", "other")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

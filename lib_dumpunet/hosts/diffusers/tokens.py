@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lib_dumpunet.hosts.pieces import piece
@@ -17,13 +18,21 @@ def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
         ids: the input, one or more chunks of start, pieces, end and padding.
     Returns:
         tokens, one for each id. After the end all is padding up to the next start, whatever stands there: SD 1.x fills
-        up with the end again, SD 2.x and the second encoder of SDXL with "!".
+        up with the end again, SD 2.x and the second encoder of SDXL with "!". An embedding of several vectors, which
+        diffusers calls <x>, <x>_1 and so on, is one word.
     """
     added = _added_tokens(tokenizer)
     names = tokenizer.convert_ids_to_tokens(list(ids))
     tokens: list[Token] = []
     ended = True
+    before, vectors = "", 0
     for number, name in zip(ids, names, strict=True):
+        if number in added and vectors and name == f"{before}_{vectors}":
+            vectors += 1
+            tokens[-1] = replace(tokens[-1], ends_word=False)
+            tokens.append(Token(ends_word=True))
+            continue
+        before, vectors = name, int(number in added)
         if number == tokenizer.bos_token_id:
             tokens.append(Token(mark="start"))
             ended = False
