@@ -134,6 +134,54 @@ def test_models_without_a_unet_are_refused(tmp_path: Path) -> None:
         load_pipeline(str(tmp_path / "sd3.safetensors"), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "a LoRA"),
+        ("unet.mid_block.attentions.0.proj_in.lora_A.weight", "a LoRA"),
+        ("controlnet_cond_embedding.conv_in.weight", "a ControlNet"),
+        ("emb_params", "a textual inversion"),
+        ("down_blocks.0.resnets.0.conv1.weight", "a U-Net alone"),
+        ("decoder.conv_in.weight", "an autoencoder"),
+        ("text_model.final_layer_norm.weight", "a text encoder alone"),
+    ],
+)
+def test_other_files_are_named_as_what_they_are(tmp_path: Path, name: str, kind: str) -> None:
+    save_file({name: torch.zeros(1)}, tmp_path / "file.safetensors")
+    with pytest.raises(UnsupportedModelError, match=rf"file\.safetensors is {kind}.*, not a whole model"):
+        load_pipeline(str(tmp_path / "file.safetensors"), device="cpu")
+
+
+def test_checkpoint_from_before_zip_archives(
+    folder: Path, checkpoint: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "old.ckpt"
+    torch.save({"state_dict": checkpoint}, path, _use_new_zipfile_serialization=False)
+    pipe = load_pipeline(str(path), device="cpu", config=str(folder))
+    weight = pipe.unet.conv_in.weight
+    assert torch.equal(weight, checkpoint["model.diffusion_model.input_blocks.0.0.weight"])
+
+
+class Callback:
+    """An object as training programs leave it beside the weights."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_beside_the_tensors_are_refused_in_plain_words(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": {}, "callbacks": Callback()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(SettingsError, match=r"holds code or objects .* Take the \.safetensors") as caught:
+        load_pipeline(str(path), device="cpu")
+    assert "weights_only" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_safetensors_file_of_another_ending_is_named(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.ckpt")
+    with pytest.raises(SettingsError, match=r"model\.ckpt is a \.safetensors file by its content"):
+        load_pipeline(str(tmp_path / "model.ckpt"), device="cpu")
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x80\x05cos\nsystem\n(S'true'\ntR."])
 def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -19,6 +22,16 @@ from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import describe
 
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+OTHER_FILES = {
+    "a LoRA": r"lora_(up|down|A|B)\b|^lora_(unet|te)|\.hada_w|\.lokr_w",
+    "a ControlNet": r"^(control_model|controlnet_cond_embedding)\.|^input_hint_block\.",
+    "an IP-Adapter": r"^(image_proj|ip_adapter)\b",
+    "a textual inversion": r"^(emb_params|string_to_param|clip_l|clip_g)$|^<.*>$",
+    "a U-Net alone": r"^(input_blocks|down_blocks)\.",
+    "an autoencoder (VAE) alone": r"^(encoder|decoder)\.",
+    "a text encoder alone": r"^text_model\.",
+}
+"""Files that people take for a model, each with what a tensor's name has in it, the most special first."""
 NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
 
 
@@ -188,9 +201,11 @@ def _from_file(path: Path, dtype: torch.dtype, config: str | None) -> Any:
         )
     names = _tensor_names(path)
     if not any(name.startswith("model.diffusion_model.input_blocks.") for name in names):
-        raise UnsupportedModelError(
-            f"{path.name} has no U-Net of Stable Diffusion", remedy=NO_UNET, field=FIELD
+        kind = next(
+            (kind for kind, sign in OTHER_FILES.items() if any(re.search(sign, n) for n in names)), ""
         )
+        what = f"is {kind}, not a whole model" if kind else "has no U-Net of Stable Diffusion"
+        raise UnsupportedModelError(f"{path.name} {what}", remedy=NO_UNET, field=FIELD)
     xl = any(name.startswith("conditioner.embedders.") for name in names)
     family = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     options: dict[str, Any] = {} if xl else {"safety_checker": None}
@@ -205,7 +220,29 @@ def _tensor_names(path: Path) -> list[str]:
     if path.suffix.lower() == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
-    weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # the length of a header, and the header
+        raise SettingsError(
+            f"{path.name} is a .safetensors file by its content", remedy="Give it that ending.", field=FIELD
+        )
+    try:
+        # What PyTorch wrote before 1.6 is no zip archive, and cannot be mapped into memory.
+        weights = torch.load(path, map_location="cpu", mmap=is_zipfile(path), weights_only=True)
+    except UnpicklingError as error:
+        if "Unsupported global" not in str(
+            error
+        ):  # of PyTorch's words only these tell code from a damaged file
+            raise SettingsError(
+                f"{path.name} could not be loaded: it holds nothing that PyTorch has saved",
+                remedy="Download it again, or choose another file.",
+                field=FIELD,
+            ) from error
+        raise SettingsError(
+            f"{path.name} holds code or objects beside its tensors, which is not run for safety",
+            remedy="Take the .safetensors file of the same model.",
+            field=FIELD,
+        ) from error
     return list(weights.get("state_dict", weights))
 
 
