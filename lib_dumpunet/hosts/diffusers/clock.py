@@ -142,10 +142,11 @@ def hides_guidance(pipe: Any) -> bool:
 @contextmanager
 def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
     """Let the clock know the texts that a pipeline encodes, where it needs them to tell rows apart."""
-    if not hides_guidance(pipe):
+    encode = getattr(pipe, "encode_prompt", None)
+    if encode is None or not hides_guidance(pipe):
         yield
         return
-    encode, own = pipe.encode_prompt, vars(pipe).get("encode_prompt")
+    own = vars(pipe).get("encode_prompt")
 
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         result = encode(*args, **kwargs)
