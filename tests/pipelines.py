@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionSAGPipeline,
+    StableDiffusionXLPipeline,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lib_dumpunet.tiny import MODEL
@@ -63,6 +68,14 @@ def sdxl_pipeline() -> StableDiffusionXLPipeline:
         scheduler=DDIMScheduler(beta_schedule="scaled_linear"),
         add_watermarker=False,
     )
+
+
+def sag_pipeline(tiny: Any) -> StableDiffusionSAGPipeline:
+    """Make a pipeline that does not say whether it guides, and calls the U-Net twice a step."""
+    parts = {name: part for name, part in tiny.components.items() if name != "image_encoder"}
+    pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @contextmanager

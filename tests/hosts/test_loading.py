@@ -144,6 +144,7 @@ def test_models_without_a_unet_are_refused(tmp_path: Path) -> None:
         ("down_blocks.0.resnets.0.conv1.weight", "a U-Net alone"),
         ("decoder.conv_in.weight", "an autoencoder"),
         ("text_model.final_layer_norm.weight", "a text encoder alone"),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "a text encoder alone"),
     ],
 )
 def test_other_files_are_named_as_what_they_are(tmp_path: Path, name: str, kind: str) -> None:

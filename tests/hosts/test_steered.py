@@ -17,7 +17,6 @@ from diffusers import (
     DPMSolverSDEScheduler,
     MotionAdapter,
     StableDiffusionPipeline,
-    StableDiffusionSAGPipeline,
 )
 from PIL import Image
 from torch import Tensor
@@ -41,7 +40,7 @@ from lib_dumpunet.settings import (
 )
 from lib_dumpunet.sinks.reader import load_dump
 from lib_dumpunet.unet.sites import describe
-from tests.pipelines import encoded_by
+from tests.pipelines import encoded_by, sag_pipeline
 from tests.unets import hook_count
 
 OFF = Settings(FeatureSettings(enabled=False))
@@ -680,16 +679,8 @@ def test_blocks_are_steered_beside_an_ip_adapter(tiny: Any) -> None:
     assert make("a (~: OUT10: blue ; _: red :~) circle", look.rotate(90)) != steered
 
 
-def sag(tiny: Any) -> Any:
-    """Make a pipeline that does not say whether it guides, and calls the U-Net twice a step."""
-    parts = {k: v for k, v in tiny.components.items() if k != "image_encoder"}
-    pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 def test_a_pipeline_that_hides_its_guidance_is_steered_by_its_texts(tiny: Any) -> None:
-    pipe = sag(tiny)
+    pipe = sag_pipeline(tiny)
     size = {"width": 64, "height": 64, "guidance_scale": 4}
 
     def make(text: str) -> bytes:

@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    StableDiffusionInstructPix2PixPipeline,
-    StableDiffusionSAGPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from PIL import Image
 
 from lib_dumpunet import DumpUNetError, SettingsError, trace
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from tests.pipelines import sag_pipeline
 from tests.unets import hook_count
 
 CALL = {"width": 96, "height": 64, "num_inference_steps": 4, "guidance_scale": 3.0}
+SIZE = {**CALL, "num_inference_steps": 2}
 
 
 def make(pipe: Any, **other: Any) -> Any:
@@ -111,9 +109,6 @@ def test_foreign_calls_of_the_unet_are_neither_disturbed_nor_taken(tiny: Any) ->
     assert len(seen.problems) == 1
 
 
-SIZE = {"width": 96, "height": 64, "num_inference_steps": 2, "guidance_scale": 3.0}
-
-
 def test_words_are_those_that_the_rows_read_whatever_was_encoded_first(tiny: Any) -> None:
     with trace(tiny, layers="OUT09", steps="1", attention="qk,words") as seen:
         negative = tiny.encode_prompt("blurry square", "cpu", 1, False)[0]
@@ -184,14 +179,11 @@ def test_instruct_pix2pix_has_three_parts(tiny: Any) -> None:
 
 
 def test_rows_of_a_pipeline_that_hides_its_guidance_are_known_by_their_texts(tiny: Any) -> None:
-    parts = {k: v for k, v in tiny.components.items() if k != "image_encoder"}
-    pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    own = tiny
+    pipe = sag_pipeline(tiny)
     with trace(pipe, layers="M00", steps="1", attention="words") as seen:
         pipe(["a red circle", "a star"], generator=torch.Generator().manual_seed(1), **SIZE)
-    with trace(own, layers="M00", steps="1") as expected:
-        own(["a red circle", "a star"], generator=torch.Generator().manual_seed(1), **SIZE)
+    with trace(tiny, layers="M00", steps="1") as expected:
+        tiny(["a red circle", "a star"], generator=torch.Generator().manual_seed(1), **SIZE)
     assert not seen.problems
     assert [seen.words(0), seen.words(1)] == [("a", "red", "circle"), ("a", "star")]
     for image in (0, 1):
@@ -204,3 +196,14 @@ def test_words_of_sdxl_are_the_first_encoders(xl: Any) -> None:
         xl("a red circle", negative_prompt="a ring", **SIZE)
     assert seen.words() == ("a", "red", "circle")
     assert seen.words(negative=True) == ("a", "ring")
+
+
+def test_part_of_the_images_at_a_time_is_not_guessed(tiny: Any) -> None:
+    pipe = sag_pipeline(tiny)
+    with trace(pipe, layers="M00", steps="1") as seen:
+        embeds = pipe.encode_prompt(["a star", "a star"], "cpu", 1, True)[0]
+        pipe.scheduler.set_timesteps(2)
+        with torch.no_grad():
+            pipe.unet(torch.zeros(1, 4, 8, 8), pipe.scheduler.timesteps[0], encoder_hidden_states=embeds[1:])
+    assert not seen.tensors
+    assert "cannot be told by their texts" in str(seen.problems[0])

@@ -14,7 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hooks.reading import Report
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.ports import Row
@@ -37,8 +39,8 @@ class _Heard:
 class Attribution:
     """Finds out the tokens of each image's prompt and negative prompt, once, when their first U-Net call comes."""
 
-    def __init__(self, pipe: Any, clock: SchedulerClock, texts: dict[Row, Tokens]) -> None:
-        self._clock, self._texts = clock, texts
+    def __init__(self, pipe: Any, clock: SchedulerClock, texts: dict[Row, Tokens], report: Report) -> None:
+        self._clock, self._texts, self._report = clock, texts, report
         self._encoder = getattr(pipe, "text_encoder", None) or getattr(pipe, "text_encoder_2", None)
         self._tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
         self._heard: deque[_Heard] = deque(maxlen=MOST_HEARD)
@@ -60,7 +62,7 @@ class Attribution:
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Attribute the texts of the images that have come up new.
 
-        Where that fails, the images have no words; the pipeline's call goes on.
+        Where that fails, ``report`` hears of it, and the images have no words; the pipeline's call goes on.
         """
         rows = self._clock.now().rows
         new = {row: place for place, row in enumerate(rows) if row not in self._known and not row.part}
@@ -73,8 +75,13 @@ class Attribution:
                 ids = self._ids(context[place].detach())
                 if ids:
                     self._texts[row] = tokens_of(self._tokenizer, ids)
-        except Exception:
+        except Exception as error:
             log.debug("the tokens of the prompt could not be read", exc_info=True)
+            self._report(
+                HostError(
+                    f"the prompt's words could not be read ({error})", remedy="The image is not affected."
+                )
+            )
 
     def _ids(self, context: Tensor) -> list[int]:
         """Give the input of the encoder that a text "token dim" comes from, chunk by chunk; nothing if none does."""

@@ -105,28 +105,29 @@ class SchedulerClock:
         return tuple(Row(image, branch, part) for branch, part in parts for image in images)
 
     def _compared(self, context: Any) -> tuple[Row, ...]:
-        """Attribute the batch by its texts "row token dim", each the one of a prompt or negative prompt.
+        """Attribute the batch by its texts "row token dim", as many at a time as there are images.
 
-        Where several have the same text any of them will do, and the pipeline's usual order decides.
+        Where prompts and negative prompts are the same, either will do, and the pipeline's usual order decides.
         """
-        owners: list[Row] = []
+        branches: list[Branch] = []
         if self._known is not None and isinstance(context, Tensor):
             cond, uncond = self._known
-            branches: tuple[Branch, ...] = ("cond",) if uncond is None else ("uncond", "cond")
-            texts = cond if uncond is None else torch.cat([uncond.to(cond), cond])
-            rows = [Row(self._first + image, branch) for branch in branches for image in range(len(cond))]
-            self._next = self._first + len(cond)
-            if texts.shape[1:] == context.shape[1:]:
-                equal = (context[:, None] == texts.to(context)).flatten(2).all(2).tolist()
-                for same in equal:
-                    found = [row for row, fits in zip(rows, same, strict=True) if fits]
-                    owners += [row for row in found if row not in owners][:1] or found[:1]
-        if not isinstance(context, Tensor) or len(owners) != len(context):
-            raise HostError(
-                f"whose rows {type(self._pipe).__name__} gives to the U-Net cannot be told by their texts",
-                remedy="Use a plain pipeline of SD 1.x, 2.x or XL.",
-            )
-        return tuple(owners)
+            texts: dict[Branch, Tensor | None] = {"uncond": uncond, "cond": cond}
+            for part in context.split(len(cond)):
+                fitting = [b for b, text in texts.items() if text is not None and _same(part, text)]
+                branches += [b for b in fitting if b not in branches][:1] or fitting[:1]
+            if len(branches) * len(cond) == len(context):
+                images = range(self._first, self._first + len(cond))
+                self._next = images.stop
+                return tuple(Row(image, branch) for branch in branches for image in images)
+        raise HostError(
+            f"whose rows {type(self._pipe).__name__} gives to the U-Net cannot be told by their texts",
+            remedy="Use a plain pipeline of SD 1.x, 2.x or XL.",
+        )
+
+
+def _same(part: Tensor, text: Tensor) -> bool:
+    return part.shape == text.shape and torch.equal(part, text.to(part))
 
 
 def _is_a(pipe: Any, kind: str) -> bool:

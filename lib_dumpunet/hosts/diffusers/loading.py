@@ -28,8 +28,8 @@ OTHER_FILES = {
     "an IP-Adapter": r"^(image_proj|ip_adapter)\b",
     "a textual inversion": r"^(emb_params|string_to_param|clip_l|clip_g)$|^<.*>$",
     "a U-Net alone": r"^(input_blocks|down_blocks)\.",
-    "an autoencoder (VAE) alone": r"^(encoder|decoder)\.",
-    "a text encoder alone": r"^text_model\.",
+    "an autoencoder (VAE) alone": r"^decoder\.conv_in\.",
+    "a text encoder alone": r"^(text_model|encoder\.block)\.",
 }
 """Files that people take for a model, each with what a tensor's name has in it, the most special first."""
 NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
@@ -222,7 +222,8 @@ def _tensor_names(path: Path) -> list[str]:
             return list(file.keys())
     with path.open("rb") as file:
         start = file.read(9)
-    if start[8:] == b"{":  # the length of a header, and the header
+    # The length of a header, and the header.
+    if start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size:
         raise SettingsError(
             f"{path.name} is a .safetensors file by its content", remedy="Give it that ending.", field=FIELD
         )

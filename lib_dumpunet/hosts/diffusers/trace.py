@@ -61,7 +61,7 @@ def trace(
     clock = SchedulerClock(pipe)
     chosen = parse_steps(steps, field="steps")
     seen = Trace(steered=steered)
-    prompts = Attribution(pipe, clock, seen.texts)
+    prompts = Attribution(pipe, clock, seen.texts, seen.problems.append)
     plan = Plan(
         Want(select_blocks(layers, unet.order, field="layers"), chosen) if features else None,
         attention=_want(unet, layers, chosen, attention),
