@@ -13,10 +13,11 @@ from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.hosts.diffusers.find import find_model, possible_blocks
 
 DTYPES = ("auto", "fp16", "bf16", "fp32")
+PREDICTIONS = ("auto", "epsilon", "v")
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --model, --device, --dtype and --config."""
+    """Add --model, --device, --dtype, --config and --prediction."""
     group = parser.add_argument_group("The model")
     group.add_argument(
         "--model",
@@ -35,7 +36,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--config",
         metavar="FOLDER",
-        help="for a checkpoint file without a network: a model in diffusers format to take the configuration from",
+        help="for a checkpoint file of an unusual shape: a model in diffusers format to take the configuration from",
+    )
+    group.add_argument(
+        "--prediction",
+        default="auto",
+        choices=PREDICTIONS,
+        help="what the model predicts: noise (epsilon) or velocity (v); auto is what its files say, and for "
+        "SD 2.x also one call of the U-Net (default: auto)",
     )
 
 
@@ -62,7 +70,14 @@ def load(args: argparse.Namespace, terminal: Terminal) -> Any:
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 
-    pipe = load_pipeline(args.model, device=args.device, dtype=args.dtype, config=args.config)
+    pipe = load_pipeline(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        config=args.config,
+        prediction=args.prediction,
+        tell=terminal.say,
+    )
     fit_threads(pipe.unet)
     return pipe
 

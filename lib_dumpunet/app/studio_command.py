@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     from lib_dumpunet.app.studio.server import Server, serve
 
     is_open = args.listen or args.share
-    first = Choice(args.model, args.device, args.dtype, args.config)
+    first = Choice(args.model, args.device, args.dtype, args.config, args.prediction)
     bundled = Choice(BUNDLED, args.device, args.dtype)
     models = Models(first, list(dict.fromkeys((first, bundled))) if is_open else None)
     runs = Runs(models, Place(Path(folder), is_open))

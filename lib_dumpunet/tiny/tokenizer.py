@@ -23,7 +23,7 @@ def build_tokenizer(folder: Path) -> None:
     into letters, so that no prompt is refused.
     """
     merges = _learn_merges(WORDS)
-    letters = _byte_alphabet()
+    letters = byte_alphabet()
     ends = [letter + WORD_END for letter in letters]
     vocabulary = dict.fromkeys([*letters, *ends, *("".join(merge) for merge in merges), BEGIN, END])
     special = {"bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": END}
@@ -56,7 +56,7 @@ def encode_caption(caption: str, vocabulary: dict[str, int]) -> list[int]:
     return ids + [vocabulary[END]] * (LENGTH - len(ids))
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     """Return CLIP's printable stand-ins for the 256 bytes, in its order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]

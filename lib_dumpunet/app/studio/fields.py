@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_dumpunet.app.models import DTYPES
+from lib_dumpunet.app.models import DTYPES, PREDICTIONS
 from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.hosts.diffusers.find import find_model
@@ -112,7 +112,15 @@ class OwnFields:
             label="Configuration",
             value=first.config or "",
             max_lines=1,
-            info="For a checkpoint file without a network: a model in diffusers format of its family.",
+            info="For a checkpoint file of an unusual shape: a model in diffusers format of the same shape.",
+        )
+        self._put(
+            "prediction",
+            gr.Dropdown,
+            label="Prediction",
+            choices=list(PREDICTIONS),
+            value=first.prediction,
+            info="What the model predicts: noise (epsilon) or velocity (v); auto is what its files say.",
         )
 
     def _put(self, name: str, kind: Callable[..., Any], **options: Any) -> Own:
@@ -149,6 +157,7 @@ class OwnFields:
             _text("Device", named["device"]) or "auto",
             _text("Precision", named["dtype"]) or "auto",
             _text("Configuration", named["config"]).strip() or None,
+            _text("Prediction", named["prediction"]) or "auto",
         )
 
     def watch(self, info: Info) -> None:

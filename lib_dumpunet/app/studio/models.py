@@ -27,6 +27,7 @@ class Choice:
     device: str = "auto"
     dtype: str = "auto"
     config: str | None = None
+    prediction: str = "auto"
 
 
 class Models:
@@ -53,7 +54,11 @@ class Models:
         if choice != self._choice:
             self._choice = self._pipe = None  # its memory is needed
             self._pipe = load_pipeline(
-                choice.model, device=choice.device, dtype=choice.dtype, config=choice.config
+                choice.model,
+                device=choice.device,
+                dtype=choice.dtype,
+                config=choice.config,
+                prediction=choice.prediction,
             )
             fit_threads(self._pipe.unet)
             self._choice = choice

@@ -22,6 +22,14 @@ def find_model(model: str, *, field: str = FIELD) -> Path | None:
     Raises:
         SettingsError: if it is none of these.
     """
+    if re.match(r"https?://", model):
+        hub = re.match(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)", model)
+        hint = f"its hub id, {hub[1]}" if hub else "a hub id such as owner/name"
+        raise SettingsError(
+            f"{model} is an address, and nothing is downloaded from an address",
+            remedy=f"Download the file and give its path, or give {hint}.",
+            field=field,
+        )
     path = Path(model).expanduser() if model else MODEL
     try:
         if path.is_dir() or path.is_file():

@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors import safe_open
 
 from lib_dumpunet.errors import DumpUNetError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hooks.shapes import BlockInfo, measure_blocks
-from lib_dumpunet.hosts.diffusers.find import CHECKPOINTS, FIELD, find_model
+from lib_dumpunet.hosts.diffusers.checkpoint import NO_UNET
+from lib_dumpunet.hosts.diffusers.find import FIELD, find_model
+from lib_dumpunet.hosts.diffusers.single_file import load_single_file
 from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import describe
 
+log = logging.getLogger("dumpunet")
+
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-OTHER_FILES = {
-    "a LoRA": r"lora_(up|down|A|B)\b|^lora_(unet|te)|\.hada_w|\.lokr_w",
-    "a ControlNet": r"^(control_model|controlnet_cond_embedding)\.|^input_hint_block\.",
-    "an IP-Adapter": r"^(image_proj|ip_adapter)\b",
-    "a textual inversion": r"^(emb_params|string_to_param|clip_l|clip_g)$|^<.*>$",
-    "a U-Net alone": r"^(input_blocks|down_blocks)\.",
-    "an autoencoder (VAE) alone": r"^decoder\.conv_in\.",
-    "a text encoder alone": r"^(text_model|encoder\.block)\.",
-}
-"""Files that people take for a model, each with what a tensor's name has in it, the most special first."""
-NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
+PREDICTIONS = {"auto": "", "epsilon": "epsilon", "v": "v_prediction"}
+"""What a model may predict, by the names of --prediction: the noise, or the velocity."""
 
 
-def load_pipeline(model: str, *, device: str = "auto", dtype: str = "auto", config: str | None = None) -> Any:
+def load_pipeline(
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    config: str | None = None,
+    prediction: str = "auto",
+    tell: Callable[[str], None] = log.info,
+) -> Any:
     """Load a text-to-image pipeline.
 
     Args:
         model: a hub id, a folder in diffusers format, a single checkpoint file, or empty for the bundled model.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (fp16 on an accelerator, fp32 on a CPU), "fp16", "bf16" or "fp32".
-        config: folder in diffusers format or hub id to take a checkpoint file's configuration from.
+        config: folder in diffusers format or hub id to take a checkpoint file's configuration from, where it differs
+            from that of its family.
+        prediction: "auto" (what the model says of itself), "epsilon" or "v".
+        tell: takes a sentence on what a checkpoint file was taken for.
     Raises:
         SettingsError: if there is no such model, or it cannot be read.
         UnsupportedModelError: if the model has no U-Net.
     """
     place = pick_device(device)
+    predicted = PREDICTIONS[prediction]
     weights = DTYPES[dtype] or (torch.float32 if place.type == "cpu" else torch.float16)
     with _told(model):
-        pipe = _from_anywhere(model, weights, config)
+        pipe = _from_anywhere(model, weights, config, predicted, tell)
         _require_text_to_image(pipe)
+        _require_matching_texts(pipe)
         describe(pipe.unet)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(place)
@@ -77,6 +82,19 @@ def _require_text_to_image(pipe: Any) -> None:
         raise UnsupportedModelError(
             f"the model is not for making images from text alone ({name}, {channels} input channels)",
             remedy="Choose one that is not for inpainting, refining or upscaling.",
+            field=FIELD,
+        )
+
+
+def _require_matching_texts(pipe: Any) -> None:
+    """Refuse a model whose text encoders are another's: its first call would end in a library's words."""
+    encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
+    given = sum(encoder.config.hidden_size for encoder in encoders if encoder is not None)
+    taken = _widest(pipe.unet.config.cross_attention_dim)
+    if given and given != taken:
+        raise UnsupportedModelError(
+            f"the text encoder gives {given} values a token where the U-Net takes {taken}",
+            remedy="Its parts are of different models: take all of them from one.",
             field=FIELD,
         )
 
@@ -148,14 +166,18 @@ def _widest(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else max(size)
 
 
-def _from_anywhere(model: str, dtype: torch.dtype, config: str | None) -> Any:
+def _from_anywhere(
+    model: str, dtype: torch.dtype, config: str | None, prediction: str, tell: Callable[[str], None]
+) -> Any:
     path = find_model(model)
-    if path is None:
-        return _from_folder(model, dtype)
-    if path.is_dir():
+    if path is not None and path.is_file():
+        return load_single_file(path, dtype, config, prediction, tell)
+    if path is not None:
         _refuse_other_families(path)
-        return _from_folder(str(path), dtype)
-    return _from_file(path, dtype, config)
+    pipe = _from_folder(model if path is None else str(path), dtype)
+    if prediction:
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type=prediction)
+    return pipe
 
 
 def _from_folder(model: str, dtype: torch.dtype) -> Any:
@@ -192,61 +214,6 @@ def _refuse_index(index: dict[str, Any], model: str) -> None:
         raise UnsupportedModelError(f"{model} has no U-Net ({family})", remedy=NO_UNET, field=FIELD)
 
 
-def _from_file(path: Path, dtype: torch.dtype, config: str | None) -> Any:
-    if path.suffix.lower() not in CHECKPOINTS:
-        raise SettingsError(
-            f"{path.name} is not a checkpoint",
-            remedy=f"Use a file that ends in {', '.join(CHECKPOINTS)}.",
-            field=FIELD,
-        )
-    names = _tensor_names(path)
-    if not any(name.startswith("model.diffusion_model.input_blocks.") for name in names):
-        kind = next(
-            (kind for kind, sign in OTHER_FILES.items() if any(re.search(sign, n) for n in names)), ""
-        )
-        what = f"is {kind}, not a whole model" if kind else "has no U-Net of Stable Diffusion"
-        raise UnsupportedModelError(f"{path.name} {what}", remedy=NO_UNET, field=FIELD)
-    xl = any(name.startswith("conditioner.embedders.") for name in names)
-    family = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    options: dict[str, Any] = {} if xl else {"safety_checker": None}
-    if config is not None:
-        options["config"] = config
-    pipe = family.from_single_file(str(path), dtype=dtype, **options)
-    pipe.register_to_config(_name_or_path=str(path))
-    return pipe
-
-
-def _tensor_names(path: Path) -> list[str]:
-    if path.suffix.lower() == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    with path.open("rb") as file:
-        start = file.read(9)
-    # The length of a header, and the header.
-    if start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size:
-        raise SettingsError(
-            f"{path.name} is a .safetensors file by its content", remedy="Give it that ending.", field=FIELD
-        )
-    try:
-        # What PyTorch wrote before 1.6 is no zip archive, and cannot be mapped into memory.
-        weights = torch.load(path, map_location="cpu", mmap=is_zipfile(path), weights_only=True)
-    except UnpicklingError as error:
-        if "Unsupported global" not in str(
-            error
-        ):  # of PyTorch's words only these tell code from a damaged file
-            raise SettingsError(
-                f"{path.name} could not be loaded: it holds nothing that PyTorch has saved",
-                remedy="Download it again, or choose another file.",
-                field=FIELD,
-            ) from error
-        raise SettingsError(
-            f"{path.name} holds code or objects beside its tensors, which is not run for safety",
-            remedy="Take the .safetensors file of the same model.",
-            field=FIELD,
-        ) from error
-    return list(weights.get("state_dict", weights))
-
-
 def _unreadable(model: str, error: Exception) -> SettingsError:
     reason = " ".join(str(error).split())
     if len(reason) > 300:
@@ -254,13 +221,15 @@ def _unreadable(model: str, error: Exception) -> SettingsError:
     path = Path(model)
     if "memory" in reason.lower():
         remedy = "Close other programs, or use fp16 or another device."
-    elif path.suffix in CHECKPOINTS:
-        remedy = (
-            "Check that the file is complete. A checkpoint file also needs its family's configuration, which is "
-            "fetched from the hub once; without a network give --config with a folder in diffusers format."
-        )
+    elif "meta tensor" in reason:
+        reason = "some of its weights are missing"
+        remedy = "Download it again, with all files of unet, vae and text_encoder."
+    elif path.is_file():
+        remedy = "Choose another file of the model, or a folder in diffusers format."
     elif path.is_absolute() or model.startswith("."):
-        remedy = "Check that the folder is complete: model_index.json, unet, vae, text_encoder and tokenizer."
+        remedy = (
+            "Check that the folder has what its model_index.json names: unet, vae, text_encoder, tokenizer."
+        )
     else:
         remedy = "Check the hub id and the network, or give a file or folder on this computer."
     return SettingsError(f"{model} could not be loaded ({reason})", remedy=remedy, field=FIELD)

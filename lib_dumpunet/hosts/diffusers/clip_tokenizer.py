@@ -1,0 +1,30 @@
+"""CLIP's tokenizer, so that checkpoint files need no network: they hold no vocabulary.
+
+`clip_merges.txt` is the list of byte pairs that CLIP's text encoders were trained with: the first 48,894 of
+`bpe_simple_vocab_16e6.txt`, as the packages `clip` and `open-clip-torch` ship it (MIT License, copyright 2021 OpenAI).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lib_dumpunet.tiny.tokenizer import BEGIN, END, LENGTH, WORD_END, byte_alphabet
+
+MERGES = Path(__file__).with_name("clip_merges.txt")
+
+
+def clip_tokenizer(pad: str) -> Any:
+    """Make the tokenizer; `pad` is the token that fills up short prompts."""
+    from transformers import CLIPTokenizer
+
+    merges = [tuple(line.split(" ")) for line in MERGES.read_text("utf-8").splitlines()]
+    letters = byte_alphabet()
+    ends = [letter + WORD_END for letter in letters]
+    tokens = [*letters, *ends, *("".join(merge) for merge in merges), BEGIN, END]
+    return CLIPTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=merges,
+        pad_token=pad,
+        model_max_length=LENGTH,
+    )
