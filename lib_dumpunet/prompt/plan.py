@@ -154,7 +154,7 @@ def plan_prompts(
 ) -> PromptPlan:
     """Plan what blocks read, and check it against the model and the number of steps.
 
-    Logs a warning, once for each distinct template, for steps past the end, which are left out, and for blocks without
+    Logs one warning for all prompts of a field for steps past the end, which are left out, and one for blocks without
     cross-attention that are given a text in vain.
 
     Raises:
@@ -164,9 +164,12 @@ def plan_prompts(
     distinct = dict.fromkeys((*plan.cond, *plan.uncond))
     for template in distinct:
         _check_steps(template, steps)
+    fields: dict[str, list[Template]] = {}
     for template in distinct:
-        _warn_of_steps(template, steps)
-        _warn_of_blocks(template, plan.attending, steps)
+        fields.setdefault(_label(template), []).append(template)
+    for label, templates in fields.items():
+        _warn_of_steps(label, templates, steps)
+        _warn_of_blocks(label, templates, plan.attending, steps)
     return plan
 
 
@@ -177,26 +180,27 @@ def _check_steps(template: Template, steps: int) -> None:
                 item.steps.within(steps, template.fail, item.steps_at)
 
 
-def _warn_of_steps(template: Template, steps: int) -> None:
-    for bracket in template.brackets:
-        past = [item.steps.text for item in bracket.items if item.steps.goes_past(steps)]
-        if past:
-            log.warning(
-                "%ssteps past the end are left out of %s; sampling takes %d steps",
-                _label(template),
-                ", ".join(past),
-                steps,
-            )
+def _warn_of_steps(label: str, templates: Sequence[Template], steps: int) -> None:
+    items = [item for template in templates for bracket in template.brackets for item in bracket.items]
+    past = dict.fromkeys(item.steps.text for item in items if item.steps.goes_past(steps))
+    if past:
+        log.warning(
+            "%ssteps past the end are left out of %s; sampling takes %d steps", label, ", ".join(past), steps
+        )
 
 
-def _warn_of_blocks(template: Template, attending: Sequence[str], steps: int) -> None:
-    idle = frozenset[str]().union(*(_idle(b, template, attending, steps) for b in template.brackets))
+def _warn_of_blocks(label: str, templates: Sequence[Template], attending: Sequence[str], steps: int) -> None:
+    idle = {
+        block
+        for template in templates
+        for bracket in template.brackets
+        for block in _idle(bracket, template, attending, steps)
+    }
     if idle:
-        names = tuple(block for block in template.order if block in idle)
         log.warning(
             "%sno cross-attention in %s, so the text given there is not used. Blocks with cross-attention: %s.",
-            _label(template),
-            spans(names),
+            label,
+            spans(tuple(block for block in templates[0].order if block in idle)),
             spans(tuple(attending)) or "none",
         )
 

@@ -204,11 +204,10 @@ def test_text_for_blocks_without_cross_attention_is_warned_of(
     assert all(record.name == "dumpunet" for record in caplog.records)
 
 
-def test_each_prompt_is_warned_of_in_its_own_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_all_prompts_of_a_field_are_warned_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
     sd1("(~:IN00:x:~)", "(~:IN03:x:~)", negative=("(~:IN00:x:~)",))
     assert [record.getMessage().partition(", so")[0] for record in caplog.records] == [
-        "Prompt: no cross-attention in IN00",
-        "Prompt: no cross-attention in IN03",
+        "Prompt: no cross-attention in IN00, IN03",
         "Negative prompt: no cross-attention in IN00",
     ]
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ log = logging.getLogger("dumpunet")
 
 LISTS = ("all_prompts", "all_negative_prompts", "all_hr_prompts", "all_hr_negative_prompts")
 """What a job has for each of its images; extensions fill it in, some with something new each time."""
+NEGATIVES = {"all_negative_prompts": "negative_prompt", "all_hr_negative_prompts": "hr_negative_prompt"}
+"""Of these the lists of negative prompts, each with what they are made of."""
 SEEDS = ("all_seeds", "all_subseeds")
 LEFT_OUT = "Enable Layer Prompt is not on, so what prompts give per block is left out."
 PROMPTS: tuple[tuple[str, Branch], ...] = (("prompts", "cond"), ("negative_prompts", "uncond"))
@@ -135,6 +138,7 @@ class Job:
         Raises:
             DumpUNetError: for the first mistake.
         """
+        _fill_negatives(p, batch)
         self._repeat(p, batch)
         if self._opened is not None:
             return
@@ -393,6 +397,20 @@ def without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
         for name, value in parameters.items()
         if not name.startswith(wire.PREFIX) and value != TITLE
     }
+
+
+def _fill_negatives(p: Any, batch: int) -> None:
+    """Give every image a negative prompt: Dynamic Prompts writes a single one beside the prompts of a Jinja loop.
+
+    The webui would end the second batch with an error. The ones that there are come again in turn.
+    """
+    wanted = len(p.all_prompts)
+    for name, usual in NEGATIVES.items():
+        given = getattr(p, name, None)
+        if given is not None and len(given) < wanted:
+            setattr(p, name, list(islice(cycle(given or [getattr(p, usual)]), wanted)))
+    if len(p.negative_prompts) < len(p.prompts):
+        p.negative_prompts = p.all_negative_prompts[batch * p.batch_size : (batch + 1) * p.batch_size]
 
 
 def _raise(error: Exception, *_: object, **__: object) -> None:

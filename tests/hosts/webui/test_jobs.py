@@ -268,6 +268,26 @@ def test_both_runs_have_what_another_extension_has_filled_in(lab: Lab) -> None:
     assert set(seeds(processed)) == {str(ord("k"))}
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_loop_of_dynamic_prompts_may_write_a_single_negative_prompt(lab: Lab, batch_size: int) -> None:
+    def fill(p: standin.Processing) -> None:
+        p.all_prompts = [f"a(~: {block} : b :~)" for block in ("IN00", "IN01", "M00")]
+        p.all_negative_prompts = [p.negative_prompt]
+        p.all_seeds = p.all_subseeds = [5, 5, 5]
+        p.n_iter = -(-3 // batch_size)
+
+    with standin.other_script(fill) as extension:
+        lab.scripts.alwayson_scripts.append(extension)
+        processed = lab.run(PER_BLOCK, negative_prompt="bad", batch_size=batch_size)
+    assert [text.partition("\n")[0] for text in processed.infotexts] == [
+        "a(~: IN00 : b :~)",
+        "a(~: IN01 : b :~)",
+        "a(~: M00 : b :~)",
+    ]
+    assert len(set(pixels(processed))) == 3
+    assert processed.comments.count("no cross-attention") == 1
+
+
 # --- mistakes ---
 
 MISTAKES = [
