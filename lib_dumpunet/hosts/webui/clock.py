@@ -1,21 +1,31 @@
 """Time in the webui: which step, and whose rows, a U-Net call is about.
 
-The denoiser tells, before it calls the U-Net, which rows it is going to evaluate, prompts first; how it cuts them into
-calls depends on the lengths of the texts and on settings. So a cursor goes along the rows by each call's own size.
+The denoiser tells, before it calls the model, which rows it is going to evaluate, prompts first; how it cuts them into
+passes depends on the lengths of the texts and on settings. So a cursor goes along the rows by each pass's own size.
+An extension that makes images of tiles calls the U-Net several times in a pass, each time with all rows of it for one
+tile after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.ports import Moment, Row
 
 NEVER = Moment(0, ())
 
 
 class DenoiserClock:
-    """The clock of one job; ``see_call`` must see the arguments of each U-Net call before it runs."""
+    """The clock of one job.
+
+    ``see_pass`` must see the arguments of each call of the denoiser's model before it runs, ``end_pass`` its end, and
+    ``see_call`` those of each U-Net call.
+    """
 
     def __init__(self) -> None:
         self._step_of: Callable[[int], int] = lambda evaluation: evaluation + 1
@@ -23,7 +33,15 @@ class DenoiserClock:
         self._step = 0
         self._rows: tuple[Row, ...] = ()
         self._cursor = 0
+        self._pass: tuple[Row, ...] = ()
+        self._size: tuple[int, ...] = ()
+        self._texts: Tensor | None = None
         self._moment = NEVER
+        self.tile: tuple[int, int] | None = None
+        """Height and width in cells of the first tile, where an image is made of tiles."""
+        self._sees_whole = False
+        self.has_regions = False
+        """Whether parts of an image had a text of their own."""
         self.evaluation = 0
         self.reached = {False: 0, True: 0}
         """The last step that was sampled, by pass: not hires, hires."""
@@ -39,7 +57,7 @@ class DenoiserClock:
 
     def pause(self) -> None:
         """Belong to no step, until the denoiser tells again: what calls the U-Net meanwhile is not the job."""
-        self._step, self._moment = 0, NEVER
+        self._step, self._pass, self._moment = 0, (), NEVER
 
     def see_denoiser(self, evaluation: int, parts: Sequence[int], uncond: int, total: int) -> None:
         """Note what is going to be evaluated.
@@ -64,16 +82,61 @@ class DenoiserClock:
         self._rows, self._cursor = tuple(rows), 0
         self._moment = NEVER
 
+    def see_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note a call of the denoiser's model: its latents "row c h w", and its texts."""
+        latents = args[0] if args else next(iter(kwargs.values()))
+        self._pass = self._rows[self._cursor : self._cursor + len(latents)]
+        self._cursor += len(latents)
+        self._size, self._texts = tuple(latents.shape[2:]), _texts(kwargs.get("cond"))
+
+    def end_pass(self, _: object) -> None:
+        """Belong to no rows until the next pass."""
+        self._pass, self._texts, self._moment = (), None, NEVER
+
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a U-Net call by its latents, the first argument "row c h w".
 
-        Where there are more calls than rows, as with images that are made of tiles, the rows come again.
+        A tile's text is compared with that of the pass: a region may have one of its own, and is not looked at.
         """
-        if not self._step:
+        self._moment = NEVER
+        if not self._step or not self._pass:
             return
-        count = len(args[0] if args else next(iter(kwargs.values())))
-        if self._cursor >= len(self._rows):
-            self._cursor = 0
-        rows = self._rows[self._cursor : self._cursor + count]
-        self._cursor += count
+        latents = args[0] if args else next(iter(kwargs.values()))
+        height, width = latents.shape[2:]
+        rows = self._pass
+        if len(latents) != len(rows) or (height, width) != self._size:
+            count = max(1, len(latents) // len(rows))
+            if not _repeats(kwargs.get("context"), self._texts, count):
+                self.has_regions = True
+                return
+            rows *= count
+            if not self._sees_whole:
+                self.tile = self.tile or (height, width)
+        else:
+            self._sees_whole = True  # as DemoFusion begins, before it goes on with tiles
         self._moment = Moment(self._step, rows, self._hires)
+
+
+def _texts(cond: Any) -> Tensor | None:
+    """Find the texts "row token dim" that the denoiser passes on: by themselves, in a list, or under a name."""
+    if isinstance(cond, Mapping):
+        cond = cond.get("crossattn", cond.get("c_crossattn"))
+    if isinstance(cond, Sequence) and len(cond) == 1:
+        cond = cond[0]
+    return cond if isinstance(cond, Tensor) else None
+
+
+def _repeats(texts: object, passed: Tensor | None, count: int) -> bool:
+    """Tell whether texts "row token dim" are those of a pass, a number of times."""
+    if not isinstance(texts, Tensor) or passed is None:
+        return False
+    return torch.equal(texts, passed.repeat(count, 1, 1))
+
+
+def not_followed() -> HostError:
+    """Make the error of webuis that put rows together in their own way."""
+    return HostError(
+        "Forge and webuis made of it (reForge, Classic, Neo) put the rows of a batch together in a way that is not "
+        "followed yet",
+        remedy="Use AUTOMATIC1111's webui, or the studio.",
+    )

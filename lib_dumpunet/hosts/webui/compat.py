@@ -20,6 +20,11 @@ def live_unet(sd_model: Any) -> nn.Module:
     return unet
 
 
+def is_forge(sd_model: Any) -> bool:
+    """Tell whether a model is held as Forge and its successors do."""
+    return hasattr(sd_model, "forge_objects")
+
+
 def loaded_model() -> Any:
     """Give the model that is loaded; None if none is, while ``shared.sd_model`` would load one."""
     return getattr(sd_models.model_data, "sd_model", None)

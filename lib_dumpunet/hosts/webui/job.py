@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.hearing import TITLE, heard
 from lib_dumpunet.hosts.webui import compat, pages
 from lib_dumpunet.hosts.webui.blocks import block_table
+from lib_dumpunet.hosts.webui.clock import not_followed
 from lib_dumpunet.hosts.webui.folders import with_folders
 from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
@@ -142,6 +144,8 @@ class Job:
         self._repeat(p, batch)
         if self._opened is not None:
             return
+        if compat.is_forge(shared.sd_model):
+            raise not_followed()
         hires = prompts_of(p, hires=True) if getattr(p, "enable_hr", False) else None
         unet = describe(compat.live_unet(shared.sd_model))
         brackets = self._panel.layer_prompt.enabled
@@ -199,7 +203,7 @@ class Job:
         try:
             state = encoder_state(self._p, hires=self._hires)
             if self._hooked != (id(compat.live_unet(shared.sd_model)), state):
-                self._hook(self._p, state)
+                self._hook(self._p, state, denoiser)
             self._see_rows(params, denoiser)
         except Exception as error:  # the webui would swallow it, and sample without what was asked for
             log.debug("following the sampler failed", exc_info=True)
@@ -312,7 +316,7 @@ class Job:
         counter = compat.step_counter(compat.sampler_name(p, hires=hires))
         self._host.clock.begin(self._images.start, counter, hires=hires)
 
-    def _hook(self, p: Any, state: object) -> None:
+    def _hook(self, p: Any, state: object, denoiser: Any) -> None:
         """Put the hooks on the model; within a pass it is another one where a refiner has taken over."""
         module = compat.live_unet(shared.sd_model)
         changed = self._hooked is not None
@@ -322,7 +326,10 @@ class Job:
         if changed and not self.is_plain:
             reading.encode(self._images, state)
         unet = describe(module)
-        self._hooks.enter_context(HookSet()).before(module, self._host.clock.see_call)
+        hooks, clock = self._hooks.enter_context(HookSet()), self._host.clock
+        hooks.before(denoiser.inner_model, clock.see_pass)
+        hooks.after(denoiser.inner_model, clock.end_pass)
+        hooks.before(module, clock.see_call)
         session = opened.session
         run = session.plain_run(unet) if self.is_plain else session.run(unet, hires=self._hires)
         self._hooks.enter_context(run)
@@ -387,7 +394,20 @@ class Job:
                     f"{reached[False] + 1}-{opened.first.steps}"
                 )
             ]
-        return []
+        return [HostError(said) for said in self._of_tiles(opened)]
+
+    def _of_tiles(self, opened: _Opened) -> Iterator[str]:
+        """Say what was not looked at where the image was made of tiles."""
+        clock = self._host.clock
+        looks = self._settings.features.enabled or self._settings.attention.enabled
+        if clock.tile is not None and looks:
+            height, width = clock.tile
+            yield (
+                f"the image was made of tiles, and maps are of the first one alone ({width} x {height} cells of "
+                "latents), not of the whole image"
+            )
+        if clock.has_regions and (looks or any(reading.steering for _, reading in opened.readings)):
+            yield "regions of the image had prompts of their own, which were left as they are and not looked at"
 
 
 def without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:

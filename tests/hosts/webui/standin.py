@@ -179,12 +179,21 @@ def stack(contexts: list[Tensor]) -> Tensor:
 # --- sampling ---
 
 
+class InnerModel(torch.nn.Module):
+    """What turns the U-Net's answer into a denoised image; extensions replace its ``forward``."""
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
+        """Call the U-Net that is loaded."""
+        return sys.modules["modules.shared"].sd_model.model.diffusion_model(x, time, context=cond)
+
+
 class Denoiser:
     """Classifier-free guidance; rows of the batch are the parts of all prompts, then the negative prompts."""
 
     def __init__(self, sampler: Sampler, p: Any) -> None:
         self.sampler, self.p = sampler, p
         self.step = 0
+        self.inner_model = InnerModel()
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         shared = sys.modules["modules.shared"]
@@ -218,21 +227,21 @@ class Denoiser:
     def evaluate(self, rows: Tensor, cond: Tensor, uncond: Tensor, skips: bool) -> Tensor:
         """Run the U-Net on all rows at once, or in parts where lengths differ or the setting asks for it."""
         shared = sys.modules["modules.shared"]
-        unet = shared.sd_model.model.diffusion_model
+        model = self.inner_model
         images = len(uncond)
         time = torch.full((len(rows),), 500)
         if skips:
-            return unet(rows[: len(cond)], time[: len(cond)], cond)
+            return model(rows[: len(cond)], time[: len(cond)], cond=cond)
         if cond.shape[1] == uncond.shape[1]:
             context = torch.cat([cond, uncond])
             size = len(rows) if shared.opts.batch_cond_uncond else images
             parts = [slice(i, i + size) for i in range(0, len(rows), size)]
-            return torch.cat([unet(rows[part], time[part], context[part]) for part in parts])
+            return torch.cat([model(rows[part], time[part], cond=context[part]) for part in parts])
         size = 2 * images if shared.opts.batch_cond_uncond else images
         ends = [min(i + size, len(cond)) for i in range(0, len(cond), size)]
         parts = [slice(i * size, end) for i, end in enumerate(ends)]
-        outputs = [unet(rows[part], time[part], cond[part]) for part in parts]
-        return torch.cat([*outputs, unet(rows[len(cond) :], time[len(cond) :], uncond)])
+        outputs = [model(rows[part], time[part], cond=cond[part]) for part in parts]
+        return torch.cat([*outputs, model(rows[len(cond) :], time[len(cond) :], cond=uncond)])
 
 
 class Sampler:

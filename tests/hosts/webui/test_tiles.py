@@ -1,0 +1,79 @@
+"""Images that another extension makes of tiles: whose rows they are is known, and what is not seen is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.hosts.webui import standin
+from tests.hosts.webui.conftest import Lab
+from tests.hosts.webui.test_jobs import captions, features, pixels
+
+SIDE = 8  # cells of a tile
+MIXED = "(~:IN01-IN08:a dog;_:a cat:~)"
+
+
+@contextmanager
+def tiles(at_once: int, monkeypatch: pytest.MonkeyPatch, *, region: bool = False) -> Iterator[None]:
+    """Let the denoiser's model work on tiles, as MultiDiffusion does; all rows of one tile come before the next."""
+    with monkeypatch.context() as patch:
+        whole = standin.InnerModel.forward
+
+        def forward(self: Any, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
+            places = [
+                (..., slice(y, y + SIDE), slice(x0, x0 + SIDE))
+                for y in range(0, x.shape[2], SIDE)
+                for x0 in range(0, x.shape[3], SIDE)
+            ]
+            out = torch.zeros_like(x)
+            for first in range(0, len(places), at_once):
+                chosen = places[first : first + at_once]
+                n = len(chosen)
+                texts = cond.repeat(n, 1, 1)
+                if region and first:
+                    texts = texts + 1
+                done = whole(self, torch.cat([x[place] for place in chosen]), time.repeat(n), texts)
+                for place, tile in zip(chosen, done.chunk(n), strict=True):
+                    out[place] = tile
+            return out
+
+        patch.setattr(standin.InnerModel, "forward", forward)
+        yield
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4])
+def test_tiles_are_seen_and_steered(lab: Lab, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    size = {"width": 128, "height": 128, "batch_size": 2, "prompt": "a cat", "negative_prompt": "bad"}
+    with tiles(at_once, monkeypatch):
+        plain = lab.run(**size)
+        seen = lab.run(features("M00", "1"), **size)
+        same = lab.run({"layer_prompt": {}}, **{**size, "prompt": "(~:_:a cat:~)"})
+        dog = lab.run(**{**size, "prompt": "a dog"})
+        mixed = lab.run({"layer_prompt": {}}, **{**size, "prompt": MIXED})
+    with tiles(1, monkeypatch):
+        one_by_one = lab.run({"layer_prompt": {}}, **{**size, "prompt": MIXED})
+    assert pixels(seen) == pixels(plain) == pixels(same)
+    assert pixels(mixed) not in (pixels(plain), pixels(dog))
+    for image, other in zip(mixed.images, one_by_one.images, strict=True):
+        difference = np.subtract(image, other, dtype=np.int16)
+        assert abs(difference).max() <= 1  # of 255: another batch size rounds otherwise
+    assert captions(seen) == ["M00, 1", "M00, 1"]
+    assert "maps are of the first one alone (8 x 8 cells" in seen.comments
+    assert "tiles" not in same.comments
+
+
+def test_regions_with_prompts_of_their_own_are_left_as_they_are(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = {"width": 128, "height": 64, "prompt": "a cat", "negative_prompt": "bad"}
+    with tiles(1, monkeypatch, region=True):
+        plain = lab.run(**size)
+        same = lab.run({"layer_prompt": {}}, **{**size, "prompt": "(~:_:a cat:~)"})
+    assert pixels(same) == pixels(plain)
+    assert "regions of the image had prompts of their own" in same.comments
