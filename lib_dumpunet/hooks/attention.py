@@ -31,6 +31,7 @@ from lib_dumpunet.hooks.reading import (
     stopping,
     to_cpu,
 )
+from lib_dumpunet.hooks.subcalls import Place, SubCalls
 from lib_dumpunet.ports import Clock, Moment, Row
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
 
@@ -153,6 +154,44 @@ class _Seen:
     def tag(self, kind: Kind) -> Tag:
         return _tag(self.moment, self.row, self.layer, kind)
 
+    def keys(self) -> Tensor:
+        """Give the keys "head token dim", as memory of their own."""
+        return self.k.clone()
+
+    def maps(self) -> Tensor:
+        """Compute where each head looks: "head token query"."""
+        return cross_map(self.q, self.k, self.scale)
+
+    def mean(self) -> Tensor:
+        """Average the maps over heads: "token query"."""
+        return cross_mean(self.q, self.k, self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _SeenInParts(_Seen):
+    """A layer that was run in parts: ``q`` is that of the first; tokens that no part read have nothing."""
+
+    parts: tuple[tuple[_Seen, Place], ...]
+    tokens: int
+
+    def keys(self) -> Tensor:
+        return self._joined(1, [part.k for part, _ in self.parts])
+
+    def maps(self) -> Tensor:
+        return self._joined(1, [part.maps() for part, _ in self.parts])
+
+    def mean(self) -> Tensor:
+        return self._joined(0, [part.mean() for part, _ in self.parts])
+
+    def _joined(self, dim: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Put each part's tokens, dimension ``dim``, where they are in the whole text."""
+        shape = list(tensors[0].shape)
+        shape[dim] = self.tokens
+        result = tensors[0].new_zeros(shape)
+        for tensor, (_, place) in zip(tensors, self.parts, strict=True):
+            result.narrow(dim, place.token, place.tokens).copy_(tensor.narrow(dim, 0, place.tokens))
+        return result
+
 
 def _tag(moment: Moment, row: Row, layer: AttentionLayer, kind: Kind) -> Tag:
     return Tag(row.image, moment.step, layer.block, kind, layer.number, hires=moment.hires)
@@ -184,18 +223,24 @@ class _PairTap:
         self._shape = (0, 0)
         self._q: Tensor | None = None
         self._k: Tensor | None = None
+        self._calls = SubCalls()
+        self._parts: list[tuple[Tensor, Tensor, Place]] = []
         self._stop: Report
 
     def install(self, hooks: HookSet, stop: Report) -> None:
         """Put the hooks on; ``stop`` is told of a fault."""
         self._stop = stop
         hooks.before(self._layer.transformer, self._enter)
+        if self.attention is self._layer.cross_attention:
+            self._calls.install(hooks, self.attention)
+            hooks.after(self.attention, self._end)
         hooks.after(self.attention.to_q, self._see_q)  # type: ignore[arg-type]
         hooks.after(self.attention.to_k, self._see_k)  # type: ignore[arg-type]
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note height and width, and forget what an earlier call that broke off may have left."""
         self._q = self._k = None
+        self._parts.clear()
         with guarded(self.block, self._stop):
             self._shape = map_shape(args, kwargs)
 
@@ -213,12 +258,37 @@ class _PairTap:
         q, k, self._q, self._k = self._q, self._k, None, None
         self.fired = True
         with guarded(self.block, self._stop), _exactly(q.device):
+            if not self._calls.is_whole:
+                self._parts.append((q, k, self._calls.place()))
+                return
             moment, rows = self._picker.pick(len(q))
-            heads = int(self.attention.heads)  # type: ignore[arg-type]
             for index, row in rows.items():
-                query, key = split_heads(q[index], heads), split_heads(k[index], heads)
-                scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
-                self._read(self._out, _Seen(self._layer, moment, row, query, key, scale, self._shape))
+                self._read(self._out, self._seen(moment, row, q[index], k[index]))
+
+    def _end(self, _: Tensor) -> None:
+        """Read a layer that was run in parts, now that all of them are there."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return
+        with guarded(self.block, self._stop), _exactly(parts[0][0].device):
+            count, tokens = self._calls.shape
+            moment, rows = self._picker.pick(count)
+            for index, row in rows.items():
+                own = [
+                    (self._seen(moment, row, q[index - place.row], k[index - place.row]), place)
+                    for q, k, place in parts
+                    if 0 <= index - place.row < len(q)
+                ]
+                if own:
+                    first = own[0][0]
+                    what = (self._layer, moment, row, first.q, first.k, first.scale, self._shape)
+                    self._read(self._out, _SeenInParts(*what, tuple(own), tokens))
+
+    def _seen(self, moment: Moment, row: Row, q: Tensor, k: Tensor) -> _Seen:
+        heads = int(self.attention.heads)  # type: ignore[arg-type]
+        query, key = split_heads(q, heads), split_heads(k, heads)
+        scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
+        return _Seen(self._layer, moment, row, query, key, scale, self._shape)
 
 
 class _OutputTap:
@@ -230,15 +300,20 @@ class _OutputTap:
         self._layer, self._out = layer, out
         self._picker = Picker(out.want.steps, out.clock)
         self._shape = (0, 0)
+        self._calls = SubCalls()
+        self._parts: dict[int, Tensor] = {}
         self._stop: Report
 
     def install(self, hooks: HookSet, stop: Report) -> None:
         """Put the hooks on; ``stop`` is told of a fault."""
         self._stop = stop
         hooks.before(self._layer.transformer, self._enter)
+        self._calls.install(hooks, self.attention)
         hooks.before(self.attention.to_out[0], self._see)  # type: ignore[index, arg-type]
+        hooks.after(self.attention, self._end)
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._parts.clear()
         with guarded(self.block, self._stop):
             self._shape = map_shape(args, kwargs)
 
@@ -247,13 +322,35 @@ class _OutputTap:
         with guarded(self.block, self._stop):
             attended = args[0] if args else next(iter(kwargs.values()))
             require_places(attended.shape[1], self._shape)
-            moment, rows = self._picker.pick(len(attended))
-            if not rows:
+            if self._calls.is_whole:
+                self._send(attended, len(attended))
                 return
-            tensor, ready = copy_rows(attended, list(rows))
-            for row, part in zip(rows.values(), tensor, strict=True):
-                tag = _tag(moment, row, self._layer, "vqk")
-                self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
+            place = self._calls.place()
+            if place.tokens != self._calls.shape[1]:
+                raise HostError(
+                    "another extension has each region read a part of the text, so that there is no one map of what "
+                    "comes out"
+                )
+            self._parts |= {place.row + i: part for i, part in enumerate(attended)}
+
+    def _end(self, _: Tensor) -> None:
+        """Send what a layer put out that was run in parts, now that all of them are there."""
+        parts, self._parts = self._parts, {}
+        if parts:
+            with guarded(self.block, self._stop):
+                count, _tokens = self._calls.shape
+                if len(parts) != count:
+                    raise HostError("another extension runs the layer for some rows alone")
+                self._send(torch.stack([parts[index] for index in range(count)]), count)
+
+    def _send(self, attended: Tensor, count: int) -> None:
+        moment, rows = self._picker.pick(count)
+        if not rows:
+            return
+        tensor, ready = copy_rows(attended, list(rows))
+        for row, part in zip(rows.values(), tensor, strict=True):
+            tag = _tag(moment, row, self._layer, "vqk")
+            self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
 
 
 def map_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
@@ -293,12 +390,12 @@ def _read_cross(out: _Out, seen: _Seen) -> None:
     require_places(seen.q.shape[1], seen.shape)
     kinds = out.want.kinds if seen.row.branch == "cond" else frozenset[Kind]()
     if "k" in kinds:
-        out.send(seen.tag("k"), seen.k.clone())
+        out.send(seen.tag("k"), seen.keys())
     if "qk" in kinds:
-        maps = cross_map(seen.q, seen.k, seen.scale)
+        maps = seen.maps()
         out.send(seen.tag("qk"), maps.unflatten(2, seen.shape))
     if "word" in out.want.kinds and seen.row.branch in out.want.branches:
-        maps = cross_mean(seen.q, seen.k, seen.scale).unflatten(1, seen.shape)
+        maps = seen.mean().unflatten(1, seen.shape)
         out.heat.add(seen.row, "word", maps, out.want.text_of(seen.row, seen.layer.block, seen.moment.step))
 
 

@@ -453,3 +453,104 @@ def test_blocks_without_attention_give_nothing() -> None:
         call(unet.module)
     assert not read.seen
     assert not read.problems
+
+
+# --- layers that another extension runs in parts ---
+
+HALF = 4  # rows of the prompts, and of the negative prompts
+
+
+def run_in_parts(attention: nn.Module, parts: Sequence[tuple[slice, slice, Tensor | None]]) -> None:
+    """Let a layer of ldm's run for some rows and tokens after others, each with more tokens at the end or none."""
+    whole = type(attention).forward
+
+    def forward(x: Tensor, context: Tensor, mask: None = None) -> Tensor:
+        out = torch.zeros_like(x)
+        for rows, tokens, more in parts:
+            text = context[rows, tokens]
+            if more is not None:
+                text = torch.cat([text, more.expand(len(text), -1, -1)], 1)
+            out[rows] += whole(attention, x[rows], text)
+        return out
+
+    attention.forward = forward  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kind", ["k", "qk", "vqk"])
+def test_a_layer_that_is_run_for_each_prompt_by_itself_is_read(kind: str) -> None:
+    """As by NegPiP, which also may take the negative prompts first."""
+    unet = describe(twins("sd1")[0])
+    with reading(unet, frozenset({kind, "word"}), ROWS_FIRST, blocks=("IN01",)) as usual:
+        call_ldm(unet.module)
+    tokens = slice(None)
+    run_in_parts(layer_of(unet), [(slice(HALF, None), tokens, None), (slice(HALF), tokens, None)])
+    with reading(unet, frozenset({kind, "word"}), ROWS_FIRST, blocks=("IN01",)) as split:
+        call_ldm(unet.module)
+    assert split.problems == []
+    assert usual.seen.keys() == split.seen.keys()
+    for tag, tensor in usual.seen.items():
+        torch.testing.assert_close(split.seen[tag], tensor)
+    for image in range(HALF):
+        row = Row(image, "cond")
+        torch.testing.assert_close(split.heat.mean(row, "word"), usual.heat.mean(row, "word"))
+
+
+def test_tokens_that_another_extension_adds_take_their_share_and_have_no_column() -> None:
+    unet = describe(twins("sd1")[0])
+    with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as usual:
+        call_ldm(unet.module)
+    more = torch.randn(1, 2, CONTEXT, generator=torch.Generator().manual_seed(3))
+    tokens = slice(None)
+    run_in_parts(layer_of(unet), [(slice(HALF), tokens, more), (slice(HALF, None), tokens, None)])
+    with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as added:
+        call_ldm(unet.module)
+    assert added.problems == []
+    for tag, maps in usual.seen.items():
+        shares = added.seen[tag].sum(1, keepdim=True)
+        assert (shares < 1).all()
+        torch.testing.assert_close(added.seen[tag] / shares, maps)
+
+
+def test_regions_that_read_parts_of_the_text_are_put_together() -> None:
+    """As by Regional Prompter: each region's softmax is over its own tokens."""
+    unet = describe(twins("sd1")[0])
+    with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as usual:
+        call_ldm(unet.module)
+    ends = ((0, 4), (4, 7))
+    parts = [(slice(None), slice(*end), None) for end in ends]
+    run_in_parts(layer_of(unet), parts)
+    with reading(unet, frozenset({"qk", "vqk"}), ROWS_FIRST, blocks=("IN01",)) as split:
+        call_ldm(unet.module)
+    assert "each region read a part of the text" in str(split.problems[0])
+    with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as split:
+        call_ldm(unet.module)
+    assert split.problems == []
+    for tag, maps in usual.seen.items():
+        for start, end in ends:
+            part = maps[:, start:end]
+            torch.testing.assert_close(split.seen[tag][:, start:end], part / part.sum(1, keepdim=True))
+
+
+def test_parts_of_equal_texts_are_refused() -> None:
+    unet = describe(twins("sd1")[0])
+    tokens = slice(None)
+    run_in_parts(layer_of(unet), [(slice(HALF, None), tokens, None), (slice(HALF), tokens, None)])
+    with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as split:
+        call_ldm(unet.module, same=True)
+    assert split.seen == {}
+    assert "have the same text" in str(split.problems[0])
+
+
+ROWS_FIRST = [(image, branch) for branch in ("cond", "uncond") for image in range(HALF)]
+
+
+def layer_of(unet: Unet) -> nn.Module:
+    return unet.sites[unet.order.index("IN01")].layers[0].cross_attention
+
+
+def call_ldm(module: nn.Module, *, same: bool = False) -> None:
+    latents, time, context = unet_inputs(2 * HALF)
+    if same:
+        context = context[:1].expand(2 * HALF, -1, -1)
+    with torch.no_grad():
+        module(latents, time, context)

@@ -325,6 +325,9 @@ class Job:
         reading = opened.hires if self._hires and opened.hires is not None else opened.first
         if changed and not self.is_plain:
             reading.encode(self._images, state)
+        if not self.is_plain:
+            for name, branch in PROMPTS:
+                reading.hear(self._images, branch, getattr(p, ("hr_" if self._hires else "") + name))
         unet = describe(module)
         hooks, clock = self._hooks.enter_context(HookSet()), self._host.clock
         hooks.before(denoiser.inner_model, clock.see_pass)

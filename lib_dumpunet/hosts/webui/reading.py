@@ -17,7 +17,7 @@ from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of,
 from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
-from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.prompt.texts import Schedule, Texts, Tokens
 from lib_dumpunet.unet.sites import Unet
 
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
@@ -61,6 +61,8 @@ class Reading:
         self.plan = plan_prompts(cond, uncond, attending, self.steps)
         self._timing = timing_of(p, hires=prompts.hires)
         self._encodings = Encodings(self._timing)
+        self._schedules: dict[str, Schedule] = {}
+        self._tokens: dict[str, Tokens] = {}
         self._order = unet.order
         self._clock = clock
 
@@ -75,13 +77,18 @@ class Reading:
         """Tell what blocks read; ``tokens`` asks for the columns of the texts, too."""
         if not tokens:
             return Texts(self.plan)
-        timed = {
-            text: schedule
-            for branch in BRANCHES
-            for text, schedule in schedules(self.plan.texts(branch), branch, self._timing).items()
-        }
-        said = dict.fromkeys(text for schedule in timed.values() for _, text in schedule)
-        return Texts(self.plan, tokenize(said), schedules=timed)
+        for branch in BRANCHES:
+            self._schedules |= schedules(self.plan.texts(branch), branch, self._timing)
+        said = dict.fromkeys(text for schedule in self._schedules.values() for _, text in schedule)
+        self._tokens |= tokenize(said)
+        return Texts(self.plan, self._tokens, schedules=self._schedules)
+
+    def hear(self, images: range, branch: Branch, said: Sequence[str]) -> None:
+        """Take what the webui has encoded for what it was given: NegPiP takes words out of it before."""
+        for main, text in zip(self.mains(images, branch, plain=False), said, strict=True):
+            if text != main and main in self._schedules:
+                self._schedules |= {main: schedules((text,), branch, self._timing)[text]}
+                self._tokens |= tokenize(part for _, part in self._schedules[main])
 
     def encode(self, images: range, state: object) -> None:
         """Encode what the webui does not: all that blocks read of some images but main texts by themselves.

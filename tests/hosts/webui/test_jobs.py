@@ -206,6 +206,20 @@ def test_attention_has_a_column_for_each_token(lab: Lab) -> None:
     assert captions(processed) == ["M00, 1, Attention: qk"]
 
 
+def test_words_are_those_of_the_text_that_is_encoded(lab: Lab) -> None:
+    """NegPiP takes words with a negative weight out of the prompts, after every other extension has seen them."""
+    words = {"attention": {"words": "a", "layers": "M00", "steps": "1"}}
+    expected = lab.run(words, prompt="abc")
+
+    def take_out(p: standin.Processing, **_: Any) -> None:
+        p.prompts = [text.replace("d", "") for text in p.prompts]
+
+    lab.scripts.alwayson_scripts.append(SimpleNamespace(args_from=0, args_to=0, process_batch=take_out))
+    found = lab.run(words, prompt="dabc")
+    assert len(expected.images) == 3
+    assert [i.tobytes() for i in found.images] == [i.tobytes() for i in expected.images]
+
+
 def test_a_refiner_takes_over_in_the_middle(lab: Lab) -> None:
     refiner = standin.model_of(ldm_unet("sd1", 64), CONTEXT)
     job = {"refiner": refiner, "refiner_at": 2, "steps": 4}

@@ -1,0 +1,96 @@
+"""Attention layers that another extension runs in parts: which rows and tokens of the text each part is about.
+
+NegPiP runs a layer once for the prompts and once for the negative prompts, each with tokens of its own at the end;
+Regional Prompter runs it once for each region, with that region's part of the text. What goes into ``to_k`` is compared
+with the text that the layer was given, so nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.hooks.hookset import HookSet
+
+CONTEXT_NAMES = ("context", "encoder_hidden_states")
+"""Names of the text among the arguments of an attention layer, in ldm and in diffusers."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part of a layer's text lies: its first row, its first token, and its number of tokens."""
+
+    row: int
+    token: int
+    tokens: int
+
+
+class SubCalls:
+    """Watches one attention layer; ``place`` tells of its latest call of ``to_k``."""
+
+    def __init__(self) -> None:
+        self._text: Tensor | None = None
+        self._given: Tensor | None = None
+
+    def install(self, hooks: HookSet, attention: nn.Module) -> None:
+        """Put the hooks on, before those of whoever asks."""
+        hooks.before(attention, self._enter)
+        hooks.before(attention.to_k, self._see)  # type: ignore[arg-type]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and tokens of the text that the layer was given."""
+        assert self._text is not None
+        return self._text.shape[0], self._text.shape[1]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the layer works on all rows and tokens at once, as far as that can be told."""
+        return self._text is None or self._given is None or self._text.shape == self._given.shape
+
+    def place(self) -> Place:
+        """Find the part of the text that the latest call is about.
+
+        Raises:
+            HostError: if it is none, or several rows have the same text.
+        """
+        assert self._text is not None
+        assert self._given is not None
+        found: dict[int, Place] = {}
+        text, given = self._text.to(self._given.dtype), self._given
+        for row in range(len(text) - len(given) + 1):
+            rows = text[row : row + len(given)]
+            starts = (rows == given[:, :1]).all(2).all(0).nonzero().flatten().tolist()
+            places = [Place(row, start, _common(rows[:, start:], given)) for start in starts]
+            if places:
+                found[row] = max(places, key=lambda place: place.tokens)
+        most = max((place.tokens for place in found.values()), default=0)
+        best = [place for place in found.values() if place.tokens == most]
+        if not best:
+            raise HostError("another extension has the layer read something else than the text it was given")
+        if len(best) > 1:
+            raise HostError(
+                "another extension runs the layer in parts, and several images or both prompts have the same text, "
+                "so it cannot be told whose they are"
+            )
+        return best[0]
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        name = next((name for name in CONTEXT_NAMES if name in kwargs), None)
+        text = kwargs.get(name) if name else args[1] if len(args) > 1 else None
+        # Beside an IP-Adapter, diffusers passes a pair, and calls `to_k` with the text alone, at once.
+        self._text = text if isinstance(text, Tensor) else None
+        self._given = None
+
+    def _see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._given = args[0] if args else next(iter(kwargs.values()))
+
+
+def _common(rows: Tensor, given: Tensor) -> int:
+    """Count the tokens "row token dim" that two texts begin with alike."""
+    count = min(rows.shape[1], given.shape[1])
+    same = (rows[:, :count] == given[:, :count]).all(2).all(0)
+    return int(same.long().cumprod(0).sum())
