@@ -24,14 +24,22 @@
     }
 
     // Old Gradio drops changes that come faster than answers do; a text is looked at once more when typing rests.
-    var resting;
+    var resting = new WeakMap();
     document.addEventListener("input", function (event) {
         var field = event.composedPath()[0];
         if (!field.closest || !field.closest(".dumpunet-field")) return;
-        clearTimeout(resting);
-        resting = setTimeout(function () {
+        clearTimeout(resting.get(field));
+        resting.set(field, setTimeout(function () {
             field.dispatchEvent(new Event("blur"));
-        }, 400);
+        }, 400));
+    });
+
+    // A table of blocks is looked up again as it is opened, since the model may have been loaded meanwhile.
+    document.addEventListener("click", function (event) {
+        var opened = event.composedPath()[0];
+        var box = opened.closest && opened.closest("[id^=dumpunet-][id$=-info]");
+        var again = box && box.querySelector(".dumpunet-again");
+        if (again && !opened.closest(".dumpunet-table-box") && opened !== again) again.click();
     });
 
     function markMessages() {

@@ -115,14 +115,22 @@ def _shares(shares: Sequence[Share]) -> Iterable[str]:
         yield f"{part}<code>{html.escape(share.text)}</code>"
 
 
-def watch_blocks(switch: Field, layers: Field, table: Any, info: Info, size: Sequence[Any]) -> None:
+def watch_blocks(
+    switch: Field, layers: Field, again: Any, table: Any, info: Info, size: Sequence[Any]
+) -> None:
     """Keep the table of the chosen blocks that of the text and the size.
 
-    It is that of the model too once the tab is switched on: the page may be older than the model.
+    It is that of the model too once the tab is switched on, or the button ``again`` pressed: the page may be older than
+    the model.
     """
     inputs = [layers.component, *size]
+
+    def look(text: str | None, *at: Any) -> str:
+        return block_table(text, info, at)
+
     for component in (switch.component, *inputs):
-        on_change(component, lambda text, *at: block_table(text, info, at), inputs, table)
+        on_change(component, look, inputs, table)
+    again.click(look, inputs=inputs, outputs=[table], queue=False, show_progress="hidden")
 
 
 def block_table(text: str | None, info: Info, size: Sequence[Any] = ()) -> str:

@@ -78,20 +78,19 @@ def _component(tab: str, entry: Entry, more: dict[str, Any]) -> Any:
         "value": entry.default,
         "elem_id": element_id(tab, entry),
         "interactive": True,
-        **more,
     }
-    info = entry.help[:1].upper() + entry.help[1:] + "."
+    if entry.path[-2] != "formula":
+        common["info"] = entry.help[:1].upper() + entry.help[1:] + "."
+    common |= more
     if entry.control == "checkbox":
-        return gr.Checkbox(info=info, **common)
+        return gr.Checkbox(**common)
     if entry.control == "choice":
-        return gr.Radio(choices=list(entry.choices.values()), info=info, **common)
+        return gr.Radio(choices=list(entry.choices.values()), **common)
     if entry.control == "choices":
-        return gr.CheckboxGroup(choices=list(entry.choices.values()), info=info, **common)
+        return gr.CheckboxGroup(choices=list(entry.choices.values()), **common)
     if entry.control == "number":
         low, high, step = RANGES.get(entry.path[-1], (*entry.field.metadata["limits"], 1))
-        return gr.Slider(minimum=low, maximum=high, step=step, info=info, **common)
+        return gr.Slider(minimum=low, maximum=high, step=step, **common)
     if entry.path[-2] == "formula":
         return gr.Textbox(lines=1, max_lines=1, **common)
-    return gr.Textbox(
-        lines=1, max_lines=1, info=info, placeholder=entry.field.metadata["placeholder"] or None, **common
-    )
+    return gr.Textbox(lines=1, max_lines=1, placeholder=entry.field.metadata["placeholder"] or None, **common)

@@ -34,6 +34,10 @@ own at that place. <code>a (~: IN00-OUT11: cute ; M00: excellent :~) girl</code>
 blocks that nothing else in the bracket names, <code>M00*0.5</code> mixes half of it in, <code>M00@1-10</code> acts in
 the first ten steps, <code>\\;</code> is a semicolon.
 """
+OUTPUT = (
+    "Tick what to draw: the keys of the text (K), how each place looks at each token (Q*K), what it gets out of the "
+    "text (V*Q*K), where places look in the picture (self Q*K), where each word lands (words)."
+)
 COLOR_SPACE = "Color space: a formula of <code>v</code> for each channel; an empty one is as its box shows."
 
 
@@ -101,7 +105,7 @@ def build(
         with gr.Tab("Attention", elem_id=f"dumpunet-{tab}-attention"):
             switch = builder.add("switch", "enabled")
             with gr.Column(elem_classes=["dumpunet-field"]):
-                builder.add("attention", "kinds")
+                builder.add("attention", "kinds", info=OUTPUT)
                 place = builder.message("attention", "output")
             _looking(builder, "attention", switch, after_steps=_attention)
             names = ("kinds", "words", "negative_words", "points")
@@ -188,7 +192,9 @@ def _looking(builder: _Builder, section: str, switch: Field, after_steps: Any = 
         size = [component.value for component in builder.size]
         rows = block_table(layers.entry.default, builder.info, size)
         table = gr.HTML(rows, elem_id=builder.id(section, "info-table"))
-    watch_blocks(switch, layers, table, builder.info, builder.size)
+        # Pressed by the page's script when the table is opened: the model may be loaded later than the page.
+        again = gr.Button("Look again", elem_classes=["dumpunet-again"])
+    watch_blocks(switch, layers, again, table, builder.info, builder.size)
 
 
 def _attention(builder: _Builder) -> None:

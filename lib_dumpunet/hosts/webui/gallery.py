@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,12 @@ class Written:
 class Gallery:
     """Collects the pictures of one job; memory holds none of them.
 
-    ``task`` names what the user has started, of which a plot, for instance, makes many jobs.
+    ``task`` names what the user has started, of which a plot, for instance, makes many jobs. ``rank`` says where a word
+    or point stands among those of its image; by default all stand alike.
     """
 
     def __init__(self, task: str) -> None:
+        self.rank: Callable[[Tag], int] = lambda tag: 0
         self._folder = _new_folder(task)
         self._shots: list[Shot] = []
         self._pages: dict[int, Written] = {}
@@ -120,7 +122,8 @@ class Gallery:
 
     def of_image(self, image: int) -> list[Shot]:
         """List the pictures of an image: by pass, what they show, block, step; averages ahead of their grids."""
-        return sorted((shot for shot in self._shots if shot.tag.image == image), key=_order)
+        shots = (shot for shot in self._shots if shot.tag.image == image)
+        return sorted(shots, key=lambda shot: _order(shot, self.rank(shot.tag)))
 
 
 def stem_of(picture: Picture) -> str:
@@ -167,7 +170,7 @@ def _quoted(value: str) -> str:
 _KINDS: Sequence[str] = ("difference", "feature", "word", "point", "qk", "k", "vqk", "self", "pca")
 
 
-def _order(shot: Shot) -> tuple[Any, ...]:
+def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
     tag = shot.tag
     group = {"IN": 0, "M": 1, "OUT": 2}.get(tag.block.rstrip("0123456789"), 3)
     kind = _KINDS.index(tag.kind) if tag.kind in _KINDS else len(_KINDS)
@@ -179,6 +182,7 @@ def _order(shot: Shot) -> tuple[Any, ...]:
         tag.block,
         tag.step,
         tag.site,
+        rank,
         tag.name,
         "average" not in shot.stem,
         shot.stem,

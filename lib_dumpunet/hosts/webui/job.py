@@ -16,7 +16,7 @@ from modules import processing, rng, shared
 from PIL import Image
 
 from lib_dumpunet import wire
-from lib_dumpunet.captures import Branch
+from lib_dumpunet.captures import Branch, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.hearing import TITLE, heard
@@ -31,7 +31,7 @@ from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, sho
 from lib_dumpunet.planning import Subject, needs_table
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.session import Session, open_session
-from lib_dumpunet.settings import PanelSettings
+from lib_dumpunet.settings import AttentionSettings, PanelSettings
 from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.unet.sites import Unet, describe
 
@@ -151,6 +151,7 @@ class Job:
         brackets = self._panel.layer_prompt.enabled
         first = Reading(p, prompts_of(p, hires=False), unet, self._host.clock, brackets=brackets)
         second = None if hires is None else Reading(p, hires, unet, self._host.clock, brackets=brackets)
+        self._gallery.rank = partial(_rank, self._settings.attention, p)
         subject = self._subject(p, unet, first, second)
         stack = ExitStack()
         opening = open_session(unet, self._settings, self._host, subject, threads=self._threads)
@@ -420,6 +421,21 @@ def without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
         for name, value in parameters.items()
         if not name.startswith(wire.PREFIX) and value != TITLE
     }
+
+
+def _rank(attention: AttentionSettings, p: Any, tag: Tag) -> int:
+    """Find where a word or point stands: in the order typed, or where all words are shown, in that of the prompt."""
+    if tag.kind not in ("word", "point"):
+        return 0
+    negative = tag.branch == "uncond"
+    typed = (
+        attention.points if tag.kind == "point" else attention.negative_words if negative else attention.words
+    )
+    phrases = [" ".join(phrase.split()).casefold() for phrase in typed.split(",")]
+    if tag.name.casefold() in phrases:
+        return phrases.index(tag.name.casefold())
+    prompts = p.all_negative_prompts if negative else p.all_prompts
+    return int(prompts[tag.image].casefold().find(tag.name.casefold()))
 
 
 def _fill_negatives(p: Any, batch: int) -> None:

@@ -197,7 +197,7 @@ def test_words_are_found_in_what_blocks_read(lab: Lab) -> None:
     settings = {"attention": {"words": "r, b", "layers": "M00"}, "layer_prompt": {}}
     processed = lab.run(settings, prompt="a(~: M00: [r:b:1] :~)", steps=3)
     words = [t.partition("Word: ")[2].partition(",")[0] for t in processed.infotexts if "Word: " in t]
-    assert words == ["b", "b", "r", "r"]
+    assert words == ["r", "r", "b", "b"]
     assert processed.comments == ""
 
 
