@@ -346,6 +346,16 @@ def test_the_dropdown_ends_without_an_error_of_its_own(lab: Lab) -> None:
     assert len(processed.images) == 1
 
 
+@pytest.mark.parametrize("settings", [features(), PER_BLOCK, {"attention": {"words": "a"}}])
+def test_forge_is_refused_in_one_sentence(lab: Lab, settings: dict[str, Any]) -> None:
+    unet = SimpleNamespace(model=lab.shared.sd_model.model)
+    lab.shared.sd_model.forge_objects = SimpleNamespace(unet=unet)
+    processed = lab.choose(settings, prompt="a")
+    assert processed.images == []
+    assert processed.comments.count("Dump U-Net:") == 1
+    assert "Forge and webuis made of it" in processed.comments
+
+
 def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> None:
     with standin.other_script(lambda p: p.all_prompts.__setitem__(0, "a (~: M00")) as extension:
         lab.scripts.alwayson_scripts.append(extension)
