@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lib_dumpunet.app.bench import attention, explorer, memory, steering, words
+from lib_dumpunet.app.bench import attention, command, explorer, memory, steering, words
 from lib_dumpunet.app.bench.attention import measure_attention
 from lib_dumpunet.app.bench.sampling import PLAIN, added_seconds, sampling_step
 from lib_dumpunet.app.bench.words import measure_words
@@ -23,6 +23,13 @@ def test_time_and_memory_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(math.isfinite(value) for value in rows.values())
     assert rows["peak memory of words, above plain sampling"] == 12
     assert rows["peak memory of words, 6 steps above 2"] == 4
+
+
+def test_a_command_is_measured_alone_and_beside_busy_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "BUSY", "import time; time.sleep(60)")
+    rows = command.measure_command(rounds=1, command=("generate", "a star", "--steps", "1"))
+    assert [row.bound for row in rows] == [3.0, 1.5][: len(rows)]
+    assert all(0 < row.value < 10 for row in rows)
 
 
 def test_each_way_is_run_as_often_as_the_others() -> None:

@@ -10,7 +10,7 @@ from lib_dumpunet.errors import SettingsError
 if TYPE_CHECKING:
     from lib_dumpunet.app.bench.rows import Row
 
-PARTS = ("colour", "dump", "memory", "capture", "attention", "words", "steering", "explorer")
+PARTS = ("colour", "dump", "memory", "capture", "attention", "words", "steering", "explorer", "command")
 OTHERS = ("daam",)
 """Parts that are measured when named: daam has to be downloaded."""
 
@@ -31,6 +31,7 @@ def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
     from lib_dumpunet.app.bench.beside_daam import measure_daam
     from lib_dumpunet.app.bench.capture import measure_capture
     from lib_dumpunet.app.bench.colour import measure_colour
+    from lib_dumpunet.app.bench.command import measure_command
     from lib_dumpunet.app.bench.dump import measure_dump
     from lib_dumpunet.app.bench.explorer import measure_explorer
     from lib_dumpunet.app.bench.memory import measure_memory
@@ -46,6 +47,7 @@ def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
         measure_words,
         measure_steering,
         measure_explorer,
+        measure_command,
         measure_daam,
     )
     functions = dict(zip(names, measures, strict=True))
