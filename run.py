@@ -157,7 +157,7 @@ def main(argv: list[str]) -> int:
         return check(arguments)
     if command == "test":
         os.chdir(ROOT)
-        return start(["-m", "pytest", *arguments])
+        return start(["-m", "pytest", "--verbosity=1", *arguments])
     return start(["-c", START_MODULE, str(ROOT), *argv])
 
 

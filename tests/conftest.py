@@ -27,6 +27,32 @@ FLAGS = [
 ]  # fmt: skip
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_teststatus(report: Any) -> Iterator[None]:
+    """Say how long each test took, where tests are named as they go."""
+    category, letter, word = yield  # type: ignore[misc]
+    if report.when == "call" and report.passed and isinstance(word, str) and word:
+        word = f"{word} {report.duration:.1f} s"
+    return category, letter, word  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say that a machine was too busy, where tests have run out of time on one."""
+    failed = terminalreporter.stats.get("failed", []) + terminalreporter.stats.get("error", [])
+    late = [report for report in failed if "timeout" in str(report.longrepr).casefold()]
+    load, cores = load_of_machine(), os.cpu_count() or 1
+    if late and load > cores:
+        terminalreporter.write_line(
+            f"{len(late)} of {len(failed)} failures ran out of time, and the machine is busy (a load of {load:.0f} on "
+            f"{cores} cores). Run them again when it is not: python run.py test --last-failed"
+        )
+
+
+def load_of_machine() -> float:
+    """Tell how many programs want a core; 0 on Windows, which does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the folder that holds run.py."""

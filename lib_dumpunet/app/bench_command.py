@@ -22,7 +22,8 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "parts",
         nargs="*",
         metavar="PART",
-        help="colour, dump, memory, capture, attention, words, steering, explorer, command, daam (default: all but daam)",
+        help="colour, dump, memory, capture, attention, words, steering, explorer, command, daam (default: all but "
+        "daam)",
     )
     return parser
 
