@@ -31,7 +31,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", "-o", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
     )
-    parser.set_defaults(model="", device="auto", dtype="auto", config=None)
+    parser.set_defaults(model="", device="auto", dtype="auto", config=None, prediction="auto")
     return parser
 
 

@@ -115,6 +115,7 @@ def produce(
     from lib_dumpunet.early import require_brackets
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
     from lib_dumpunet.hosts.diffusers.job import check_attention, make_job
+    from lib_dumpunet.sinks.files import told_once
     from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
@@ -122,16 +123,30 @@ def produce(
     if settings.difference.enabled:
         require_brackets((*job.plan.cond, *job.plan.uncond))
     folder = open_results(out)
+    folder.keep_room(job.room)
     collector = Collector(folder, job, describe(pipe.unet).order, terminal.say)
     problems: list[DumpUNetError] = []
     try:
         with terminal.progress("Sampling") as progress:
-            outlet = Outlet(collector.image, collector.picture, progress, collector.plain, collector.page)
+            outlet = Outlet(
+                collector.image,
+                collector.picture,
+                progress,
+                collector.plain,
+                collector.page,
+                stopped=lambda: folder.is_full,
+            )
             problems += generate(pipe, job, into(folder, settings), outlet).problems
     except KeyboardInterrupt:  # what came before it is worth seeing
         _tell(folder, collector.save_sheets(), {"seeds": list(job.seeds)}, terminal)
         raise
-    problems += collector.save_sheets()
+    finally:
+        folder.give_room_back()
+    problems = told_once([*problems, *collector.save_sheets()])
+    if folder.is_full and len(folder.images) < len(job.prompts):
+        terminal.say(
+            f"Stopped after {len(folder.images)} of {len(job.prompts)} images: there is no room for more."
+        )
     _tell(folder, problems, {"seeds": list(job.seeds)}, terminal)
     return 1 if problems else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.ports import Picture
-from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
+from lib_dumpunet.sinks.files import FIELD, explain, is_full, prepare_folder, remove_abandoned, write_whole
 
 ROOMS = {"feature": "features", "difference": "difference", "word": "words", "point": "points"}
 """Folders by the kind of what their pictures show; layers of attention are in ``attention``."""
@@ -30,23 +31,56 @@ class ResultFolder:
         self.texts: list[Path] = []
         self.changes: list[Path] = []
         self.pages: list[Path] = []
+        self.is_full = False
+        """Whether an image took of the room that was kept for images, since there was no other."""
         self._lock = threading.Lock()
+        self._room = 0
 
     @property
     def dump(self) -> Path:
         """Where dumps go."""
         return self.path / "dump"
 
+    def keep_room(self, size: int) -> None:
+        """Keep room on the disk for images, in bytes, before anything else takes it.
+
+        Raises:
+            HostError: if there is not so much.
+        """
+        self._room = size
+        try:
+            write_whole(self._room_file, [bytes(size)])
+        except OSError as error:
+            problem, remedy = explain(error)
+            raise HostError(f"{problem}, so no image could be saved", remedy=remedy, field=FIELD) from error
+
     def save_image(self, name: str, image: Image.Image, info: dict[str, str]) -> None:
-        """Write a generated image."""
+        """Write a generated image, into the room that was kept if there is no other."""
         path = self.path / f"{name}.png"
-        self._write(path, image, info)
+        try:
+            self._write(path, image, info)
+        except HostError as error:
+            if not is_full(error) or not self._room_file.exists():
+                raise
+            self.is_full = True
+            self._room_file.unlink()
+            self._write(path, image, info)
+            with suppress(HostError):  # the rest of it is for the other images of the batch
+                self.keep_room(max(0, self._room - path.stat().st_size))
         self.images.append(path)
+
+    def give_room_back(self) -> None:
+        """Let go of the room that was kept: all images are there."""
+        self._room_file.unlink(missing_ok=True)
+
+    @property
+    def _room_file(self) -> Path:
+        return self.path / ".room"
 
     def save_picture(self, picture: Picture, info: dict[str, str]) -> Path:
         """Write a picture of what was seen, and tell where; several threads may do so at once."""
         path = self.path / ROOMS.get(picture.tag.kind, "attention") / f"{picture.stem}.png"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._write(path, picture.image, info)
         with self._lock:
             self.pictures.append(path)
@@ -88,7 +122,11 @@ class ResultFolder:
 
     def _write_bytes(self, path: Path, data: bytes) -> None:
         try:
-            write_whole(path, [data])
+            try:
+                write_whole(path, [data])
+            except FileNotFoundError:  # somebody has removed the folder meanwhile
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, [data])
         except OSError as error:
             problem, remedy = explain(error)
             raise HostError(f"{path} could not be written, {problem}", remedy=remedy, field=FIELD) from error
@@ -104,6 +142,8 @@ def open_results(path: str | None) -> ResultFolder:
         SettingsError: if it cannot be made or written to.
     """
     folder = prepare_folder("dumpunet-out" if path is None else path)
+    for inner in (*folder.glob("*/"), *folder.glob("run-*/*/")):
+        remove_abandoned(inner)
     candidates = (folder if n == 1 else folder / f"run-{n}" for n in count(1))
     return ResultFolder(next(candidate for candidate in candidates if _claim(candidate)))
 

@@ -89,6 +89,10 @@ class PromptPlan:
         cond, uncond = (tuple(t.plain for t in templates) for templates in (self.cond, self.uncond))
         return PromptPlan(cond, uncond, self.attending, self.steps)
 
+    def template(self, row: Row) -> Template:
+        """Give the prompt of an image as it was read."""
+        return self._reading(row).template
+
     def main(self, row: Row) -> str:
         """Give the main text of an image: the one for what is not per block."""
         return self._reading(row).main

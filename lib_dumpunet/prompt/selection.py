@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -148,6 +149,8 @@ def _known(token: Token, order: BlockOrder, fail: Fail) -> int:
     letters, digits = name.rstrip("0123456789"), name.lstrip("INOUTM")
     padded = f"{letters}{digits.lstrip('0').rjust(2, '0')}"
     hint = f"Did you mean {padded}?" if padded in order else f"The model has {order}."
+    if name in SD1:  # as a loop over the blocks of SD 1.x has it, which is pasted for SDXL, too
+        hint += f" As a list for a loop: {json.dumps(list(order))}"
     raise fail(f"the model has no block {name}", hint, token.start_pos or 0)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 
 FIELD = "Output path"
 
@@ -45,6 +45,35 @@ def explain(error: OSError) -> tuple[str, str]:
     """Put an operating system error into words: the problem, and the remedy."""
     known = _REASONS.get(error.errno or 0)
     return known or (error.strerror or str(error) or type(error).__name__, _ANOTHER)
+
+
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Errors of a disk without room."""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or what has caused it, is a disk without room."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def told_once(problems: Iterable[DumpUNetError]) -> list[DumpUNetError]:
+    """Leave one of several problems that come of the same full disk: the first, with the number of the others."""
+    told: list[DumpUNetError] = []
+    full: list[DumpUNetError] = []
+    for problem in problems:
+        (full if is_full(problem) else told).append(problem)
+    if len(full) > 1:
+        first = full[0]
+        whole = HostError(
+            f"{first.problem}; other files of the run are missing for the same reason",
+            remedy=first.remedy,
+            field=first.field,
+        )
+        whole.__cause__ = first.__cause__
+        full = [whole]
+    return [*full, *told]
 
 
 def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

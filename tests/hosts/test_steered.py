@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -723,3 +724,61 @@ def test_a_class_that_extends_a_refused_one_is_refused(name: str) -> None:
     mine = type("MyPipeline", (type(name, (), {}),), {})
     with pytest.raises(HostError, match="MyPipeline"), steer(mine(), "a"):
         pytest.fail("it must not come here")
+
+
+def attend_and_excite(tiny: Any) -> Any:
+    from diffusers.pipelines.deprecated.stable_diffusion_attend_and_excite import (
+        pipeline_stable_diffusion_attend_and_excite as module,
+    )
+
+    parts = {k: v for k, v in tiny.components.items() if k not in ("safety_checker", "image_encoder")}
+    pipe = module.StableDiffusionAttendAndExcitePipeline(
+        **parts, safety_checker=None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -> None:
+    """Attend-and-Excite calls the U-Net for each image by itself, as often as it likes, before the whole batch."""
+    tiny = load_pipeline("", device="cpu")
+    pipe = attend_and_excite(tiny)
+    own = pipe.unet.attn_processors
+
+    def run(prompts: list[str] | None, **more: Any) -> np.ndarray[Any, Any]:
+        call = {
+            "num_inference_steps": 2,
+            "max_iter_to_alter": 1,
+            "thresholds": {0: 0.5},
+            "guidance_scale": 4.0,
+        }
+        chance = [torch.Generator().manual_seed(seed) for seed in range(2)]
+        images: np.ndarray[Any, Any] = pipe(
+            prompts,
+            token_indices=[[2, 3], [2, 3]],
+            generator=chance,
+            width=256,
+            height=256,
+            output_type="np",
+            **{**call, **more},
+        ).images
+        return images
+
+    plain = run(["a red circle", "a blue star"])
+    with trace(pipe, layers="M00") as seen:
+        assert (run(["a red circle", "a blue star"]) == plain).all()
+    assert seen.problems == []
+    assert sorted((tag.image, tag.step) for tag in seen.tensors) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    with steer(pipe, ["(~:_:a red circle:~)", "(~:_:a blue star:~)"], steps=2) as inputs:
+        assert (run(None, **inputs) == plain).all()
+    with steer(pipe, ["(~:M00:a green ring;_:a red circle:~)", "a blue star"], steps=2) as inputs:
+        first, second = run(None, **inputs)
+    assert (first != plain[0]).any()
+    assert (second == plain[1]).all()
+    with (
+        pytest.raises(HostError, match="it cannot be told which it is"),
+        steer(pipe, ["(~:M00:a green ring;_:a red circle:~)", "a red circle"], steps=2) as inputs,
+    ):
+        run(None, **inputs)
+    pipe.unet.set_attn_processor(own)

@@ -28,7 +28,7 @@ from lib_dumpunet.hosts.diffusers.job import Job, check_attention, make_job
 from lib_dumpunet.hosts.hearing import heard
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.settings import DumpSettings, GenerateSettings, PanelSettings, Settings
-from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder
+from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder, told_once
 from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
@@ -234,9 +234,13 @@ class Run:
         folder = new_folder(self._place.root, is_kept=self.request.panel.output.save)
         settings = settings.with_dumps(lambda dump: self._place.dumps(dump, folder.path))
         self._shelf = Shelf(folder, job, describe(pipe.unet).order, self.messages.append)
+        folder.keep_room(job.room)
         self._enter("sampling")
-        outcome = self._generate(pipe, job, settings, self._shelf)
-        self.messages += map(str, [*outcome.problems, *self._shelf.finish()])
+        try:
+            outcome = self._generate(pipe, job, settings, self._shelf)
+        finally:
+            folder.give_room_back()
+        self.messages += map(str, told_once([*outcome.problems, *self._shelf.finish()]))
         if not outcome.was_stopped:
             self._stop.clear()  # too late
 
@@ -263,7 +267,7 @@ class Run:
                     f"It was stopped: a run may write {MOST_WRITTEN >> 20} MB where others reach the studio."
                 )
                 self._stop.set()
-        return self._stop.is_set()
+        return self._stop.is_set() or (self._shelf is not None and self._shelf.folder.is_full)
 
     def _noted(self, take: Callable[..., None]) -> Callable[..., None]:
         """Let pages know of what comes."""

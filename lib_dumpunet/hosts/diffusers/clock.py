@@ -7,7 +7,7 @@ some samplers evaluate the U-Net twice a step, and a pipeline may be called seve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,8 @@ class SchedulerClock:
         self._next = 0
         self._known: tuple[Tensor, Tensor | None] | None = None
         self.trouble: HostError | None = None
+        self.passed_over: HostError | None = None
+        """What to say of calls that were not looked at, if there were no others."""
 
     def now(self) -> Moment:
         """Tell the moment of the U-Net call that is under way."""
@@ -75,8 +77,50 @@ class SchedulerClock:
             self._first = self._next
         if sample.ndim != 4:
             raise HostError(f"the U-Net is called with latents of {sample.ndim} axes where 4 were expected")
-        rows = self._compared(context) if hides_guidance(self._pipe) else self._ordered(len(sample))
-        return Moment(step_of(scheduler, index - self._begin), rows)
+        step = step_of(scheduler, index - self._begin)
+        if not hides_guidance(self._pipe):
+            return Moment(step, self._ordered(len(sample)))
+        if self._known is None:
+            return Moment(step, self._compared(context))
+        cond, uncond = self._known
+        if len(sample) < len(cond):
+            return self._probed(step, lambda: self._alone(context))
+        rows = self._compared(context)
+        if uncond is not None and len(rows) == len(cond):
+            return self._probed(step, lambda: rows)
+        return Moment(step, rows)
+
+    def _probed(self, step: int, rows: Callable[[], tuple[Row, ...]]) -> Moment:
+        """Place a call for some images alone, or for the prompts alone where there is guidance.
+
+        Attend-and-Excite looks ahead so and throws away what comes out, hence nobody is to look at it.
+        """
+        self.passed_over = self._unknown()
+        return Moment(0, ())
+
+    def _alone(self, context: Any) -> tuple[Row, ...]:
+        """Find the rows of a call for some images alone by their texts "row token dim".
+
+        Raises:
+            HostError: if a text is none of theirs.
+        """
+        assert self._known is not None
+        texts: dict[Branch, Tensor | None] = dict(zip(("cond", "uncond"), self._known, strict=True))
+        return tuple(self._row_of(text, texts) for text in context)
+
+    def _row_of(self, text: Tensor, texts: Mapping[Branch, Tensor | None]) -> Row:
+        for branch, known in texts.items():
+            fitting = [i for i, one in enumerate(() if known is None else known) if _same(one, text)]
+            if fitting and self._are_alike([Row(i, branch) for i in fitting]):
+                return Row(fitting[0], branch)
+        raise HostError(
+            "the pipeline calls its U-Net for one image alone, and it cannot be told which it is",
+            remedy="Make one image at a time.",
+        )
+
+    def _are_alike(self, rows: Sequence[Row]) -> bool:
+        """Tell whether either of some rows will do."""
+        return len(rows) == 1
 
     def know(self, cond: Tensor, uncond: Tensor | None) -> None:
         """Take the texts of the images to come, each "image token dim"; no ``uncond`` where nothing is guided."""
@@ -120,7 +164,10 @@ class SchedulerClock:
                 images = range(self._first, self._first + len(cond))
                 self._next = images.stop
                 return tuple(Row(image, branch) for branch in branches for image in images)
-        raise HostError(
+        raise self._unknown()
+
+    def _unknown(self) -> HostError:
+        return HostError(
             f"whose rows {type(self._pipe).__name__} gives to the U-Net cannot be told by their texts",
             remedy="Use a plain pipeline of SD 1.x, 2.x or XL.",
         )

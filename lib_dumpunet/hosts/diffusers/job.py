@@ -27,6 +27,10 @@ log = logging.getLogger("dumpunet")
 BUNDLED = "bundled model"
 
 
+IMAGE_EXTRA = 64 << 10
+"""Bytes of an image's parameters and of what its format adds, at most."""
+
+
 @dataclass(frozen=True)
 class Job:
     """All images of one request: ``prompts`` and ``seeds`` go by image, of which a batch takes ``per_batch``.
@@ -51,6 +55,11 @@ class Job:
         """Images of each call of the pipeline."""
         total = len(self.prompts)
         return [range(first, first + self.per_batch) for first in range(0, total, self.per_batch)]
+
+    @property
+    def room(self) -> int:
+        """Bytes that the images of one batch take on a disk at most, with those that they are compared to."""
+        return 2 * self.per_batch * (3 * self.width * self.height + IMAGE_EXTRA)
 
     def parameters(self, image: int) -> str:
         """Describe how an image was made, as the webui writes it into its files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,8 @@ from lib_dumpunet.hooks.steer import steer as steer_unet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, require_plain
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.texts import Texts, Tokens
 from lib_dumpunet.unet.sites import describe
 
@@ -84,7 +85,7 @@ def steer(
     unet = describe(pipe.unet)
     plan = read_prompts(unet, images, negative, steps)
     conditioning = condition(Encodings(pipe), plan, range(len(images)))
-    clock = _Clock(pipe, conditioning.arguments)
+    clock = _Clock(pipe, plan, conditioning.arguments)
     with HookSet() as hooks:
         hooks.before(unet.module, clock.see_call)
         with steer_unet(unet, conditioning.steering, clock, _warn):
@@ -109,8 +110,9 @@ def _texts(given: object, field: str) -> list[str]:
 class _Clock(SchedulerClock):
     """Counts images from 0 again in each call of the pipeline, as all calls have the same prompts."""
 
-    def __init__(self, pipe: Any, arguments: dict[str, Tensor]) -> None:
+    def __init__(self, pipe: Any, plan: PromptPlan, arguments: dict[str, Tensor]) -> None:
         super().__init__(pipe)
+        self._plan = plan
         self._embeds = arguments["prompt_embeds"]
         self.know(self._embeds, arguments.get("negative_prompt_embeds"))
 
@@ -127,7 +129,7 @@ class _Clock(SchedulerClock):
         if moment.step < 1 and self.trouble is not None:
             raise self.trouble
         images = len({row.image for row in moment.rows})
-        if images not in (0, len(self._embeds)):
+        if images not in (0, len(self._embeds)) and not hides_guidance(self._pipe):
             raise HostError(
                 f"the pipeline makes {images} images where {len(self._embeds)} have prompts",
                 remedy="Pass it the inputs as they are; for more images of a prompt give steer images_per_prompt.",
@@ -141,6 +143,13 @@ class _Clock(SchedulerClock):
                     "the pipeline was called with other prompts inside steer",
                     remedy="Call it as pipe(**inputs, ...), and leave the with for all else.",
                 )
+
+    def _probed(self, step: int, rows: Callable[[], tuple[Row, ...]]) -> Moment:
+        """Steer what a pipeline looks ahead at, too."""
+        return Moment(step, rows())
+
+    def _are_alike(self, rows: Sequence[Row]) -> bool:
+        return len({self._plan.template(row) for row in rows}) == 1
 
 
 def _warn(error: DumpUNetError) -> None:

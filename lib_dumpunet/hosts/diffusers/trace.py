@@ -81,7 +81,7 @@ def trace(
     if clock.trouble is not None:
         seen.problems.append(clock.trouble)
     if not seen.tensors and not seen.heat and not seen.problems:
-        seen.problems.append(_nothing_seen(steps, clock.now().step))
+        seen.problems.append(clock.passed_over or _nothing_seen(steps, clock.now().step))
     for problem in seen.problems:
         log.warning("%s", problem)
 

@@ -33,6 +33,7 @@ from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import AttentionSettings, PanelSettings
 from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.sinks.files import told_once
 from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
@@ -230,7 +231,7 @@ class Job:
         problems = self._close()
         save = self._panel.output.save
         outcome = deliver(self._gallery, processed, self._plain, save=save, shows=self._shows)
-        problems += outcome.problems.values()
+        problems = told_once([*problems, *outcome.problems.values()])
         for page in outcome.pages:
             pages.offer(page.file)
         found = [f"{page.about} It is {page.file}" for page in outcome.pages]

@@ -1,0 +1,88 @@
+"""A disk that fills up: the images come first, and it is told once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lib_dumpunet.app.cli import main
+from lib_dumpunet.errors import HostError, SettingsError
+from lib_dumpunet.sinks.files import told_once
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB, where mounting is allowed."""
+    mount, umount, folder = shutil.which("mount"), shutil.which("umount"), tmp_path / "disk"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or not mount or not umount:
+        pytest.skip("no tmpfs here")
+    if subprocess.run([mount, *options], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted")
+    try:
+        yield folder
+    finally:
+        subprocess.run([umount, str(folder)], check=True)
+
+
+def test_images_have_room_on_a_disk_that_pictures_and_dumps_fill(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["generate", "a red circle", "--steps", "4", "--count", "3", "--seed", "1", "--width", "128"]
+    code = main([*arguments, "--height", "128", "--dump", "npy", "--out", str(small_disk)])
+    told = capsys.readouterr().err
+    assert code == 1
+    assert told.count("dumpunet: ") == 1
+    assert "the disk is full" in told
+    assert "other files of the run are missing for the same reason" in told
+    images = sorted(small_disk.glob("0*.png"))
+    assert images
+    for image in images:
+        Image.open(image).load()
+    assert not (small_disk / ".room").exists()
+
+
+def test_a_disk_without_room_for_an_image_is_told_before_sampling(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (small_disk / "other").write_bytes(bytes((2 << 20) - 200_000))
+    assert main(["generate", "a red circle", "--out", str(small_disk / "out")]) != 0
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lib_dumpunet.app.collect import Collector
+
+    take = Collector.image
+
+    def image(self: Collector, number: int, image: Image.Image) -> None:
+        shutil.rmtree(tmp_path / "out")
+        take(self, number, image)
+
+    monkeypatch.setattr(Collector, "image", image)
+    main(["generate", "a red circle", "--steps", "2", "--layers", "M00", "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "000.png").is_file()
+
+
+def full(what: str) -> HostError:
+    try:
+        raise HostError(what) from OSError(28, "No space left on device")
+    except HostError as error:
+        return error
+
+
+def test_a_full_disk_is_one_message() -> None:
+    other = SettingsError("something else")
+    (first, second) = told_once([full("a"), other, full("b")])
+    assert str(first) == "a; other files of the run are missing for the same reason."
+    assert second is other
+    assert told_once([other, full("a")])[0].problem == "a"
