@@ -9,9 +9,11 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from PIL import Image
 
-from lib_dumpunet import DumpUNetError, SettingsError, trace
+from lib_dumpunet import DumpUNetError, SettingsError, steer, trace
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.errors import HostError
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
-from tests.pipelines import sag_pipeline
+from tests.pipelines import sag_pipeline, sdxl_pipeline
 from tests.unets import hook_count
 
 CALL = {"width": 96, "height": 64, "num_inference_steps": 4, "guidance_scale": 3.0}
@@ -207,3 +209,47 @@ def test_part_of_the_images_at_a_time_is_not_guessed(tiny: Any) -> None:
             pipe.unet(torch.zeros(1, 4, 8, 8), pipe.scheduler.timesteps[0], encoder_hidden_states=embeds[1:])
     assert not seen.tensors
     assert "cannot be told by their texts" in str(seen.problems[0])
+
+
+def modular_pipeline() -> Any:
+    """Make SDXL of Modular Diffusers, which evaluates prompts and negative prompts in calls of their own."""
+    from diffusers import StableDiffusionXLAutoBlocks
+
+    parts = sdxl_pipeline().components
+    pipe = StableDiffusionXLAutoBlocks().init_pipeline()
+    pipe.update_components(**{name: part for name, part in parts.items() if part is not None})
+    return pipe
+
+
+def test_a_modular_pipeline_is_traced_and_not_steered() -> None:
+    pipe = modular_pipeline()
+
+    def run(prompts: list[str]) -> Any:
+        chance = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
+        size = {"num_inference_steps": 2, "width": 64, "height": 64}
+        negative = ["bad"] * len(prompts)
+        return pipe(
+            prompt=prompts,
+            negative_prompt=negative,
+            generator=chance,
+            output="images",
+            output_type="np",
+            **size,
+        )
+
+    prompts = ["a red circle", "a blue star"]
+    plain = run(prompts)
+    with trace(pipe, layers="M00", attention="words") as seen:
+        assert (run(prompts) == plain).all()
+    assert seen.problems == []
+    assert sorted((tag.image, tag.step) for tag in seen.tensors) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    for number, word in enumerate(("circle", "star")):
+        assert word in seen.words(number)
+        assert seen.word(word, image=number).ndim == 2
+    for number, prompt in enumerate(prompts):
+        with trace(pipe, layers="M00") as alone:
+            run([prompt, prompt])
+        rows = [seen.tensors[Tag(number, 1, "M00")], alone.tensors[Tag(number, 1, "M00")]]
+        torch.testing.assert_close(*rows)
+    with pytest.raises(HostError, match="encodes every prompt by itself"), steer(pipe, "a (~:M00: b :~)"):
+        pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class SchedulerClock:
         self._first = 0
         self._next = 0
         self._known: tuple[Tensor, Tensor | None] | None = None
+        self._apart = False
         self.trouble: HostError | None = None
         self.passed_over: HostError | None = None
         """What to say of calls that were not looked at, if there were no others."""
@@ -86,7 +87,7 @@ class SchedulerClock:
         if len(sample) < len(cond):
             return self._probed(step, lambda: self._alone(context))
         rows = self._compared(context)
-        if uncond is not None and len(rows) == len(cond):
+        if uncond is not None and len(rows) == len(cond) and not self._apart:
             return self._probed(step, lambda: rows)
         return Moment(step, rows)
 
@@ -122,9 +123,13 @@ class SchedulerClock:
         """Tell whether either of some rows will do."""
         return len(rows) == 1
 
-    def know(self, cond: Tensor, uncond: Tensor | None) -> None:
-        """Take the texts of the images to come, each "image token dim"; no ``uncond`` where nothing is guided."""
+    def know(self, cond: Tensor, uncond: Tensor | None, *, apart: bool = False) -> None:
+        """Take the texts of the images to come, each "image token dim"; no ``uncond`` where nothing is guided.
+
+        ``apart`` tells that prompts and negative prompts are evaluated in calls of their own.
+        """
         self._known = cond.detach(), None if uncond is None else uncond.detach()
+        self._apart = apart
 
     def _ordered(self, batch: int) -> tuple[Row, ...]:
         """Attribute the batch by the pipeline's order: the negative prompt's rows are in front of the prompt's.
@@ -140,7 +145,7 @@ class SchedulerClock:
                 remedy="Trace the pipeline that makes the images.",
             ) from None
         parts: tuple[tuple[Branch, int], ...] = (("uncond", 0), ("cond", 0)) if guided else (("cond", 0),)
-        if guided and _is_a(self._pipe, "InstructPix2Pix"):
+        if guided and is_a(self._pipe, "InstructPix2Pix"):
             parts = (("cond", 0), ("uncond", 0), ("uncond", 1))
         if batch % len(parts):
             raise HostError(f"a batch of {batch} rows does not divide into the {len(parts)} parts of {name}")
@@ -177,7 +182,7 @@ def _same(part: Tensor, text: Tensor) -> bool:
     return part.shape == text.shape and torch.equal(part, text.to(part))
 
 
-def _is_a(pipe: Any, kind: str) -> bool:
+def is_a(pipe: Any, kind: str) -> bool:
     """Tell whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
     return any(re.search(kind, cls.__name__) for cls in type(pipe).__mro__)
 
@@ -190,24 +195,41 @@ def hides_guidance(pipe: Any) -> bool:
 @contextmanager
 def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
     """Let the clock know the texts that a pipeline encodes, where it needs them to tell rows apart."""
-    encode = getattr(pipe, "encode_prompt", None)
-    if encode is None or not hides_guidance(pipe):
+    if not hides_guidance(pipe):
         yield
         return
-    own = vars(pipe).get("encode_prompt")
+    with ExitStack() as stack:
+        if hasattr(pipe, "encode_prompt"):
+            stack.enter_context(_heard(pipe, "encode_prompt", lambda _, result: clock.know(*result[:2])))
+        # Modular pipelines hand their texts to a guider, which has each evaluated by itself.
+        guider = getattr(pipe, "guider", None)
+        if hasattr(guider, "prepare_inputs"):
 
-    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-        result = encode(*args, **kwargs)
-        clock.know(result[0], result[1])
+            def hear(given: tuple[Any, ...], _: Any) -> None:
+                cond, uncond = given[0]["prompt_embeds"]
+                clock.know(cond, uncond, apart=True)
+
+            stack.enter_context(_heard(guider, "prepare_inputs", hear))
+        yield
+
+
+@contextmanager
+def _heard(owner: Any, name: str, hear: Callable[[tuple[Any, ...], Any], None]) -> Iterator[None]:
+    """Let ``hear`` have the arguments and the result of each call of a method."""
+    method, own = getattr(owner, name), vars(owner).get(name)
+
+    def heard(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        hear(args, result)
         return result
 
-    pipe.encode_prompt = encode_prompt
+    setattr(owner, name, heard)
     try:
         yield
     finally:
-        del pipe.encode_prompt
+        delattr(owner, name)
         if own is not None:
-            pipe.encode_prompt = own
+            setattr(owner, name, own)
 
 
 def require_plain(pipe: Any) -> None:
@@ -218,7 +240,7 @@ def require_plain(pipe: Any) -> None:
     """
     name = type(pipe).__name__
     for kind, reason in REFUSED.items():
-        if _is_a(pipe, kind):
+        if is_a(pipe, kind):
             raise HostError(f"{name} {reason}", remedy="Use a plain pipeline of SD 1.x, 2.x or XL.")
     unet = getattr(pipe, "unet", None)
     if unet is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.steer import steer as steer_unet
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, require_plain
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, is_a, require_plain
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
 from lib_dumpunet.ports import Moment, Row
@@ -75,8 +75,14 @@ def steer(
         SettingsError: if there is no prompt, or more than one negative prompt.
         PromptSyntaxError: for a broken per-block bracket.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.
+        HostError: if the pipeline cannot be given embeddings, or cannot be followed.
     """
     require_plain(pipe)
+    if is_a(pipe, "ModularPipeline"):
+        raise HostError(
+            f"{type(pipe).__name__} takes no embeddings, as it encodes every prompt by itself",
+            remedy="Steer a StableDiffusionXLPipeline of the same components.",
+        )
     images = [text for text in _texts(prompt, "prompt") for _ in range(images_per_prompt)]
     (negative,) = _texts("" if negative_prompt is None else negative_prompt, "negative_prompt")
     if not images or not isinstance(steps, int) or steps < 1:
