@@ -6,6 +6,7 @@ lies between. So their outputs, with LoRA, hypernetworks and per-block prompts a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from lib_dumpunet.hooks.reading import (
 from lib_dumpunet.hooks.subcalls import Place, SubCalls
 from lib_dumpunet.ports import Clock, Moment, Row
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
+
+log = logging.getLogger("dumpunet")
 
 CROSS: frozenset[Kind] = frozenset({"k", "qk", "vqk", "word"})
 SELF: frozenset[Kind] = frozenset({"self", "gaze", "point"})
@@ -101,6 +104,8 @@ def require_readable(unet: Unet, want: AttentionWant) -> list[AttentionLayer]:
     cross = [layer.cross_attention for layer in layers if want.kinds & CROSS]
     within = [layer.self_attention for layer in layers if want.kinds & SELF]
     require_projections([*cross, *within], spans(want.blocks))
+    if "vqk" in want.kinds and any("IPAdapter" in name for name in map(_processor, cross)):
+        log.warning("V*Q*K: besides the text, what the IP-Adapter adds from its image is in it")
     return layers
 
 
@@ -111,8 +116,7 @@ def require_projections(attentions: Sequence[nn.Module], where: str) -> None:
         UnsupportedModelError: with the call that undoes it, where there is one.
     """
     # diffusers leaves the layers' `fused_projections` set when it undoes this; the processors tell the truth.
-    processors = (type(getattr(attention, "processor", None)).__name__ for attention in attentions)
-    if any(name.startswith("Fused") for name in processors):
+    if any(name.startswith("Fused") for name in map(_processor, attentions)):
         raise UnsupportedModelError(
             f"the attention projections of {where} are fused, so that queries and keys cannot be told apart",
             remedy="Call unfuse_qkv_projections() on the pipeline or the U-Net first.",
@@ -122,6 +126,11 @@ def require_projections(attentions: Sequence[nn.Module], where: str) -> None:
             f"the attention layers of {where} have no to_q, to_k and to_out",
             remedy="Attention cannot be read from this model; features can.",
         )
+
+
+def _processor(attention: nn.Module) -> str:
+    """Name what runs an attention layer of diffusers."""
+    return type(getattr(attention, "processor", None)).__name__
 
 
 @dataclass(frozen=True)

@@ -651,7 +651,7 @@ def with_ip_adapter(tiny: Any) -> Any:
     return pipe
 
 
-def test_blocks_are_steered_beside_an_ip_adapter(tiny: Any) -> None:
+def test_blocks_are_steered_beside_an_ip_adapter(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     pipe = with_ip_adapter(tiny)
     look = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
 
@@ -678,6 +678,9 @@ def test_blocks_are_steered_beside_an_ip_adapter(tiny: Any) -> None:
     steered = make("a (~: OUT10: blue ; _: red :~) circle")
     assert steered != plain.tobytes()
     assert make("a (~: OUT10: blue ; _: red :~) circle", look.rotate(90)) != steered
+    with trace(pipe, layers="OUT10", attention="vqk"):
+        make("a circle")
+    assert "what the IP-Adapter adds from its image is in it" in caplog.text
 
 
 def test_a_pipeline_that_hides_its_guidance_is_steered_by_its_texts(tiny: Any) -> None:

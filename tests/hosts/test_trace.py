@@ -157,15 +157,37 @@ def test_blended_texts_have_features_but_no_words(tiny: Any) -> None:
         seen.word("circle")
 
 
-def test_instruct_pix2pix_has_three_parts(tiny: Any) -> None:
+PICTURE = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+
+
+def instruct_pix2pix(tiny: Any) -> Any:
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config({**tiny.unet.config, "in_channels": 8})
-    parts = {**tiny.components, "unet": unet}
-    pipe = StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+    pipe = StableDiffusionInstructPix2PixPipeline(
+        **{**tiny.components, "unet": unet}, requires_safety_checker=False
+    )
     pipe.set_progress_bar_config(disable=True)
-    picture = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    return pipe
+
+
+def test_instruct_pix2pix_is_steered(tiny: Any) -> None:
+    pipe = instruct_pix2pix(tiny)
+
+    def run(**inputs: Any) -> Any:
+        call = {"image": PICTURE, "guidance_scale": 4, "num_inference_steps": 2, "output_type": "np"}
+        return pipe(**{**call, **inputs}, generator=torch.Generator().manual_seed(1)).images
+
+    plain = run(prompt="a red circle", negative_prompt="")
+    with steer(pipe, "(~:_:a red circle:~)", steps=2) as inputs:
+        assert (run(**inputs) == plain).all()
+    with steer(pipe, "(~:M00:a blue star;_:a red circle:~)", steps=2) as inputs:
+        assert (run(**inputs) != plain).any()
+
+
+def test_instruct_pix2pix_has_three_parts(tiny: Any) -> None:
+    pipe, picture = instruct_pix2pix(tiny), PICTURE
     outputs: list[torch.Tensor] = []
-    handle = unet.mid_block.register_forward_hook(lambda _m, _a, output: outputs.append(output))
+    handle = pipe.unet.mid_block.register_forward_hook(lambda _m, _a, output: outputs.append(output))
     try:
         with trace(pipe, layers="M00", steps="1", attention="words") as seen:
             images = ["a red circle", "a star"]
@@ -253,3 +275,35 @@ def test_a_modular_pipeline_is_traced_and_not_steered() -> None:
         torch.testing.assert_close(*rows)
     with pytest.raises(HostError, match="encodes every prompt by itself"), steer(pipe, "a (~:M00: b :~)"):
         pass
+
+
+def test_rows_are_known_by_their_texts_whatever_the_order() -> None:
+    """A pipeline of one's own may put the prompts in front of the negative prompts."""
+    pipe = load_pipeline("", device="cpu")
+    call = {**SIZE, "negative_prompt": ["a blue star"] * 2, "output_type": "latent"}
+
+    def run() -> Any:
+        chance = [torch.Generator().manual_seed(seed) for seed in range(2)]
+        return pipe(["a red circle", "a green ring"], generator=chance, **call).images
+
+    def swapped(batch: torch.Tensor) -> torch.Tensor:
+        return torch.cat(batch.chunk(2)[::-1])
+
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        texts = swapped(kwargs["encoder_hidden_states"])
+        return (swapped(args[0]), *args[1:]), {**kwargs, "encoder_hidden_states": texts}
+
+    with trace(pipe, layers="M00", attention="words") as usual:
+        plain = run()
+    handles = [
+        pipe.unet.register_forward_pre_hook(before, with_kwargs=True),
+        pipe.unet.register_forward_hook(lambda _, args, output: (swapped(output[0]),)),
+    ]
+    with trace(pipe, layers="M00", attention="words") as turned:
+        torch.testing.assert_close(run(), plain)
+    for handle in handles:
+        handle.remove()
+    assert usual.tensors.keys() == turned.tensors.keys()
+    for tag, tensor in usual.tensors.items():
+        torch.testing.assert_close(turned.tensors[tag], tensor)
+    torch.testing.assert_close(turned.word("ring", image=1), usual.word("ring", image=1))

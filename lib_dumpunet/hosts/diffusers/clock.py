@@ -43,6 +43,8 @@ class SchedulerClock:
         self._next = 0
         self._known: tuple[Tensor, Tensor | None] | None = None
         self._apart = False
+        self._asked: Tensor | None = None
+        self._answer: tuple[Branch, ...] | None = None
         self.trouble: HostError | None = None
         self.passed_over: HostError | None = None
         """What to say of calls that were not looked at, if there were no others."""
@@ -80,7 +82,9 @@ class SchedulerClock:
             raise HostError(f"the U-Net is called with latents of {sample.ndim} axes where 4 were expected")
         step = step_of(scheduler, index - self._begin)
         if not hides_guidance(self._pipe):
-            return Moment(step, self._ordered(len(sample)))
+            branches = self._branches(context)
+            rows = self._ordered(len(sample)) if branches is None else self._rows(branches)
+            return Moment(step, rows)
         if self._known is None:
             return Moment(step, self._compared(context))
         cond, uncond = self._known
@@ -129,7 +133,7 @@ class SchedulerClock:
         ``apart`` tells that prompts and negative prompts are evaluated in calls of their own.
         """
         self._known = cond.detach(), None if uncond is None else uncond.detach()
-        self._apart = apart
+        self._apart, self._asked = apart, None
 
     def _ordered(self, batch: int) -> tuple[Row, ...]:
         """Attribute the batch by the pipeline's order: the negative prompt's rows are in front of the prompt's.
@@ -154,22 +158,43 @@ class SchedulerClock:
         return tuple(Row(image, branch, part) for branch, part in parts for image in images)
 
     def _compared(self, context: Any) -> tuple[Row, ...]:
-        """Attribute the batch by its texts "row token dim", as many at a time as there are images.
+        """Attribute the batch by its texts alone.
 
-        Where prompts and negative prompts are the same, either will do, and the pipeline's usual order decides.
+        Raises:
+            HostError: if they are others than were heard of.
         """
+        branches = self._branches(context)
+        if branches is None:
+            raise self._unknown()
+        return self._rows(branches)
+
+    def _branches(self, context: Any) -> tuple[Branch, ...] | None:
+        """Tell prompts and negative prompts apart by their texts "row token dim", as many rows at a time as images.
+
+        Where both are the same, either will do, and the pipeline's usual order decides. None where texts are others
+        than were heard of.
+        """
+        if self._known is None or not isinstance(context, Tensor):
+            return None
+        if (
+            context is not self._asked
+        ):  # most pipelines pass the same tensor in each step; comparing makes a GPU wait
+            self._asked, self._answer = context, self._matching(context, *self._known)
+        return self._answer
+
+    def _matching(self, context: Tensor, cond: Tensor, uncond: Tensor | None) -> tuple[Branch, ...] | None:
+        texts: dict[Branch, Tensor | None] = {"uncond": uncond, "cond": cond}
         branches: list[Branch] = []
-        if self._known is not None and isinstance(context, Tensor):
-            cond, uncond = self._known
-            texts: dict[Branch, Tensor | None] = {"uncond": uncond, "cond": cond}
-            for part in context.split(len(cond)):
-                fitting = [b for b, text in texts.items() if text is not None and _same(part, text)]
-                branches += [b for b in fitting if b not in branches][:1] or fitting[:1]
-            if len(branches) * len(cond) == len(context):
-                images = range(self._first, self._first + len(cond))
-                self._next = images.stop
-                return tuple(Row(image, branch) for branch in branches for image in images)
-        raise self._unknown()
+        for part in context.split(len(cond)):
+            fitting = [b for b, text in texts.items() if text is not None and _same(part, text)]
+            branches += [b for b in fitting if b not in branches][:1] or fitting[:1]
+        return tuple(branches) if len(branches) * len(cond) == len(context) else None
+
+    def _rows(self, branches: Sequence[Branch]) -> tuple[Row, ...]:
+        assert self._known is not None
+        images = range(self._first, self._first + len(self._known[0]))
+        self._next = images.stop
+        return tuple(Row(image, branch) for branch in branches for image in images)
 
     def _unknown(self) -> HostError:
         return HostError(
@@ -194,10 +219,7 @@ def hides_guidance(pipe: Any) -> bool:
 
 @contextmanager
 def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
-    """Let the clock know the texts that a pipeline encodes, where it needs them to tell rows apart."""
-    if not hides_guidance(pipe):
-        yield
-        return
+    """Let the clock know the texts that a pipeline encodes, as they tell rows apart."""
     with ExitStack() as stack:
         if hasattr(pipe, "encode_prompt"):
             stack.enter_context(_heard(pipe, "encode_prompt", lambda _, result: clock.know(*result[:2])))
