@@ -46,6 +46,9 @@ AXES: dict[Kind, tuple[str, ...]] = {
     "point": ("height", "width"),
 }
 
+PLAIN = "plain"
+"""Marks what is of a run without per-block prompts, beside one with them: in names, captions and folders."""
+
 PASSING: frozenset[Kind] = frozenset({"gaze", "plain", "steered"})
 """What is only on its way to a sink that makes something else of it; it is neither drawn nor dumped."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from PIL import Image
 
-from lib_dumpunet.captures import Branch, Tag
+from lib_dumpunet.captures import PLAIN, Branch, Tag
 
 
 class Row(NamedTuple):
@@ -45,7 +45,8 @@ class Clock(Protocol):
 class Picture:
     """A picture to show: ``title`` tells those of one tag apart (``"average"``), ``info`` has its captions by name.
 
-    ``numbers`` tells of the numbers that it shows, by name, such as ``"max": "4.13"``.
+    ``numbers`` tells of the numbers that it shows, by name, such as ``"max": "4.13"``. ``is_plain`` tells those of a
+    run without per-block prompts, beside which there is one with them.
     """
 
     image: Image.Image
@@ -53,6 +54,7 @@ class Picture:
     title: str
     info: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, str] = field(default_factory=dict)
+    is_plain: bool = False
 
     @property
     def caption(self) -> str:
@@ -61,8 +63,12 @@ class Picture:
 
     @property
     def stem(self) -> str:
-        """File name without ending, the same for every host: ``000-OUT11-020-unet``."""
-        return f"{self.tag.stem}-{self.title}" if self.title else self.tag.stem
+        """File name without ending, the same for every host: ``000-OUT11-020-unet``, ``000-OUT11-020-unet-plain``."""
+        return "-".join(filter(None, (self.tag.stem, self.title, PLAIN * self.is_plain)))
+
+    def as_plain(self) -> Picture:
+        """Mark it as one of the run without per-block prompts."""
+        return replace(self, info={**self.info, "Run": PLAIN}, is_plain=True)
 
 
 @dataclass(frozen=True)

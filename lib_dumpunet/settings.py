@@ -8,10 +8,12 @@ let through, and names the field by its label.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
+from lib_dumpunet.captures import PLAIN
 from lib_dumpunet.errors import SettingsError
 
 METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom RGB", "hsl": "Custom HSL"}
@@ -19,6 +21,7 @@ TRANSFORMS = {"auto01": "Auto [0,1]", "auto11": "Auto [-1,1]", "linear": "Linear
 AVERAGES = {"disable": "disable", "sum": "sum", "1-norm": "1-norm", "2-norm": "2-norm"}
 FORMATS = {"bin": "bin (raw float32)", "npy": "npy", "safetensors": "safetensors"}
 ATTENTIONS = {"k": "K", "qk": "Q*K", "vqk": "V*Q*K", "self": "self Q*K", "words": "words"}
+RUNS = {"steered": "steered", "both": "both"}
 FORMULAS = {"rgb": ("abs(v)", "abs(v)", "abs(v)"), "hsl": ("(2+v)/3", "1.0", "0.5")}
 
 
@@ -216,6 +219,14 @@ class DifferenceSettings:
         choices=AVERAGES,
         flag="difference-average",
     )
+    runs: str = option(
+        "steered",
+        "Features and attention of",
+        "which of the two runs of a difference give features and attention: the one with per-block prompts, or both; "
+        "what is of the one without is marked plain",
+        choices=RUNS,
+        flag="difference-runs",
+    )
     color: ColorSettings = field(default_factory=ColorSettings)
     dump: DumpSettings = field(default_factory=DumpSettings)
 
@@ -363,6 +374,15 @@ class Settings:
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     difference: DifferenceSettings = field(default_factory=DifferenceSettings)
     explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
+
+    @property
+    def of_plain_run(self) -> Settings | None:
+        """What is asked of the run without per-block prompts; None if nothing. Its dumps have a folder of their own."""
+        looks = self.features.enabled or self.attention.enabled
+        if not (self.difference.enabled and self.difference.runs == "both" and looks):
+            return None
+        same = replace(self, difference=DifferenceSettings(), explorer=ExplorerSettings())
+        return same.with_dumps(lambda dump: replace(dump, path=os.path.join(dump.path, PLAIN)))
 
     def with_dumps(self, change: Callable[[DumpSettings], DumpSettings]) -> Settings:
         """Change all that says what is dumped, and where."""

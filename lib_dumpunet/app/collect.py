@@ -37,7 +37,7 @@ class Collector:
 
     def picture(self, picture: Picture) -> Path:
         """Take a picture of what was seen, and tell where it is; several threads may do so at once."""
-        for sheet in self._sheets.values():
+        for sheet in () if picture.is_plain else self._sheets.values():
             sheet.add(picture)
         parameters = f"{self._job.parameters(picture.tag.image)}, {picture.caption}"
         return self._folder.save_picture(picture, {"parameters": parameters})

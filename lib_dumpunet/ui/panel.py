@@ -114,7 +114,9 @@ def build(
             builder.add("layer_prompt", "enabled")
             gr.HTML(f'<p class="dumpunet-notation">{NOTATION}</p>')
             _preview(builder)
-            _looking(builder, "difference", builder.add("difference", "enabled"))
+            switch = builder.add("difference", "enabled")
+            builder.add("difference", "runs")
+            _looking(builder, "difference", switch)
         with gr.Tab("Settings", elem_id=f"dumpunet-{tab}-settings"):
             builder.add("output", "save")
             builder.add("output", "log")

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lib_dumpunet import steer, trace
+from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError, PromptSyntaxError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
@@ -785,3 +786,26 @@ def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -
     ):
         run(None, **inputs)
     pipe.unet.set_attn_processor(own)
+
+
+def test_both_runs_of_a_difference_may_give_features_and_attention(tiny: Any, tmp_path: Path) -> None:
+    prompts = ["a (~:M00: blue ; _: red :~) circle", "a star"]
+    options = {"steps": 2, "width": 96, "height": 64, "seed": 1, "guidance": 3.0}
+    look = FeatureSettings(layers="M00,OUT11", steps="1", dump=DumpSettings(True, "npy", str(tmp_path / "d")))
+    words = AttentionSettings(
+        words="circle", layers="OUT09", heat=DumpSettings(True, "npy", str(tmp_path / "d"))
+    )
+    both = run(
+        tiny, prompts, Settings(look, words, DifferenceSettings(True, layers="M00", runs="both")), **options
+    )
+    marked = {p.stem: p.image.tobytes() for p in both.pictures if p.is_plain}
+    assert all(p.info["Run"] == "plain" for p in both.pictures if p.is_plain)
+    alone = Settings(replace(look, dump=DumpSettings()), replace(words, heat=DumpSettings()))
+    plain = run(tiny, ["a  circle", "a star"], alone, **options)
+    assert marked == {f"{p.stem}-plain": p.image.tobytes() for p in plain.pictures}
+    steered = {p.stem: p.image.tobytes() for p in both.pictures if not p.is_plain and p.tag.kind == "feature"}
+    assert steered["000-M00-001-unet"] != marked["000-M00-001-unet-plain"]
+    assert steered["001-M00-001-unet"] == marked["001-M00-001-unet-plain"]
+    first, second = ({i.tag: i.tensor for i in load_dump(tmp_path / "d" / inner)} for inner in ("", "plain"))
+    assert first.keys() == second.keys()
+    assert (first[Tag(0, 1, "M00")] != second[Tag(0, 1, "M00")]).any()

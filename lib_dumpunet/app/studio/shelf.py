@@ -97,7 +97,7 @@ class Shelf:
         order = (
             2 + list(KINDS).index(tag.kind),
             (number, tag.hires, tag.step, tag.site, tag.branch, tag.name),
-            (not is_average, picture.title),
+            (picture.is_plain, not is_average, picture.title),
         )
         more = ", average" * is_average + ", layer" * (picture.title == LAYER)
         text, block = picture.caption + more, tag.block or tag.name

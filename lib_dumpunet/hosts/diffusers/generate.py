@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -15,7 +16,7 @@ from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sampler, give_all
 from lib_dumpunet.planning import Subject, needs_table
 from lib_dumpunet.ports import Page, Picture
-from lib_dumpunet.session import open_session
+from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import Settings
 from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.unet.sites import describe
@@ -49,15 +50,15 @@ class Outlet:
 
 
 class DiffusersHost:
-    """The core's host for one request."""
+    """The core's host for one request; ``is_plain`` marks the pictures of a run without per-block prompts."""
 
-    def __init__(self, pipe: Any, outlet: Outlet) -> None:
-        self.clock = SchedulerClock(pipe)
-        self._outlet = outlet
+    def __init__(self, clock: SchedulerClock, outlet: Outlet, *, is_plain: bool = False) -> None:
+        self.clock = clock
+        self._outlet, self._is_plain = outlet, is_plain
 
     def show(self, picture: Picture) -> None:
         """Pass a picture on."""
-        self._outlet.picture(picture)
+        self._outlet.picture(picture.as_plain() if self._is_plain else picture)
 
     def write_page(self, page: Page) -> None:
         """Pass an explorer page on."""
@@ -72,7 +73,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     Raises:
         SettingsError: for a mistake, before sampling.
     """
-    host = DiffusersHost(pipe, outlet)
+    host = DiffusersHost(SchedulerClock(pipe), outlet)
     onlooker = Onlooker(outlet.progress, outlet.preview, outlet.stopped)
     sampler = Sampler(pipe, job, host.clock, onlooker, runs=2 if settings.difference.enabled else 1)
     steered, plain = sampler.condition(job.plan), None
@@ -84,16 +85,29 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
         steered.steering if job.plan.has_brackets else None,
     )
     outcome = Outcome()
-    with open_session(describe(pipe.unet), settings, host, subject) as session, sampler:
+    unet, of_plain = describe(pipe.unet), settings.of_plain_run
+    beside: Session | None = None
+    with ExitStack() as stack:
+        session = stack.enter_context(open_session(unet, settings, host, subject))
+        stack.enter_context(sampler)
         outcome.problems = session.problems
         if session.compares:
             plain = sampler.condition(job.plan.plain)
+        if plain is not None and of_plain is not None:
+            same = replace(subject, texts=plain.texts, steering=None)
+            beside = stack.enter_context(
+                open_session(unet, of_plain, DiffusersHost(host.clock, outlet, is_plain=True), same)
+            )
         try:
             for images in job.batches:
                 faults: list[HostError] = []
                 if plain is not None:
-                    with session.plain_run():
-                        faults += give_all(outlet.plain, images, sampler.sample(plain, images))
+                    with session.plain_run(), nullcontext() if beside is None else beside.run():
+                        samples = sampler.sample(plain, images)
+                    faults += give_all(outlet.plain, images, samples)
+                    for index, sample in zip(images, samples, strict=False):
+                        if beside is not None:
+                            beside.finish(index, sample.image)
                 if not sampler.was_stopped:
                     with session.run():
                         samples = sampler.sample(steered, images)
@@ -109,6 +123,8 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
                     break
         except HostError as error:  # what came before it is worth telling
             session.problems.append(error)
+    if beside is not None:
+        outcome.problems += beside.problems
     if host.clock.trouble is not None and host.clock.trouble not in outcome.problems:
         outcome.problems.append(host.clock.trouble)
     return outcome

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from lib_dumpunet.captures import Tag
+from lib_dumpunet.captures import PLAIN, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.draw import png_bytes, with_text
 from lib_dumpunet.ports import Page, Picture
@@ -39,6 +39,7 @@ class Shot:
     stem: str
     caption: dict[str, str]
     file: Path
+    is_plain: bool
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class Gallery:
             file = self._folder / f"{self._count:06}.png"
         self._write(file, png_bytes(picture.image, {}), "a picture")
         with self._lock:
-            self._shots.append(Shot(picture.tag, stem_of(picture), dict(picture.info), file))
+            self._shots.append(
+                Shot(picture.tag, stem_of(picture), dict(picture.info), file, picture.is_plain)
+            )
 
     def add_page(self, page: Page) -> None:
         """Take an explorer page.
@@ -129,10 +132,11 @@ class Gallery:
 def stem_of(picture: Picture) -> str:
     """Name a picture, without its image's number: ``unet-OUT11-020``, ``qk-IN07-hr005``, ``word-red_circle``."""
     _, _, rest = picture.tag.stem.partition("-")
+    plain = PLAIN * picture.is_plain
     if picture.tag.kind in ("word", "point"):
-        return f"{rest}-{picture.title}" if picture.title else rest
+        return "-".join(filter(None, (rest, picture.title, plain)))
     block, step, *kind = rest.split("-")
-    return "-".join([*kind, *([picture.title] if picture.title else []), block, step])
+    return "-".join(filter(None, (*kind, picture.title, block, step, plain)))
 
 
 def publish(shot: Shot, infotext: str, beside: str | None) -> Image.Image:
@@ -176,6 +180,7 @@ def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
     kind = _KINDS.index(tag.kind) if tag.kind in _KINDS else len(_KINDS)
     # "unet-average" stands ahead of "unet", and so does an average of any kind.
     return (
+        shot.is_plain,
         kind,
         tag.hires,
         group,
@@ -185,7 +190,7 @@ def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
         rank,
         tag.name,
         "average" not in shot.stem,
-        shot.stem,
+        shot.stem.removesuffix(f"-{PLAIN}"),
     )
 
 

@@ -24,15 +24,15 @@ class Refused(Exception):
 
 
 class WebuiHost:
-    """The core's host for one job."""
+    """The core's host for one job; ``is_plain`` marks the pictures of the run without per-block prompts."""
 
-    def __init__(self, gallery: Gallery) -> None:
-        self.clock = DenoiserClock()
-        self._gallery = gallery
+    def __init__(self, clock: DenoiserClock, gallery: Gallery, *, is_plain: bool = False) -> None:
+        self.clock = clock
+        self._gallery, self._is_plain = gallery, is_plain
 
     def show(self, picture: Picture) -> None:
         """Keep a picture for the gallery."""
-        self._gallery.show(picture)
+        self._gallery.show(picture.as_plain() if self._is_plain else picture)
 
     def write_page(self, page: Page) -> None:
         """Keep a page until its image has a place."""

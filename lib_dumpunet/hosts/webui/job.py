@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
@@ -22,7 +22,7 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.hearing import TITLE, heard
 from lib_dumpunet.hosts.webui import compat, pages
 from lib_dumpunet.hosts.webui.blocks import block_table
-from lib_dumpunet.hosts.webui.clock import not_followed
+from lib_dumpunet.hosts.webui.clock import DenoiserClock, not_followed
 from lib_dumpunet.hosts.webui.folders import with_folders
 from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
@@ -56,6 +56,8 @@ class _Opened:
     first: Reading
     hires: Reading | None
     stack: ExitStack
+    plain: Session | None = None
+    """Looks at the run without per-block prompts, where that is asked for."""
 
     @property
     def readings(self) -> list[tuple[str, Reading]]:
@@ -81,7 +83,7 @@ class Job:
         self.task = str(shared.state.job_timestamp)
         """What the user has started, of which a plot makes many jobs."""
         self._gallery = Gallery(self.task)
-        self._host = WebuiHost(self._gallery)
+        self._host = WebuiHost(DenoiserClock(), self._gallery)
         self._warnings: list[str] = []
         self._ears = ExitStack()
         self._ears.enter_context(heard(self._warnings, to_console=settings.output.log))
@@ -157,6 +159,18 @@ class Job:
         stack = ExitStack()
         opening = open_session(unet, self._settings, self._host, subject, threads=self._threads)
         self._opened = _Opened(stack.enter_context(opening), first, second, stack)
+        of_plain = self._settings.of_plain_run
+        if of_plain is not None:
+            tokens = of_plain.attention.enabled
+            same = replace(
+                subject,
+                texts=first.plain_texts(tokens=tokens),
+                steering=None,
+                hires=None if second is None else (second.plain_texts(tokens=tokens), None),
+            )
+            host = WebuiHost(self._host.clock, self._gallery, is_plain=True)
+            beside = open_session(unet, of_plain, host, same, threads=self._threads)
+            self._opened.plain = stack.enter_context(beside)
 
     def begin_batch(self, p: Any, batch: int) -> None:
         """Give the webui the texts that it is to encode, and encode the others.
@@ -220,8 +234,10 @@ class Job:
 
     def finish_image(self, p: Any, image: Image.Image) -> None:
         """Lay words and points over an image."""
-        if self._opened is not None and not self.is_plain:
-            self._opened.session.finish(self._images.start + p.batch_index, image)
+        if self._opened is not None:
+            session = self._opened.plain if self.is_plain else self._opened.session
+            if session is not None:
+                session.finish(self._images.start + p.batch_index, image)
 
     def finish(self, p: Any, processed: Any) -> None:
         """Put the pictures behind their images, and say what went wrong."""
@@ -338,6 +354,8 @@ class Job:
         session = opened.session
         run = session.plain_run(unet) if self.is_plain else session.run(unet, hires=self._hires)
         self._hooks.enter_context(run)
+        if self.is_plain and opened.plain is not None:
+            self._hooks.enter_context(opened.plain.run(unet, hires=self._hires))
         self._hooked = id(module), state
 
     def _see_rows(self, params: Any, denoiser: Any) -> None:
@@ -369,7 +387,9 @@ class Job:
         if self._opened is not None:
             opened, self._opened = self._opened, None
             opened.stack.close()
-            problems = [*opened.session.problems, *self._unseen(opened)]
+            sessions = (opened.session, opened.plain)
+            problems = [problem for one in sessions if one is not None for problem in one.problems]
+            problems += self._unseen(opened)
         self._ears.close()
         return problems
 

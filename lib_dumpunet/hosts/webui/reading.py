@@ -16,7 +16,7 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
 from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
-from lib_dumpunet.prompt.plan import plan_prompts
+from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.texts import Schedule, Texts, Tokens
 from lib_dumpunet.unet.sites import Unet
 
@@ -75,13 +75,21 @@ class Reading:
 
     def texts(self, *, tokens: bool) -> Texts:
         """Tell what blocks read; ``tokens`` asks for the columns of the texts, too."""
+        return self._texts_of(self.plan, tokens=tokens)
+
+    def plain_texts(self, *, tokens: bool) -> Texts:
+        """Tell what blocks read without per-block prompts."""
+        return self._texts_of(self.plan.plain, tokens=tokens)
+
+    def _texts_of(self, plan: PromptPlan, *, tokens: bool) -> Texts:
         if not tokens:
-            return Texts(self.plan)
+            return Texts(plan)
+        timed: dict[str, Schedule] = {}
         for branch in BRANCHES:
-            self._schedules |= schedules(self.plan.texts(branch), branch, self._timing)
-        said = dict.fromkeys(text for schedule in self._schedules.values() for _, text in schedule)
-        self._tokens |= tokenize(said)
-        return Texts(self.plan, self._tokens, schedules=self._schedules)
+            timed |= schedules(plan.texts(branch), branch, self._timing)
+        self._schedules |= timed
+        self._tokens |= tokenize(dict.fromkeys(text for schedule in timed.values() for _, text in schedule))
+        return Texts(plan, self._tokens, schedules=self._schedules)
 
     def hear(self, images: range, branch: Branch, said: Sequence[str]) -> None:
         """Take what the webui has encoded for what it was given: NegPiP takes words out of it before."""

@@ -18,6 +18,7 @@ from fastapi import HTTPException
 from PIL import Image
 
 from lib_dumpunet.errors import HostError
+from lib_dumpunet.sinks.reader import load_dump
 from lib_dumpunet.unet.sites import describe
 from tests.hosts.webui import standin
 from tests.hosts.webui.conftest import Lab
@@ -265,6 +266,27 @@ def test_a_difference_is_of_two_runs_of_one_seed(lab: Lab, tmp_path: Path, seed:
         )
         difference = np.load(tmp_path / "d" / f"{image}-OUT11-002-difference.npy")
         np.testing.assert_array_equal(difference, with_text - without)
+
+
+@pytest.mark.parametrize("hires", [False, True])
+def test_both_runs_may_give_features_and_words(lab: Lab, tmp_path: Path, hires: bool) -> None:
+    job = {"prompt": "a(~: M00: b :~)", "enable_hr": hires}
+    settings = {
+        **features("OUT11", "1", dump={"path": str(tmp_path)}),
+        "attention": {"words": "a", "layers": "M00", "dump": {"path": str(tmp_path)}},
+        "layer_prompt": {},
+        "difference": {"layers": "M00", "steps": "1", "runs": "both"},
+    }
+    both = lab.run(settings, **job)
+    plain = lab.run(
+        {**features("OUT11", "1"), "attention": {"words": "a", "layers": "M00"}}, **{**job, "prompt": "a"}
+    )
+    marked = [i for i, text in zip(both.images, both.infotexts, strict=True) if "Run: plain" in text]
+    assert [i.tobytes() for i in marked] == [i.tobytes() for i in plain.images[1:]]
+    assert len(marked) == (3 if not hires else 4)
+    folders = [{i.tag: i.tensor for i in load_dump(folder)} for folder in (tmp_path, tmp_path / "plain")]
+    assert folders[0].keys() == folders[1].keys()
+    assert all((folders[0][tag] != tensor).any() for tag, tensor in folders[1].items())
 
 
 def test_both_runs_have_what_another_extension_has_filled_in(lab: Lab) -> None:
