@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_dumpunet.blocks import spans
-from lib_dumpunet.captures import AXES, PASSING, Branch, Kind, Tag
+from lib_dumpunet.captures import AXES, PASSING, PLAIN, Branch, Kind, Tag
 from lib_dumpunet.early import require_brackets, require_shown
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.explorer.document import About
@@ -25,6 +25,7 @@ from lib_dumpunet.settings import (
     AttentionSettings,
     DifferenceSettings,
     DumpSettings,
+    ExplorerSettings,
     FeatureSettings,
     Settings,
 )
@@ -150,6 +151,15 @@ def make_plan(unet: Unet, settings: Settings, host: Host, subject: Subject) -> P
 def needs_table(settings: Settings) -> bool:
     """Tell whether the request's block table is going to be told."""
     return is_dumping(settings) or settings.explorer.enabled
+
+
+def of_plain_run(settings: Settings) -> Settings | None:
+    """Tell what is asked of the run without per-block prompts; None if nothing. Its dumps have their own folder."""
+    looks = settings.features.enabled or settings.attention.enabled
+    if not (settings.difference.enabled and settings.difference.runs == "both" and looks):
+        return None
+    same = replace(settings, difference=DifferenceSettings(), explorer=ExplorerSettings())
+    return same.with_dumps(lambda dump: replace(dump, path=str(Path(dump.path, PLAIN))))
 
 
 def is_dumping(settings: Settings) -> bool:

@@ -8,12 +8,10 @@ let through, and names the field by its label.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
-from lib_dumpunet.captures import PLAIN
 from lib_dumpunet.errors import SettingsError
 
 METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom RGB", "hsl": "Custom HSL"}
@@ -374,15 +372,6 @@ class Settings:
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     difference: DifferenceSettings = field(default_factory=DifferenceSettings)
     explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
-
-    @property
-    def of_plain_run(self) -> Settings | None:
-        """What is asked of the run without per-block prompts; None if nothing. Its dumps have a folder of their own."""
-        looks = self.features.enabled or self.attention.enabled
-        if not (self.difference.enabled and self.difference.runs == "both" and looks):
-            return None
-        same = replace(self, difference=DifferenceSettings(), explorer=ExplorerSettings())
-        return same.with_dumps(lambda dump: replace(dump, path=os.path.join(dump.path, PLAIN)))
 
     def with_dumps(self, change: Callable[[DumpSettings], DumpSettings]) -> Settings:
         """Change all that says what is dumped, and where."""

@@ -14,7 +14,7 @@ from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sampler, give_all
-from lib_dumpunet.planning import Subject, needs_table
+from lib_dumpunet.planning import Subject, needs_table, of_plain_run
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import Settings
@@ -85,7 +85,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
         steered.steering if job.plan.has_brackets else None,
     )
     outcome = Outcome()
-    unet, of_plain = describe(pipe.unet), settings.of_plain_run
+    unet, asked = describe(pipe.unet), of_plain_run(settings)
     beside: Session | None = None
     with ExitStack() as stack:
         session = stack.enter_context(open_session(unet, settings, host, subject))
@@ -93,10 +93,10 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
         outcome.problems = session.problems
         if session.compares:
             plain = sampler.condition(job.plan.plain)
-        if plain is not None and of_plain is not None:
+        if plain is not None and asked is not None:
             same = replace(subject, texts=plain.texts, steering=None)
             beside = stack.enter_context(
-                open_session(unet, of_plain, DiffusersHost(host.clock, outlet, is_plain=True), same)
+                open_session(unet, asked, DiffusersHost(host.clock, outlet, is_plain=True), same)
             )
         try:
             for images in job.batches:

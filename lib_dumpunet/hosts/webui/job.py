@@ -28,7 +28,7 @@ from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
-from lib_dumpunet.planning import Subject, needs_table
+from lib_dumpunet.planning import Subject, needs_table, of_plain_run
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import AttentionSettings, PanelSettings
@@ -159,7 +159,7 @@ class Job:
         stack = ExitStack()
         opening = open_session(unet, self._settings, self._host, subject, threads=self._threads)
         self._opened = _Opened(stack.enter_context(opening), first, second, stack)
-        of_plain = self._settings.of_plain_run
+        of_plain = of_plain_run(self._settings)
         if of_plain is not None:
             tokens = of_plain.attention.enabled
             same = replace(
