@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lib_dumpunet.app.processor import prepare_threads
+from tests.waiting import PATIENCE, load_of_machine
 
 # Before any test imports torch, or a library that looks for a model hub.
 prepare_threads()
@@ -48,11 +49,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
 
 
-def load_of_machine() -> float:
-    """Tell how many programs want a core; 0 on Windows, which does not say."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the folder that holds run.py."""
@@ -65,8 +61,9 @@ def browser() -> Iterator[Any]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium to look at the page with; install it to run this test")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running

@@ -9,6 +9,7 @@ import pytest
 
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from tests.pipelines import sdxl_pipeline
+from tests.waiting import PATIENCE
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -44,7 +45,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport=viewport, offline=True, **more)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.on("console", watch_console)
         page.on("request", watch_network)

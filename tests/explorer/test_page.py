@@ -27,6 +27,7 @@ from lib_dumpunet.settings import (
 from tests.explorer.conftest import PHONE, WIDE
 from tests.explorer.pages import QUICK, Read, make_pages, read_page, write_page
 from tests.pipelines import HEADS, WIDTHS
+from tests.waiting import rest
 
 PIXELS = """(selector) => {
     const {width, height} = document.querySelector(selector);
@@ -65,7 +66,7 @@ def tile(page: Any, block: str) -> Any:
 
 def settle(page: Any) -> None:
     """Wait until what was asked for is drawn."""
-    page.wait_for_timeout(250)
+    rest(page, 250)
 
 
 def set_step(page: Any, place: int) -> None:
@@ -84,7 +85,7 @@ def shows(page: Any, selector: str, wanted: np.ndarray) -> bool:
     for _ in range(100):
         if np.array_equal(pixels(page, selector), wanted):
             return True
-        page.wait_for_timeout(100)
+        rest(page, 100)
     return False
 
 
@@ -271,7 +272,7 @@ def test_arrow_keys_and_play_move_the_step(page: Any) -> None:
         page.wait_for_timeout(20)
     page.locator("#play").click()
     stopped = page.locator("#step-text").inner_text()
-    page.wait_for_timeout(400)
+    rest(page, 400)
     assert page.locator("#step-text").inner_text() == stopped
 
 

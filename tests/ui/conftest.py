@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE, rest
+
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent.parent / ".venv" / "gradio3"
 PINS = HERE / "gradio3.txt"
@@ -66,7 +68,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
 def page(browser: Any, address: str) -> Iterator[Any]:
     """The page in a new window; only this computer is reachable from it, and no script may fail."""
     opened = browser.new_page(viewport={"width": 1000, "height": 1400})
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(PATIENCE)
     failures: list[str] = []
     opened.on("pageerror", lambda error: failures.append(str(error)))
     opened.route(
@@ -74,7 +76,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     )
     opened.goto(address)
     opened.wait_for_selector("#dumpunet-test-features-layer")
-    opened.wait_for_timeout(1000)
+    rest(opened, 1000)
     yield opened
     opened.close()
     assert failures == []

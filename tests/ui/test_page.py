@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from tests.waiting import rest
+
 ID = "dumpunet-test"
 
 
@@ -68,7 +70,7 @@ def test_what_one_fills_in_is_what_the_host_gets(page: Any) -> None:
     open_tab(page, "Layer Prompt")
     page.locator(f"#{ID}-layerprompt-checkbox input").check()
     page.locator(f"#{ID}-layerprompt-diff-checkbox input").check()
-    page.wait_for_timeout(500)
+    rest(page, 500)
     settings = read(page)
     features = settings["features"]
     assert (features["enabled"], features["layers"], features["steps"]) == (
@@ -106,7 +108,7 @@ def test_what_is_said_is_of_the_text_that_stands_there(page: Any) -> None:
     """Typed as fast as a machine can, and the field is not left."""
     layers = box(page, "features-layer")
     layers.press_sequentially("IN00,M00,OUT00,IN00-OUT00(+2)")
-    page.wait_for_timeout(1500)
+    rest(page, 1500)
     assert page.locator(f"#{ID}-features-layer-message .dumpunet-error").count() == 0
     layers.press_sequentially(",OUT99")
     assert message(page, "features-layer", "OUT99").endswith("^")

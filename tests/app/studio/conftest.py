@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE, rest
+
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 WIDE = {"width": 1280, "height": 1000}
 
@@ -70,7 +72,7 @@ def open_tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     def open_page(viewport: dict[str, int] = WIDE) -> Any:
         tab = browser.new_context(viewport=viewport).new_page()
         tabs.append(tab)
-        tab.set_default_timeout(30_000)
+        tab.set_default_timeout(PATIENCE)
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.on("request", watch_network)
         tab.goto(address)
@@ -91,4 +93,4 @@ def tab(open_tab: Callable[..., Any]) -> Any:
 def ready(tab: Any) -> None:
     """Wait until the page answers."""
     tab.wait_for_selector("#studio-prompt textarea")
-    tab.wait_for_timeout(1200)
+    rest(tab, 1200)

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from tests.app.studio.conftest import ready
 from tests.pipelines import WIDTHS
+from tests.waiting import rest
 
 Open = Callable[..., Any]
 PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
@@ -66,7 +67,7 @@ def quick(tab: Any, **more: Any) -> None:
 
 
 def generate(tab: Any) -> None:
-    tab.wait_for_timeout(500)  # what was typed last is on its way
+    rest(tab, 500)  # what was typed last is on its way
     tab.locator("#studio-generate").click()
 
 
@@ -75,7 +76,7 @@ def status(tab: Any) -> Any:
 
 
 def expect_end(tab: Any, text: str = "Done") -> None:
-    expect(status(tab)).to_contain_text(text, timeout=60_000)
+    expect(status(tab)).to_contain_text(text)
 
 
 def test_one_click_on_the_untouched_page_shows_something_of_each_kind(tab: Any) -> None:
@@ -163,7 +164,7 @@ def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
 def test_the_image_grows_and_the_time_left_is_told(tab: Any) -> None:
     quick(tab, steps=60, width=256, height=256)
     generate(tab)
-    expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 60, \d+ s left"), timeout=30_000)
+    expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 60, \d+ s left"))
     tab.wait_for_function("document.querySelector('.studio-stage img')?.naturalWidth > 0")
     assert tab.locator(".studio-stage img").get_attribute("alt") == "The image as it grows"
     assert tab.locator("#studio-generate").is_disabled()
@@ -176,7 +177,7 @@ def test_stop_keeps_what_was_made_and_the_next_run_works(tab: Any) -> None:
     turn_on(tab, "features", "U-Net features")
     control(tab, "dumpunet-studio-features-layer").fill("M00")
     generate(tab)
-    expect(status(tab)).to_contain_text("Step", timeout=30_000)
+    expect(status(tab)).to_contain_text("Step")
     tab.wait_for_function("document.querySelectorAll('.studio-gallery .studio-thumb').length > 2")
     tab.locator("#studio-stop").click()
     expect_end(tab, "Stopped; what was made is below: 1 image and")
@@ -259,13 +260,13 @@ def test_mistakes_that_only_a_run_can_find(tab: Any, tmp_path: Path) -> None:
     turn_on(tab, "attention", "Attention")
     control(tab, "dumpunet-studio-attention-words").fill("hat")
     generate(tab)
-    expect(tab.locator("#dumpunet-studio-attention-words-message")).to_contain_text("hat", timeout=30_000)
+    expect(tab.locator("#dumpunet-studio-attention-words-message")).to_contain_text("hat")
     expect(tab.locator("#studio-status")).to_contain_text("Words: ")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     control(tab, "dumpunet-studio-attention-checkbox").uncheck()
     fill(tab, model=tmp_path / "broken.safetensors")
     generate(tab)
-    expect(tab.locator("#studio-model-message")).to_contain_text("could not be loaded", timeout=30_000)
+    expect(tab.locator("#studio-model-message")).to_contain_text("could not be loaded")
     fill(tab, model="")
     generate(tab)
     expect_end(tab)
@@ -278,7 +279,7 @@ def test_a_reload_in_the_middle_finds_the_run_again(tab: Any) -> None:
     control(tab, "dumpunet-studio-features-layer").fill("M00")
     control(tab, "dumpunet-studio-features-steps").fill("1-3")
     generate(tab)
-    expect(status(tab)).to_contain_text("Step", timeout=30_000)
+    expect(status(tab)).to_contain_text("Step")
     tab.reload()
     ready(tab)
     expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 120"))
@@ -299,7 +300,7 @@ def test_two_tabs_do_not_see_each_other(open_tab: Open) -> None:
     turn_on(two, "features", "U-Net features")
     control(two, "dumpunet-studio-features-layer").fill("M00")
     generate(one)
-    expect(status(one)).to_contain_text("Step", timeout=30_000)
+    expect(status(one)).to_contain_text("Step")
     generate(two)
     expect(status(two)).to_have_text("Waiting: another goes first.")
     one.locator("#studio-stop").click()
