@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from itertools import count
@@ -49,7 +50,8 @@ class ResultFolder:
         """
         self._room = size
         try:
-            write_whole(self._room_file, [bytes(size)])
+            # Zeros would take no room where a file system compresses.
+            write_whole(self._room_file, [os.urandom(size)])
         except OSError as error:
             problem, remedy = explain(error)
             raise HostError(f"{problem}, so no image could be saved", remedy=remedy, field=FIELD) from error

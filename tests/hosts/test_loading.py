@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lib_dumpunet.errors import SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
@@ -20,6 +20,7 @@ from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.unet.sites import describe
 from tests.hosts.checkpoints import small_checkpoint, small_folder
 from tests.pipelines import sdxl_pipeline
+from tests.unets import diffusers_unet
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,8 @@ def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) 
         ("no/such-model", "Check the hub id and the network"),
         ("./nothing.safetensors", "there is no file or folder"),
         ("models/x.safetensors", "there is no file or folder"),
+        ("https://huggingface.co/a/b/resolve/main/x.safetensors", r"is an address.*its hub id, a/b"),
+        ("http://example.org/x.ckpt", "Download the file and give its path, or give a hub id"),
     ],
 )
 def test_hub_ids_and_paths_are_told_apart(model: str, message: str | None) -> None:
@@ -207,3 +210,22 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{broken")
     with pytest.raises(SettingsError, match="could not be loaded"):
         load_pipeline(str(tmp_path), device="cpu")
+
+
+def test_a_folder_that_lacks_weights_is_told(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (weights,) = (copy / "unet").glob("*.safetensors")
+    tensors = load_file(weights)
+    del tensors["conv_out.bias"]
+    save_file(tensors, weights)
+    with pytest.raises(SettingsError, match=r"some of its weights are missing.*Download it again"):
+        load_pipeline(str(copy), device="cpu")
+
+
+def test_a_text_encoder_of_another_model_is_told(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    diffusers_unet("sd1", cross_attention_dim=24).save_pretrained(copy / "unet")
+    with pytest.raises(UnsupportedModelError, match=r"gives 16 values a token where the U-Net takes 24"):
+        load_pipeline(str(copy), device="cpu")

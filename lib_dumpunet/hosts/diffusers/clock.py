@@ -176,9 +176,8 @@ class SchedulerClock:
         """
         if self._known is None or not isinstance(context, Tensor):
             return None
-        if (
-            context is not self._asked
-        ):  # most pipelines pass the same tensor in each step; comparing makes a GPU wait
+        # Comparing makes a GPU wait, and most pipelines pass the same tensor in each step.
+        if context is not self._asked:
             self._asked, self._answer = context, self._matching(context, *self._known)
         return self._answer
 

@@ -108,6 +108,9 @@ class DenoiserClock:
             count = max(1, len(latents) // len(rows))
             if not _repeats(kwargs.get("context"), self._texts, count):
                 self.has_regions = True
+                # Without any call of the image's own texts it is not known what this is about: no row is told.
+                if self.tile is None and not self._sees_whole:
+                    self._moment = Moment(self._step, (), self._hires)
                 return
             rows *= count
             if not self._sees_whole:
