@@ -82,7 +82,8 @@ class SchedulerClock:
             raise HostError(f"the U-Net is called with latents of {sample.ndim} axes where 4 were expected")
         step = step_of(scheduler, index - self._begin)
         if not hides_guidance(self._pipe):
-            branches = self._branches(context)
+            guided = getattr(self._pipe, "do_classifier_free_guidance", False)
+            branches = self._branches(context) if guided else None
             rows = self._ordered(len(sample)) if branches is None else self._rows(branches)
             return Moment(step, rows)
         if self._known is None:
