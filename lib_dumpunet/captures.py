@@ -22,9 +22,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:  # reading settings and drawing files need no torch, which takes a second to import
+    from torch import Tensor
 
 Kind = Literal[
     "feature", "plain", "steered", "difference", "k", "qk", "vqk", "self", "gaze", "pca", "word", "point"

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from lib_dumpunet.blocks import SD1
 from lib_dumpunet.captures import AXES, Capture, Tag
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import AttentionSettings, FeatureSettings
-from lib_dumpunet.sinks.attention import AttentionSink
 from lib_dumpunet.sinks.files import prepare_folder, write_whole
 from lib_dumpunet.sinks.names import LAYER_KINDS
-from lib_dumpunet.sinks.picture import Drawn, PictureSink
-from lib_dumpunet.sinks.reader import Loaded, load_dump
+from lib_dumpunet.sinks.picture import AVERAGE, GRID, Drawn, draw_block
+from lib_dumpunet.sinks.reader import Loaded, load_numbers
 
 
 def draw_files(
@@ -52,32 +52,37 @@ def draw_files(
     return written
 
 
-def _draw(loaded: Loaded, settings: FeatureSettings) -> list[tuple[str, Image.Image]]:
+def _draw(loaded: Loaded[Any], settings: FeatureSettings) -> list[tuple[str, Image.Image]]:
     """Draw a tensor as it is drawn while generating; what is of no known kind, as features."""
     tensor = loaded.tensor if loaded.tensor.ndim > 2 else loaded.tensor[None]
     ratio = tensor.shape[-1] / tensor.shape[-2]
-    pictures: list[Picture] = []
     tag = loaded.tag or Tag(0, 0, "")
     if tag.kind in LAYER_KINDS:
+        import torch
+
+        from lib_dumpunet.sinks.attention import AttentionSink
+
+        pictures: list[Picture] = []
+        tensor = torch.as_tensor(tensor)
         attention = AttentionSettings(average=settings.average, color=settings.color)
         AttentionSink(attention, lambda *_: loaded.tokens, ratio, pictures.append).accept(
             Capture(tag, tensor)
         )
-    else:
-        kind: Drawn = "difference" if tag.kind == "difference" else "feature"
-        plain = settings if tag.kind == kind else replace(settings, average="disable")
-        PictureSink(plain, ratio, pictures.append, kind).accept(Capture(Tag(0, 0, tag.block, kind), tensor))
-    return [(picture.title, picture.image) for picture in pictures]
+        return [(picture.title, picture.image) for picture in pictures]
+    kind: Drawn = "difference" if tag.kind == "difference" else "feature"
+    mean = average(tensor, settings.average if tag.kind == kind else "disable")
+    drawn = [] if mean is None else [(AVERAGE[kind], draw_block(mean, settings, ratio, kind))]
+    return [*drawn, (GRID[kind], draw_block(tensor, settings, ratio, kind))]
 
 
 def _chosen(
     files: list[Path], settings: FeatureSettings, size: tuple[int, int] | None
-) -> Iterator[tuple[Loaded, str]]:
+) -> Iterator[tuple[Loaded[Any], str]]:
     """List the tensors that ``layers`` and ``steps`` leave, each with a name for its picture."""
     steps = parse_steps(settings.steps, field="--save-steps")
     blocks = select_blocks(settings.layers, SD1, field="--layers") if settings.layers.strip() else None
     used: set[str] = set()
-    for loaded in load_dump(files, shape=size):
+    for loaded in load_numbers(files, shape=size):
         tag = loaded.tag
         # A word or a point has no block: it is of no single block and step.
         if (
@@ -100,7 +105,7 @@ def _chosen(
         yield loaded, name
 
 
-def _name(loaded: Loaded) -> str:
+def _name(loaded: Loaded[Any]) -> str:
     """Name a picture after its file, and after what it shows where a file holds several tensors, or part of one."""
     path, tag = loaded.paths[0], loaded.tag
     if tag is None or path.suffix == ".npy":

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lib_dumpunet.image.colorize import Numbers
 
 
-def average(tensor: Tensor, kind: str) -> Tensor | None:
+def average(tensor: Numbers, kind: str) -> Tensor | None:
     """Average a tensor "c h w" over its C channels, in float32, which a sum of 16-bit numbers may need.
 
     Args:
@@ -18,6 +24,9 @@ def average(tensor: Tensor, kind: str) -> Tensor | None:
     """
     if kind == "disable":
         return None
+    import torch
+
+    tensor = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
     values, count = tensor.detach(), tensor.shape[0]
     if kind == "sum":
         total = values.sum(dim=0, keepdim=True, dtype=torch.float32)

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lib_dumpunet.image.expression import Formula, compile_channels
 from lib_dumpunet.image.hsl import hsl_to_rgb
 from lib_dumpunet.image.transform import FIXED, Float32, transform
 from lib_dumpunet.settings import ColorSettings
+
+if TYPE_CHECKING:  # drawing files needs no torch, which takes a second to import
+    from torch import Tensor
+
+    Numbers = Tensor | NDArray[Any]
 
 UInt8 = NDArray[np.uint8]
 Pixels = NDArray[np.uint8] | NDArray[np.uint32]
@@ -39,7 +42,7 @@ CHUNK = 32768
 _GREY = "white-black"
 
 
-def colorize(tensor: Tensor, color: ColorSettings) -> UInt8:
+def colorize(tensor: Numbers, color: ColorSettings) -> UInt8:
     """Colour a tensor "c h w" of any float type, on the CPU.
 
     Returns:
@@ -51,21 +54,40 @@ def colorize(tensor: Tensor, color: ColorSettings) -> UInt8:
     return unpack(paint(tensor, color))
 
 
-def paint(tensor: Tensor, color: ColorSettings) -> Pixels:
+def paint(tensor: Numbers, color: ColorSettings) -> Pixels:
     """Colour a tensor "c h w" as ``colorize`` does, but give three channels as packed pixels "c h w"."""
+    numbers, is_bfloat16 = _array(tensor)
+    if numbers.dtype.itemsize == 2 and color.transform in FIXED:
+        table: NDArray[Any] = color_table(color, is_bfloat16=is_bfloat16)
+        return np.take(table, numbers.view(np.uint16), mode="clip")
+    return _evaluate(numbers, color, is_bfloat16=is_bfloat16)
+
+
+def _array(tensor: Numbers) -> tuple[NDArray[Any], bool]:
+    """View numbers as an array; whether it is of the bits of bfloat16, which NumPy does not have."""
+    if isinstance(tensor, np.ndarray):
+        return np.ascontiguousarray(tensor), False
     tensor = tensor.detach().contiguous()
-    if tensor.dtype in (torch.float16, torch.bfloat16) and color.transform in FIXED:
-        patterns = tensor.view(torch.int16).numpy().view(np.uint16)
-        table: NDArray[Any] = color_table(color, tensor.dtype)
-        return np.take(table, patterns, mode="clip")
-    return _evaluate(tensor, color)
+    if str(tensor.dtype) == "torch.bfloat16":
+        import torch
+
+        return tensor.view(torch.int16).numpy().view(np.uint16), True
+    return tensor.numpy(), False
+
+
+def _float32(numbers: NDArray[Any], *, is_bfloat16: bool) -> NDArray[np.float32]:
+    """Widen numbers; those of bfloat16 are the upper halves of float32's."""
+    if is_bfloat16:
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    return numbers.astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=16)
-def color_table(color: ColorSettings, dtype: torch.dtype) -> Pixels:
+def color_table(color: ColorSettings, *, is_bfloat16: bool) -> Pixels:
     """Give the pixel of each of the 65,536 values of a 16-bit type, in the order of their bits."""
-    patterns = np.arange(65536, dtype=np.uint16).view(np.int16)
-    table = _evaluate(torch.from_numpy(patterns).view(dtype).reshape(1, 256, 256), color).reshape(65536)
+    patterns = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
+    numbers = patterns if is_bfloat16 else patterns.view(np.float16)
+    table = _evaluate(numbers, color, is_bfloat16=is_bfloat16).reshape(65536)
     table.setflags(write=False)
     return table
 
@@ -84,7 +106,7 @@ def pack(colors: Pixels) -> NDArray[np.uint32]:
     return pixels
 
 
-def _evaluate(tensor: Tensor, color: ColorSettings) -> Pixels:
+def _evaluate(tensor: NDArray[Any], color: ColorSettings, *, is_bfloat16: bool) -> Pixels:
     """Colour "c h w" by evaluating the formula on every value, some maps at a time."""
     maps = tensor.reshape(tensor.shape[0], -1)
     pixels = np.empty(maps.shape, np.uint8 if color.method == _GREY else PACKED)
@@ -92,7 +114,8 @@ def _evaluate(tensor: Tensor, color: ColorSettings) -> Pixels:
     count = max(1, CHUNK // max(1, maps.shape[1]))
     with np.errstate(all="ignore"):
         for start in range(0, len(maps), count):
-            values = transform(maps[start : start + count].float().numpy(), color)
+            part = _float32(maps[start : start + count], is_bfloat16=is_bfloat16)
+            values = transform(part, color)
             _store(channels_of(values), pixels[start : start + count])
             if np.isnan(values.max()):
                 # A formula may well ignore v, such as 1.0; what is not a number has no colour all the same.

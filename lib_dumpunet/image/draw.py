@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import zlib
+from typing import TYPE_CHECKING
 
 from PIL import Image, PngImagePlugin
-from torch import Tensor
 
 from lib_dumpunet.image.colorize import paint
 from lib_dumpunet.image.grid import grid
 from lib_dumpunet.settings import ColorSettings
 
+if TYPE_CHECKING:
+    from lib_dumpunet.image.colorize import Numbers
+
 AFTER_HEADER = 8 + 25
 """Bytes of a PNG file's signature and its first chunk, IHDR."""
 
 
-def draw_features(tensor: Tensor, color: ColorSettings, ratio: float) -> Image.Image:
+def draw_features(tensor: Numbers, color: ColorSettings, ratio: float) -> Image.Image:
     """Draw all channels of a tensor "c h w" in one picture, near the shape ``ratio``, width by height.
 
     Raises:

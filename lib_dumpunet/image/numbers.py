@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def numbers_of(tensor: Tensor) -> dict[str, str]:
     """Tell shape, lowest, highest and mean number, and standard deviation, in the order and words for people."""
+    import torch
+
     values = tensor.detach().float()
     told = {"shape": "×".join(map(str, tensor.shape))}
     if not values.numel():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
-from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.image.average import average
@@ -15,6 +14,9 @@ from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import DifferenceSettings, FeatureSettings
+
+if TYPE_CHECKING:
+    from lib_dumpunet.image.colorize import Numbers
 
 Show = Callable[[Picture], None]
 Drawn = Literal["feature", "difference"]
@@ -46,28 +48,32 @@ class PictureSink:
         kind: Drawn = "feature",
     ) -> None:
         compile_channels(settings.color)
-        self._color, self._average = settings.color, settings.average
-        self._absolute = kind == "difference" and settings.color.method == "white-black"
-        self._ratio, self._show, self._kind = ratio, show, kind
+        self._settings, self._ratio, self._show, self._kind = settings, ratio, show, kind
 
     def accept(self, capture: Capture) -> None:
         """Draw one capture; pictures are independent of each other, so no state is kept."""
         if capture.tag.kind != self._kind:
             return
-        mean = average(capture.tensor, self._average)
-        if mean is not None:
-            self._show(self._picture(capture.tag, mean, AVERAGE[self._kind]))
-        self._show(self._picture(capture.tag, capture.tensor, GRID[self._kind]))
+        mean = average(capture.tensor, self._settings.average)
+        for tensor in (mean, capture.tensor):
+            if tensor is not None:
+                title = (GRID if tensor is capture.tensor else AVERAGE)[self._kind]
+                image = draw_block(tensor, self._settings, self._ratio, self._kind)
+                info = self._info(capture.tag)
+                self._show(Picture(image, capture.tag, title, info, numbers_of(tensor)))
 
     def close(self) -> None:
         """Do nothing: all pictures are out already."""
 
-    def _picture(self, tag: Tag, tensor: Tensor, title: str) -> Picture:
-        return Picture(self._draw(tensor), tag, title, self._info(tag), numbers_of(tensor))
-
-    def _draw(self, tensor: Tensor) -> Image.Image:
-        return draw_features(tensor.abs() if self._absolute else tensor, self._color, self._ratio)
-
     def _info(self, tag: Tag) -> dict[str, str]:
         info = {"Layer Name": tag.block, "Feature Steps": tag.when}
         return {**info, **CAPTION} if self._kind == "difference" else info
+
+
+def draw_block(
+    tensor: Numbers, settings: FeatureSettings | DifferenceSettings, ratio: float, kind: Drawn
+) -> Image.Image:
+    """Draw a block's output "c h w" as a grid, as ``PictureSink`` does."""
+    absolute = kind == "difference" and settings.color.method == "white-black"
+    values: Any = abs(tensor) if absolute else tensor
+    return draw_features(values, settings.color, ratio)

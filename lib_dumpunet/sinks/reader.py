@@ -6,14 +6,14 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import SettingsError
@@ -28,23 +28,27 @@ from lib_dumpunet.sinks.names import (
     tag_of_key,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Numbers = TypeVar("Numbers")
 _log = logging.getLogger("dumpunet")
 _ENDINGS = (".bin", ".npy", ".safetensors")
-_DTYPES = {
-    str(d).removeprefix("torch."): d for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-}
+_DTYPES = ("float16", "float32", "float64")
+_LARGEST = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16}
+"""Bytes of the largest number of each kind that torch has, too."""
 _DAMAGES = (ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class Loaded(Generic[Numbers]):
     """A tensor out of a dump, with the axes of its kind, in the dtype that the model had, where the dump tells it.
 
     ``tag`` is None for an array that some other program wrote; ``run`` is the number in the folder's manifest, and
     ``tokens`` are the texts of a prompt's columns, where the manifest has them.
     """
 
-    tensor: Tensor
+    tensor: Numbers
     paths: tuple[Path, ...]
     tag: Tag | None = None
     run: int | None = None
@@ -68,7 +72,7 @@ def load_dump(
     *,
     shape: tuple[int, int] | None = None,
     run: int | None = None,
-) -> Iterator[Loaded]:
+) -> Iterator[Loaded[Tensor]]:
     """Read a folder, a file or several, one tensor in memory at a time.
 
     A folder's manifest tells what there is; without one, file names do. Order: run, image, pass, step, block; a tag's
@@ -80,6 +84,16 @@ def load_dump(
         SettingsError: nothing there, a file that is damaged or no dump, or a shape that does not fit; what can only
             be seen in a file's content is raised when its turn comes.
     """
+    return map(_as_tensor, load_numbers(source, shape=shape, run=run))
+
+
+def load_numbers(
+    source: str | Path | Iterable[str | Path],
+    *,
+    shape: tuple[int, int] | None = None,
+    run: int | None = None,
+) -> Iterator[Loaded[Any]]:
+    """Read as ``load_dump`` does, but give NumPy's arrays where these hold the numbers: of npy and bin files."""
     paths = [Path(path) for path in ([source] if isinstance(source, (str, Path)) else source)]
     sources = [found for path in paths if path.is_dir() for found in _in_folder(path)]
     sources += _from_files([path for path in paths if not path.is_dir()])
@@ -90,6 +104,14 @@ def load_dump(
             f"{', '.join(map(str, paths))} holds {what}", remedy="Give a folder or files of a dump."
         )
     return (loaded for found in sources for loaded in _read(found, shape))
+
+
+def _as_tensor(loaded: Loaded[Any]) -> Loaded[Tensor]:
+    if not isinstance(loaded.tensor, np.ndarray):
+        return loaded
+    import torch
+
+    return replace(loaded, tensor=torch.from_numpy(loaded.tensor))
 
 
 def _in_folder(folder: Path) -> list[_Source]:
@@ -248,25 +270,34 @@ def _check_channels(source: _Source) -> None:
         )
 
 
-def _read(source: _Source, shape: tuple[int, int] | None) -> Iterator[Loaded]:
+def _read(source: _Source, shape: tuple[int, int] | None) -> Iterator[Loaded[Any]]:
     with _told(source.paths[0]):
         if source.paths[0].suffix == ".safetensors":
             yield from _read_safetensors(source)
             return
         is_npy = source.paths[0].suffix == ".npy"
-        tensor = _read_npy(source.paths[0]) if is_npy else _read_bin(source, shape)
-    if source.dtype in _DTYPES:
-        tensor = tensor.to(_DTYPES[source.dtype])
-    yield Loaded(tensor, source.paths, source.tag, source.run, source.tokens)
+        array = _read_npy(source.paths[0]) if is_npy else _read_bin(source, shape)
+    yield Loaded(_converted(array, source.dtype), source.paths, source.tag, source.run, source.tokens)
 
 
-def _read_npy(path: Path) -> Tensor:
+def _converted(array: NDArray[Any], dtype: str | None) -> Any:
+    """Bring an array to the dtype that the model had; NumPy has no bfloat16, so that becomes a tensor."""
+    if dtype == "bfloat16":
+        import torch
+
+        return torch.from_numpy(array).to(torch.bfloat16)
+    return array.astype(dtype, copy=False) if dtype in _DTYPES else array
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
     """Read an array, which NumPy checks against the file's size when it maps it; nothing pickled is touched."""
     mapped = np.lib.format.open_memmap(path, mode="r")
-    return torch.from_numpy(np.array(mapped, dtype=mapped.dtype.newbyteorder("="), order="C"))
+    if mapped.dtype.itemsize > _LARGEST.get(mapped.dtype.kind, 0):
+        raise TypeError(f"it holds {mapped.dtype}, which are no numbers that are dumped")
+    return np.array(mapped, dtype=mapped.dtype.newbyteorder("="), order="C")
 
 
-def _read_bin(source: _Source, shape: tuple[int, int] | None) -> Tensor:
+def _read_bin(source: _Source, shape: tuple[int, int] | None) -> NDArray[Any]:
     """Put channel files together: "c h w", or the shape that the manifest tells."""
     known = None if source.shape is None else source.shape[1:] if len(source.shape) > 2 else source.shape
     each = known or shape or _square(source.paths[0])
@@ -280,8 +311,7 @@ def _read_bin(source: _Source, shape: tuple[int, int] | None) -> Tensor:
                     remedy="Give the height and width of its map.",
                 )
             channel[...] = np.fromfile(path, "<f4").reshape(each)
-    whole = torch.from_numpy(channels)
-    return whole[0] if source.shape is not None and len(source.shape) < 3 else whole
+    return channels[0] if source.shape is not None and len(source.shape) < 3 else channels
 
 
 def _square(path: Path) -> tuple[int, int]:
@@ -299,7 +329,7 @@ def _square(path: Path) -> tuple[int, int]:
     return side, side
 
 
-def _read_safetensors(source: _Source) -> Iterator[Loaded]:
+def _read_safetensors(source: _Source) -> Iterator[Loaded[Tensor]]:
     (path,) = source.paths
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}

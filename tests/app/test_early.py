@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 START = """
@@ -67,3 +68,18 @@ def test_what_needs_no_model_needs_no_torch(arguments: list[str], root: Path) ->
     code = f"import sys; sys.path.insert(0, {str(root)!r})\n{START}"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("ending", ["npy", "bin"])
+def test_files_are_drawn_without_torch(ending: str, tmp_path: Path, root: Path) -> None:
+    values = np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32)
+    if ending == "npy":
+        np.save(tmp_path / "a.npy", values.astype(np.float16))
+    else:
+        values[0].tofile(tmp_path / "000-M00-001-00.bin")
+    (file,) = tmp_path.iterdir()
+    code = f"import sys; sys.path.insert(0, {str(root)!r})\n{START}"
+    command = [sys.executable, "-c", code, "view", str(file), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
