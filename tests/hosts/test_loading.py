@@ -193,7 +193,7 @@ def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) 
         ("./nothing.safetensors", "there is no file or folder"),
         ("models/x.safetensors", "there is no file or folder"),
         ("https://huggingface.co/a/b/resolve/main/x.safetensors", r"is an address.*its hub id, a/b"),
-        ("http://example.org/x.ckpt", "Download the file and give its path, or give a hub id"),
+        ("https://github.com/a/b/x.ckpt", "Download the file and give its path, or give a hub id"),
     ],
 )
 def test_hub_ids_and_paths_are_told_apart(model: str, message: str | None) -> None:
