@@ -268,7 +268,8 @@ class _PairTap:
         self.fired = True
         with guarded(self.block, self._stop), _exactly(q.device):
             if not self._calls.is_whole:
-                self._parts.append((q, k, self._calls.place()))
+                if self._picker.is_wanted:  # finding the place makes a GPU wait
+                    self._parts.append((q, k, self._calls.place()))
                 return
             moment, rows = self._picker.pick(len(q))
             for index, row in rows.items():
@@ -333,6 +334,8 @@ class _OutputTap:
             require_places(attended.shape[1], self._shape)
             if self._calls.is_whole:
                 self._send(attended, len(attended))
+                return
+            if not self._picker.is_wanted:
                 return
             place = self._calls.place()
             if place.tokens != self._calls.shape[1]:

@@ -34,6 +34,12 @@ class Picker:
         self._step = (False, 0)
         self._seen: set[Row] = set()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the call that is under way is of a step that is to be read."""
+        step = self._clock.now().step
+        return step >= 1 and step in self._steps
+
     def pick(self, count: int) -> tuple[Moment, dict[int, Row]]:
         """Give the moment, and the owner of each row to take from a batch of ``count`` rows.
 
@@ -41,7 +47,7 @@ class Picker:
             HostError: if the clock expects another number of rows.
         """
         moment = self._clock.now()
-        if moment.step < 1 or moment.step not in self._steps:
+        if not self.is_wanted:
             return moment, {}
         if (moment.hires, moment.step) != self._step:
             self._step = moment.hires, moment.step

@@ -31,7 +31,7 @@ from lib_dumpunet.sinks.names import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-Numbers = TypeVar("Numbers")
+Values = TypeVar("Values")
 _log = logging.getLogger("dumpunet")
 _ENDINGS = (".bin", ".npy", ".safetensors")
 _DTYPES = ("float16", "float32", "float64")
@@ -41,14 +41,14 @@ _DAMAGES = (ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded(Generic[Numbers]):
+class Loaded(Generic[Values]):
     """A tensor out of a dump, with the axes of its kind, in the dtype that the model had, where the dump tells it.
 
     ``tag`` is None for an array that some other program wrote; ``run`` is the number in the folder's manifest, and
     ``tokens`` are the texts of a prompt's columns, where the manifest has them.
     """
 
-    tensor: Numbers
+    tensor: Values
     paths: tuple[Path, ...]
     tag: Tag | None = None
     run: int | None = None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,46 +12,41 @@ from PIL import Image
 from lib_dumpunet.app.cli import main
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.sinks.files import told_once
+from tests.disks import small_disk
+
+SIZE = 2 << 20
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MiB, where mounting is allowed."""
-    mount, umount, folder = shutil.which("mount"), shutil.which("umount"), tmp_path / "disk"
+def disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
     folder.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if sys.platform != "linux" or not mount or not umount:
-        pytest.skip("no tmpfs here")
-    if subprocess.run([mount, *options], capture_output=True).returncode:
-        pytest.skip("mounting is not permitted")
-    try:
+    with small_disk(folder, SIZE):
         yield folder
-    finally:
-        subprocess.run([umount, str(folder)], check=True)
 
 
 def test_images_have_room_on_a_disk_that_pictures_and_dumps_fill(
-    small_disk: Path, capsys: pytest.CaptureFixture[str]
+    disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["generate", "a red circle", "--steps", "4", "--count", "3", "--seed", "1", "--width", "128"]
-    code = main([*arguments, "--height", "128", "--dump", "npy", "--out", str(small_disk)])
+    code = main([*arguments, "--height", "128", "--dump", "npy", "--out", str(disk)])
     told = capsys.readouterr().err
     assert code == 1
     assert told.count("dumpunet: ") == 1
     assert "the disk is full" in told
     assert "other files of the run are missing for the same reason" in told
-    images = sorted(small_disk.glob("0*.png"))
+    images = sorted(disk.glob("0*.png"))
     assert images
     for image in images:
         Image.open(image).load()
-    assert not (small_disk / ".room").exists()
+    assert not (disk / ".room").exists()
 
 
 def test_a_disk_without_room_for_an_image_is_told_before_sampling(
-    small_disk: Path, capsys: pytest.CaptureFixture[str]
+    disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (small_disk / "other").write_bytes(bytes((2 << 20) - 200_000))
-    assert main(["generate", "a red circle", "--out", str(small_disk / "out")]) != 0
+    (disk / "other").write_bytes(bytes(SIZE - 200_000))
+    assert main(["generate", "a red circle", "--out", str(disk / "out")]) != 0
     assert "the disk is full" in capsys.readouterr().err
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.reader import load_dump
+from tests.disks import small_disk
 
 Make = Callable[..., list[Capture]]
 LIMIT = 100_000  # bytes
@@ -77,16 +77,8 @@ def full_disk(
         monkeypatch.setattr(aside.tempfile, "TemporaryFile", lambda **_: FullAside(folder / "aside", "w+"))
         yield folder
         return
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if sys.platform != "linux" or not mount or not umount:
-        pytest.skip("no tmpfs here; the played disk stands for it")
-    options = ["-t", "tmpfs", "-o", f"size={LIMIT // 4096 * 4096}", "tmpfs", str(folder)]
-    if subprocess.run([mount, *options], capture_output=True).returncode:
-        pytest.skip("mounting is not permitted; the played disk stands for it")
-    try:
+    with small_disk(folder, LIMIT):
         yield folder
-    finally:
-        subprocess.run([umount, str(folder)], check=True)
 
 
 @pytest.mark.parametrize("kind", ["bin", "npy", "safetensors"])

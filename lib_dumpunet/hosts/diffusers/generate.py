@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
-from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sampler, give_all
+from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
 from lib_dumpunet.planning import Subject, needs_table, of_plain_run
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.session import Session, open_session
@@ -105,16 +105,13 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
                     with session.plain_run(), nullcontext() if beside is None else beside.run():
                         samples = sampler.sample(plain, images)
                     faults += give_all(outlet.plain, images, samples)
-                    for index, sample in zip(images, samples, strict=False):
-                        if beside is not None:
-                            beside.finish(index, sample.image)
+                    _finish(beside, images, samples)
                 if not sampler.was_stopped:
                     with session.run():
                         samples = sampler.sample(steered, images)
                         lost = give_all(outlet.image, images, samples)
                         outcome.images += len(samples) - len(lost)
-                        for index, sample in zip(images, samples, strict=False):
-                            session.finish(index, sample.image)
+                        _finish(session, images, samples)
                     faults += lost
                 outcome.was_stopped = sampler.was_stopped
                 faults += [sampler.fault] if sampler.fault is not None else []
@@ -128,6 +125,13 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     if host.clock.trouble is not None and host.clock.trouble not in outcome.problems:
         outcome.problems.append(host.clock.trouble)
     return outcome
+
+
+def _finish(session: Session | None, images: range, samples: Sequence[Sample]) -> None:
+    """Lay words and points over the images of a batch; one that was stopped may have none."""
+    for index, sample in zip(images, samples, strict=False):
+        if session is not None:
+            session.finish(index, sample.image)
 
 
 def dump_request(pipe: Any, job: Job, *, with_table: bool) -> DumpRequest:
