@@ -59,7 +59,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def told_once(problems: Iterable[DumpUNetError]) -> list[DumpUNetError]:
-    """Leave one of several problems that come of the same full disk: the first, with the number of the others."""
+    """Leave one of several problems that come of the same full disk: the first, which then tells of the others."""
     told: list[DumpUNetError] = []
     full: list[DumpUNetError] = []
     for problem in problems:

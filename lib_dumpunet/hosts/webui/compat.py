@@ -15,8 +15,8 @@ TIMESTEPS = {"DDIM": -1, "DDIM CFG++": -1, "PLMS": -1, "UniPC": 0}
 
 def live_unet(sd_model: Any) -> nn.Module:
     """Find the U-Net that samples; the models of Forge hold it elsewhere."""
-    forge = getattr(sd_model, "forge_objects", None)
-    unet: nn.Module = (sd_model.model if forge is None else forge.unet.model).diffusion_model
+    model = sd_model.forge_objects.unet.model if is_forge(sd_model) else sd_model.model
+    unet: nn.Module = model.diffusion_model
     return unet
 
 
