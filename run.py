@@ -32,6 +32,7 @@ STAMP = VENV / "dumpunet-stamp.json"
 UNFINISHED = VENV / "dumpunet-unfinished"
 LOCK = VENV / "dumpunet-lock"
 LOG = VENV / "dumpunet-install.log"
+MOST_TEST_PROCESSES = 4  # each holds torch and a browser: 2 GB
 
 # What `pip install` is called with, in this order. setuptools comes first because the build of this project takes
 # it from .venv: no second copy is downloaded, and it is the pinned one. stable-diffusion-sdkit carries the U-Net of
@@ -67,7 +68,7 @@ COMMANDS = {
     "prompt": "show the text that each block gets from a per-block prompt",
     "view": "draw dumped tensors again, in other colours",
     "bench": "measure what capturing costs",
-    "test": "run the tests; what follows is passed to pytest",
+    "test": "run all tests, or what follows, as pytest takes it",
     "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),
 }
 
@@ -157,8 +158,14 @@ def main(argv: list[str]) -> int:
         return check(arguments)
     if command == "test":
         os.chdir(ROOT)
-        return start(["-m", "pytest", "--verbosity=1", *arguments])
+        return start(["-m", "pytest", "--verbosity=1", *(arguments or shared_among_cores())])
     return start(["-c", START_MODULE, str(ROOT), *argv])
+
+
+def shared_among_cores() -> list[str]:
+    """Return pytest's arguments that share all tests among the cores, file by file; memory bounds the processes."""
+    processes = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
+    return ["--numprocesses", str(processes), "--dist", "loadfile"] if processes > 1 else []
 
 
 def usage() -> str:

@@ -15,6 +15,8 @@ from lib_dumpunet.app.processor import prepare_threads
 from tests.waiting import PATIENCE, load_of_machine
 
 # Before any test imports torch, or a library that looks for a model hub.
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 prepare_threads()
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.waiting import PATIENCE, rest
 
@@ -28,16 +29,21 @@ def old_python() -> Path:
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = ENVIRONMENT / "pins.sha256"
     digest = hashlib.sha256(PINS.read_bytes()).hexdigest()
-    if not (stamp.exists() and stamp.read_text() == digest):
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        base = getattr(sys, "_base_executable", None) or sys.executable
-        subprocess.run([base, "-m", "venv", ENVIRONMENT], check=True)
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", PINS]
-        # A file of constraints that holds for the project's own environment must not hold here.
-        plain = {**os.environ, "PIP_CONSTRAINT": "", "PIP_CONFIG_FILE": os.devnull}
-        subprocess.run(install, check=True, env=plain)
-        stamp.write_text(digest)
+    with FileLock(f"{ENVIRONMENT}.lock"):  # tests run in several processes
+        if not (stamp.exists() and stamp.read_text() == digest):
+            _install(python)
+            stamp.write_text(digest)
     return python
+
+
+def _install(python: Path) -> None:
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    base = getattr(sys, "_base_executable", None) or sys.executable
+    subprocess.run([base, "-m", "venv", ENVIRONMENT], check=True)
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", PINS]
+    # A file of constraints that holds for the project's own environment must not hold here.
+    plain = {**os.environ, "PIP_CONSTRAINT": "", "PIP_CONFIG_FILE": os.devnull}
+    subprocess.run(install, check=True, env=plain)
 
 
 @contextmanager
