@@ -1,21 +1,4 @@
-"""The vocabulary of the stream that flows from the hooks to the sinks.
-
-Axes of a capture's tensor, by kind (einops notation; one image, so there is no batch axis). Attention has a token or
-a query for each place where the text or the latents are looked at; maps are probabilities in float32.
-
-    feature     "c h w"                         output of a block
-    plain       "c h w"                         the same in the run without per-block prompts, to be compared
-    steered     "c h w"                         the same in the run with them, to be compared
-    difference  "c h w"                         steered minus plain, in float32
-    k           "head token dim"                keys of a cross-attention layer, in the model's dtype
-    qk          "head token h w"                how much each place looks at each token; over tokens it adds up to 1
-    vqk         "c h w"                         what a layer gets out of the text, all heads, in the model's dtype
-    self        "head row column h w"           where the points of a lattice "row column" look, in self-attention
-    gaze        "h w row column"                where each place looks: head mean, summed over parts of the map
-    pca         "component h w"                 first three principal components of self-attention
-    word        "h w"                           how much each place looks at a word: mean of heads, layers and steps
-    point       "h w"                           where a point of the image looks: mean of heads, layers and steps
-"""
+"""The vocabulary of the stream that flows from the hooks to the sinks; ``kinds.py`` says what kinds there are."""
 
 from __future__ import annotations
 
@@ -24,34 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from lib_dumpunet.kinds import FEATURE, Kind, of_image
+
 if TYPE_CHECKING:  # reading settings and drawing files need no torch, which takes a second to import
     from torch import Tensor
 
-Kind = Literal[
-    "feature", "plain", "steered", "difference", "k", "qk", "vqk", "self", "gaze", "pca", "word", "point"
-]
 Branch = Literal["cond", "uncond"]
-
-AXES: dict[Kind, tuple[str, ...]] = {
-    "feature": ("channel", "height", "width"),
-    "plain": ("channel", "height", "width"),
-    "steered": ("channel", "height", "width"),
-    "difference": ("channel", "height", "width"),
-    "k": ("head", "token", "dim"),
-    "qk": ("head", "token", "height", "width"),
-    "vqk": ("channel", "height", "width"),
-    "self": ("head", "row", "column", "height", "width"),
-    "gaze": ("height", "width", "row", "column"),
-    "pca": ("component", "height", "width"),
-    "word": ("height", "width"),
-    "point": ("height", "width"),
-}
 
 PLAIN = "plain"
 """Marks what is of a run without per-block prompts, beside one with them: in names, captions and folders."""
-
-PASSING: frozenset[Kind] = frozenset({"gaze", "plain", "steered"})
-"""What is only on its way to a sink that makes something else of it; it is neither drawn nor dumped."""
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +31,7 @@ class Tag:
     image: int
     step: int
     block: str
-    kind: Kind = "feature"
+    kind: Kind = FEATURE
     site: int = 0
     name: str = ""
     branch: Branch = "cond"
@@ -85,10 +49,10 @@ class Tag:
 
         Different tags have different stems, on file systems that ignore case too.
         """
-        if self.kind in ("word", "point"):
+        if of_image(self.kind):
             what = "negative" if self.branch == "uncond" else self.kind
             return f"{self.image:03}-{what}-{slug(self.name)}"
-        layer = "" if self.kind == "feature" else f"-{self.kind}{self.site + 1 if self.site else ''}"
+        layer = "" if self.kind == FEATURE else f"-{self.kind}{self.site + 1 if self.site else ''}"
         return f"{self.image:03}-{self.block}-{'hr' * self.hires}{self.step:03}{layer}"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lib_dumpunet.blocks import SD1, BlockOrder
 from lib_dumpunet.errors import SettingsError, Spot
 from lib_dumpunet.image.expression import compile_channels
+from lib_dumpunet.kinds import KINDS, is_shown
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
@@ -99,7 +100,7 @@ def require_shown(settings: Settings) -> None:
         SettingsError: if not.
     """
     attention = settings.attention
-    shown = [kind for kind in attention.kinds if kind != "k"]
+    shown = [row for row in KINDS.values() if row.choice in attention.kinds and is_shown(row)]
     texts = attention.words + attention.negative_words + attention.points
     looks = settings.features.enabled or settings.difference.enabled or shown or texts.strip()
     if settings.explorer.enabled and not looks:

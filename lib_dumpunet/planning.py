@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_dumpunet.blocks import spans
-from lib_dumpunet.captures import AXES, PASSING, PLAIN, Branch, Kind, Tag
+from lib_dumpunet.captures import PLAIN, Branch, Tag
 from lib_dumpunet.early import require_brackets, require_shown
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.explorer.document import About
 from lib_dumpunet.explorer.sink import ExplorerSink
-from lib_dumpunet.hooks.attention import AttentionWant, require_readable
+from lib_dumpunet.hooks.attention import require_readable
+from lib_dumpunet.hooks.calls import AttentionWant
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.kinds import KINDS, Kind, kinds_of_choice, kinds_of_section, modes, of_image
 from lib_dumpunet.ports import Host, Page, Row
 from lib_dumpunet.prompt.points import Point, parse_points
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
@@ -29,28 +31,17 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     Settings,
 )
-from lib_dumpunet.sinks.attention import AttentionSink
 from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.sinks.difference import DifferenceSink
+from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.heatmap import HeatmapSink
-from lib_dumpunet.sinks.names import LAYER_KINDS, key_of
+from lib_dumpunet.sinks.names import key_of
 from lib_dumpunet.sinks.picture import PictureSink, Show
 from lib_dumpunet.unet.sites import Unet
 
 log = logging.getLogger("dumpunet")
-
-CAPTURED: dict[str, frozenset[Kind]] = {
-    "k": frozenset({"k"}),
-    "qk": frozenset({"qk"}),
-    "vqk": frozenset({"vqk"}),
-    "self": frozenset({"self", "gaze"}),
-    "words": frozenset({"word"}),
-}
-"""What is captured for each choice of the settings."""
-
-HEAT: frozenset[Kind] = frozenset({"word", "point"})
 
 
 @dataclass(frozen=True)
@@ -191,13 +182,7 @@ def _explorer(
         order=unet.order.names,
         attending=tuple(site.block for site in unet.sites if site.layers),
         table=subject.request.blocks,
-        colors={
-            "feature": settings.features.color,
-            "difference": settings.difference.color,
-            "attention": settings.attention.color,
-            "values": settings.attention.color,
-            "self": settings.attention.color,
-        },
+        colors={mode: getattr(settings, row.section).color for mode, row in modes().items()},
         average="2-norm" if average == "disable" else average,
         parameters=subject.parameters,
         plan=lambda hires: subject.texts_of(hires=hires).plan,
@@ -207,7 +192,7 @@ def _explorer(
 
 def components_of(want: AttentionWant | None, dump: DumpSettings | None = None) -> tuple[Sink, ...]:
     """Make the sink that has to stand before all others where self-attention is looked at; else nothing."""
-    if want is None or "gaze" not in want.kinds:
+    if want is None or "pooled_self" not in want.kinds:
         return ()
     return (ComponentsSink(_folder(dump)),)
 
@@ -223,7 +208,7 @@ def _with_features(plan: Plan, unet: Unet, features: FeatureSettings, show: Show
     return replace(
         plan,
         features=Want(blocks, steps),
-        sinks=(*plan.sinks, PictureSink(features, subject.ratio, show)),
+        sinks=(*plan.sinks, PictureSink("features", Style(features, subject.ratio), show)),
     )
 
 
@@ -237,7 +222,7 @@ def _with_difference(
     return replace(
         plan,
         difference=Want(blocks, steps, "steered"),
-        sinks=(*plan.sinks, PictureSink(difference, subject.ratio, show, "difference")),
+        sinks=(*plan.sinks, PictureSink("difference", Style(difference, subject.ratio), show)),
     )
 
 
@@ -248,7 +233,7 @@ def _with_attention(
     steps = select_steps(attention.steps, subject.request.steps, field="Attention steps")
     words = choose_words(attention, subject.texts)
     points = parse_points(attention.points, (subject.width, subject.height))
-    asked = [CAPTURED[kind] for kind in attention.kinds if kind != "words"]
+    asked = [kinds_of_choice(choice) for choice in attention.kinds if choice != "words"]
     if words:
         asked.append(frozenset({"word"}))
     if points:
@@ -265,7 +250,7 @@ def _with_attention(
     )
     require_readable(unet, want)
 
-    pictures = AttentionSink(attention, subject.columns, subject.ratio, show)
+    pictures = PictureSink("attention", Style(attention, subject.ratio, subject.columns), show)
     sinks: tuple[Sink, ...] = (pictures,)
     if words or points:
         about = {"Layer Name": spans(blocks), "Feature Steps": attention.steps.strip() or f"1-{len(steps)}"}
@@ -343,13 +328,14 @@ def _dump_sinks(plan: Plan, unet: Unet, settings: Settings, subject: Subject) ->
     targets: dict[tuple[str, str], frozenset[Kind]] = {}
     wanted: list[tuple[DumpSettings, frozenset[Kind]]] = []
     if plan.features is not None:
-        wanted.append((settings.features.dump, frozenset({"feature"})))
+        wanted.append((settings.features.dump, kinds_of_section("features")))
     if plan.difference is not None:
-        wanted.append((settings.difference.dump, frozenset({"difference"})))
+        wanted.append((settings.difference.dump, kinds_of_section("difference")))
     if plan.attention is not None:
-        wanted.append((settings.attention.dump, frozenset(AXES) - PASSING - {"feature", "difference"}))
-        if plan.attention.kinds & HEAT:
-            wanted.append((settings.attention.heat, HEAT))
+        wanted.append((settings.attention.dump, kinds_of_section("attention")))
+        heat = frozenset(filter(of_image, plan.attention.kinds))
+        if heat:
+            wanted.append((settings.attention.heat, heat))
     for dump, kinds in wanted:
         if dump.enabled:
             target = (dump.path, dump.format)
@@ -374,12 +360,14 @@ def _dump_request(plan: Plan, unet: Unet, subject: Subject, kinds: frozenset[Kin
     if plan.difference is not None and "difference" in kinds:
         tags = (Tag(0, 1, block, "difference") for block in plan.difference.blocks)
         expected |= dict.fromkeys(map(key_of, tags), plan.difference.steps)
-    if want is None or not kinds - {"feature", "difference"}:
+    if want is None or not kinds & kinds_of_section("attention"):
         return replace(request, expected=expected)
-    steady = [kind for kind in LAYER_KINDS if kind in want.kinds & kinds]
-    for layer in (layer for site in unet.sites if site.block in want.blocks for layer in site.layers):
-        tags = (Tag(0, 1, layer.block, kind, layer.number) for kind in steady)
-        expected |= dict.fromkeys(map(key_of, tags), want.steps)
+    written = [KINDS[kind] for kind in want.kinds & kinds if not KINDS[kind].is_passing]
+    for site in unet.sites:
+        if site.block in want.blocks:
+            counts = {"block": 1, "layer": len(site.layers), "image": 0}
+            tags = (Tag(0, 1, site.block, row.name, n) for row in written for n in range(counts[row.scope]))
+            expected |= dict.fromkeys(map(key_of, tags), want.steps)
     return replace(
         request,
         expected=expected,

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from PIL import Image
 
 from lib_dumpunet.captures import PLAIN, Branch, Tag
+from lib_dumpunet.kinds import KINDS, Role
 
 
 class Row(NamedTuple):
@@ -43,7 +44,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to show: ``title`` tells those of one tag apart (``"average"``), ``info`` has its captions by name.
+    """A picture to show: ``role`` tells those of one tag apart, ``info`` has its captions by name.
 
     ``numbers`` tells of the numbers that it shows, by name, such as ``"max": "4.13"``. ``is_plain`` tells those of a
     run without per-block prompts, beside which there is one with them.
@@ -51,10 +52,15 @@ class Picture:
 
     image: Image.Image
     tag: Tag
-    title: str
+    role: Role
     info: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, str] = field(default_factory=dict)
     is_plain: bool = False
+
+    @property
+    def title(self) -> str:
+        """The end of its name, which tells those of one tag apart: ``average``; empty for the whole of most kinds."""
+        return KINDS[self.tag.kind].titles.get(self.role, "")
 
     @property
     def caption(self) -> str:

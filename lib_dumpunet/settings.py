@@ -13,12 +13,12 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.kinds import CHOICES, KINDS
 
 METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom RGB", "hsl": "Custom HSL"}
 TRANSFORMS = {"auto01": "Auto [0,1]", "auto11": "Auto [-1,1]", "linear": "Linear", "sigmoid": "Sigmoid"}
 AVERAGES = {"disable": "disable", "sum": "sum", "1-norm": "1-norm", "2-norm": "2-norm"}
 FORMATS = {"bin": "bin (raw float32)", "npy": "npy", "safetensors": "safetensors"}
-ATTENTIONS = {"k": "K", "qk": "Q*K", "vqk": "V*Q*K", "self": "self Q*K", "words": "words"}
 RUNS = {"steered": "steered", "both": "both"}
 FORMULAS = {"rgb": ("abs(v)", "abs(v)", "abs(v)"), "hsl": ("(2+v)/3", "1.0", "0.5")}
 
@@ -239,9 +239,9 @@ class AttentionSettings:
     kinds: tuple[str, ...] = option(
         (),
         "Output features",
-        "what to draw of attention, joined by commas: keys (k), how each place looks at each token (qk), what it gets "
-        "out of the text (vqk), where places look in the picture (self), where each word lands (words)",
-        choices=ATTENTIONS,
+        "what to draw of attention, joined by commas: "
+        + ", ".join(f"{row.choice_help} ({row.choice})" for row in KINDS.values() if row.choice_label),
+        choices=CHOICES,
         flag="attention",
     )
     layers: str = option(
@@ -436,7 +436,7 @@ class PanelSettings:
         if self.switch.enabled and not self.attention.enabled:
             raise SettingsError(
                 "nothing is chosen",
-                remedy=f"Choose among {', '.join(ATTENTIONS.values())}, or write words or points.",
+                remedy=f"Choose among {', '.join(CHOICES.values())}, or write words or points.",
                 field="Output features",
             )
 

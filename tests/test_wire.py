@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.kinds import CHOICES
 from lib_dumpunet.settings import (
-    ATTENTIONS,
     AVERAGES,
     FORMATS,
     METHODS,
@@ -83,7 +83,7 @@ LOOKING = {
     "color": colors(),
     "dump": DUMPS,
 }
-KINDS = st.lists(st.sampled_from(list(ATTENTIONS)), unique=True, min_size=1).map(tuple)
+KINDS = st.lists(st.sampled_from(list(CHOICES)), unique=True, min_size=1).map(tuple)
 PANELS = st.builds(
     PanelSettings,
     features=st.builds(FeatureSettings, enabled=st.booleans(), **LOOKING),

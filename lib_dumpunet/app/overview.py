@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.image.overlay import contact_sheet
+from lib_dumpunet.kinds import FEATURE, Kind, of_image
 from lib_dumpunet.ports import Picture
-from lib_dumpunet.sinks.picture import AVERAGE, Drawn
 
 CELL = 64  # pixels; maps of all resolutions are brought to this width
 GAP = 4
@@ -28,15 +28,15 @@ class Overview:
     ``kind`` tells of what the maps are.
     """
 
-    def __init__(self, order: BlockOrder, kind: Drawn = "feature") -> None:
+    def __init__(self, order: BlockOrder, kind: Kind = FEATURE) -> None:
         self._order, self._kind = order, kind
         self._maps: dict[tuple[str, _Row], Image.Image] = {}
         self._lock = threading.Lock()
 
     def add(self, picture: Picture) -> None:
         """Take a picture if it is an average map of the first image."""
-        tag, wanted = picture.tag, (self._kind, AVERAGE[self._kind], 0)
-        if (tag.kind, picture.title, tag.image) == wanted:
+        tag = picture.tag
+        if (tag.kind, picture.role, tag.image) == (self._kind, "average", 0):
             with self._lock:
                 self._maps[tag.block, (tag.hires, tag.step)] = _cell(picture.image)
 
@@ -73,7 +73,7 @@ class WordSheet:
 
     def add(self, picture: Picture) -> None:
         """Take a picture if it is a word or point over the first image."""
-        if picture.tag.kind in ("word", "point") and not picture.title and picture.tag.image == 0:
+        if of_image(picture.tag.kind) and picture.role == "whole" and picture.tag.image == 0:
             with self._lock:
                 self._pictures[picture.tag] = picture.image
 

@@ -12,11 +12,10 @@ from PIL import Image
 
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.sinks.files import FIELD, explain, is_full, prepare_folder, remove_abandoned, write_whole
 
-ROOMS = {"feature": "features", "difference": "difference", "word": "words", "point": "points"}
-"""Folders by the kind of what their pictures show; layers of attention are in ``attention``."""
 MARK = ".dumpunet-run"
 """An empty file that says that a run's results are in this folder."""
 
@@ -81,7 +80,7 @@ class ResultFolder:
 
     def save_picture(self, picture: Picture, info: dict[str, str]) -> Path:
         """Write a picture of what was seen, and tell where; several threads may do so at once."""
-        path = self.path / ROOMS.get(picture.tag.kind, "attention") / f"{picture.stem}.png"
+        path = self.path / KINDS[picture.tag.kind].folder / f"{picture.stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write(path, picture.image, info)
         with self._lock:

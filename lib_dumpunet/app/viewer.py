@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from lib_dumpunet.blocks import SD1
-from lib_dumpunet.captures import AXES, Capture, Tag
+from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.image.expression import compile_channels
-from lib_dumpunet.ports import Picture
+from lib_dumpunet.kinds import FEATURE, KINDS, Role
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
-from lib_dumpunet.settings import AttentionSettings, FeatureSettings
+from lib_dumpunet.settings import FeatureSettings
+from lib_dumpunet.sinks.drawing import DRAWINGS, OF_ARRAYS, Style
 from lib_dumpunet.sinks.files import prepare_folder, write_whole
-from lib_dumpunet.sinks.names import LAYER_KINDS
-from lib_dumpunet.sinks.picture import AVERAGE, GRID, Drawn, draw_block
 from lib_dumpunet.sinks.reader import Loaded, load_numbers
 
 
@@ -39,8 +38,8 @@ def draw_files(
     folder = prepare_folder(out)
     written: list[Path] = []
     for loaded, tensor_name in _chosen(files, settings, size):
-        for title, image in _draw(loaded, settings):
-            name = f"{tensor_name}-average" if "average" in title else tensor_name
+        for role, image in _draw(loaded, settings):
+            name = f"{tensor_name}-average" if role == "average" else tensor_name
             write_whole(folder / f"{name}.png", [png_bytes(image, {})])
             written.append(folder / f"{name}.png")
         tick(len(written))
@@ -52,27 +51,19 @@ def draw_files(
     return written
 
 
-def _draw(loaded: Loaded[Any], settings: FeatureSettings) -> list[tuple[str, Image.Image]]:
-    """Draw a tensor as it is drawn while generating; what is of no known kind, as features."""
+def _draw(loaded: Loaded[Any], settings: FeatureSettings) -> Iterator[tuple[Role, Image.Image]]:
+    """Draw a tensor as it is drawn while generating; what is of no known kind, and words and points, as features."""
     tensor = loaded.tensor if loaded.tensor.ndim > 2 else loaded.tensor[None]
-    ratio = tensor.shape[-1] / tensor.shape[-2]
     tag = loaded.tag or Tag(0, 0, "")
-    if tag.kind in LAYER_KINDS:
+    is_drawn = bool(KINDS[tag.kind].drawing)
+    drawing = KINDS[tag.kind if is_drawn else FEATURE].drawing
+    if drawing not in OF_ARRAYS:
         import torch
 
-        from lib_dumpunet.sinks.attention import AttentionSink
-
-        pictures: list[Picture] = []
         tensor = torch.as_tensor(tensor)
-        attention = AttentionSettings(average=settings.average, color=settings.color)
-        AttentionSink(attention, lambda *_: loaded.tokens, ratio, pictures.append).accept(
-            Capture(tag, tensor)
-        )
-        return [(picture.title, picture.image) for picture in pictures]
-    kind: Drawn = "difference" if tag.kind == "difference" else "feature"
-    mean = average(tensor, settings.average if tag.kind == kind else "disable")
-    drawn = [] if mean is None else [(AVERAGE[kind], draw_block(mean, settings, ratio, kind))]
-    return [*drawn, (GRID[kind], draw_block(tensor, settings, ratio, kind))]
+    shown = settings if is_drawn else replace(settings, average="disable")
+    style = Style(shown, tensor.shape[-1] / tensor.shape[-2], lambda *_: loaded.tokens)
+    return ((role, image) for role, _, image in DRAWINGS[drawing](tag, tensor, style))
 
 
 def _chosen(
@@ -91,7 +82,8 @@ def _chosen(
             and not (tag.step in steps and (blocks is None or tag.block in blocks))
         ):
             continue
-        ranks = (2, 3) if tag is None or tag.kind not in LAYER_KINDS else (len(AXES[tag.kind]),)
+        is_known = tag is not None and KINDS[tag.kind].drawing
+        ranks = (len(KINDS[tag.kind].axes),) if tag is not None and is_known else (2, 3)
         if loaded.tensor.ndim not in ranks or 0 in loaded.tensor.shape:
             raise SettingsError(
                 f"{loaded.paths[0]} holds an array of shape {tuple(loaded.tensor.shape)}",
@@ -111,6 +103,6 @@ def _name(loaded: Loaded[Any]) -> str:
     if tag is None or path.suffix == ".npy":
         return path.stem
     if path.suffix == ".safetensors":
-        return f"{path.stem}-{tag.block}" if tag.kind == "feature" else tag.stem
-    one_channel = len(loaded.paths) == 1 and tag.kind in ("feature", "difference")
+        return f"{path.stem}-{tag.block}" if tag.kind == FEATURE else tag.stem
+    one_channel = len(loaded.paths) == 1 and KINDS[tag.kind].scope == "block"
     return path.stem if one_channel else tag.stem

@@ -6,26 +6,19 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.explorer.maps import Float32, Quantised, Size, as_maps, quantise
 from lib_dumpunet.image.average import average
+from lib_dumpunet.kinds import KINDS, modes, of_image
 from lib_dumpunet.sinks.aside import Aside
 
-Mode = Literal["feature", "difference", "attention", "values", "self"]
-MODES: dict[Kind, Mode] = {
-    "feature": "feature",
-    "difference": "difference",
-    "qk": "attention",
-    "vqk": "values",
-    "self": "self",
-}
 AVERAGES = ("sum", "1-norm", "2-norm")
 """The average maps that a page has of each block."""
 LEVEL = 6  # of compression
@@ -38,7 +31,7 @@ Labels = Callable[[Tag, int], Sequence[str]]
 class Layer(NamedTuple):
     """Maps that belong together: of one block, or of one of its attention layers, in one pass."""
 
-    mode: Mode
+    mode: str
     hires: bool
     block: str
     site: int
@@ -125,10 +118,10 @@ class Collection:
             HostError: the disk is full.
         """
         tag = capture.tag
-        if tag.kind in ("word", "point"):
+        if of_image(tag.kind):
             with self._lock:
                 self._image(tag.image).words[tag] = as_maps(capture.tensor[None])[0]
-        elif tag.kind in MODES:
+        elif KINDS[tag.kind].mode:
             for part, names, tensor in self._parts(capture):
                 self._put(tag, part, names, as_maps(tensor))
 
@@ -167,7 +160,7 @@ class Collection:
         return self._images.setdefault(number, Collected())
 
     def _put(self, tag: Tag, part: str, names: Sequence[Name], values: Float32) -> None:
-        layer = Layer(MODES[tag.kind], tag.hires, tag.block, tag.site)
+        layer = Layer(KINDS[tag.kind].mode, tag.hires, tag.block, tag.site)
         with np.errstate(all="ignore"):
             variance = np.nan_to_num(values.var((1, 2), dtype=np.float32), posinf=0.0)
         maps = quantise(values)
@@ -181,11 +174,12 @@ class Collection:
 
     def _parts(self, capture: Capture) -> Iterator[tuple[str, Sequence[Name], Tensor]]:
         tensor, tag = capture.tensor, capture.tag
-        if tag.kind == "self":
+        kept = KINDS[tag.kind].page_parts
+        if kept == "points":
             rows, columns = tensor.shape[1:3]
             names = [Name(f"{row},{column}") for row in range(rows) for column in range(columns)]
             yield SUMMARY, names, tensor.float().mean(0)
-        elif tag.kind == "qk":
+        elif kept == "tokens":
             yield from self._tokens(tag, tensor)
         else:
             averages = [average(tensor, kind) for kind in AVERAGES]
@@ -226,5 +220,4 @@ def _told_apart(labels: Sequence[str]) -> list[str]:
 
 
 def _tag_of(image: int, layer: Layer, part: str, step: int) -> Tag:
-    kind = next(kind for kind, mode in MODES.items() if mode == layer.mode)
-    return Tag(image, step, layer.block, kind, layer.site, part, hires=layer.hires)
+    return Tag(image, step, layer.block, modes()[layer.mode].name, layer.site, part, hires=layer.hires)

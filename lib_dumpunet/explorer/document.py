@@ -25,7 +25,6 @@ from lib_dumpunet.explorer.collect import (
     Collected,
     Collection,
     Layer,
-    Mode,
     Name,
     Part,
 )
@@ -33,6 +32,7 @@ from lib_dumpunet.explorer.layout import levels_of
 from lib_dumpunet.explorer.maps import Quantised, quantise, shrink, size_at
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.image.palette import heat
+from lib_dumpunet.kinds import modes
 from lib_dumpunet.ports import Page, Row
 from lib_dumpunet.prompt.layer_prompt import CLOSE, Template
 from lib_dumpunet.prompt.plan import PromptPlan
@@ -42,8 +42,6 @@ MEGABYTE = 1_000_000
 GENERATOR = "Dump U-Net"
 ROOM_FOR_MAPS = 0.94
 """Part of a page for maps; the rest is for their names and what else is told."""
-SHOWN: Sequence[Mode] = ("feature", "difference", "attention", "values", "self")
-"""Modes in their order on the page."""
 SHARE_OF_SUMMARIES = 0.3
 """Part of the room that the summaries of a mode may take, of what those before it have left."""
 BRANCHES: Sequence[Branch] = ("cond", "uncond")
@@ -123,6 +121,15 @@ def _try_page(
         "prompt": _prompt(about, image),
         "frames": [{"step": step, "hires": hires} for hires, step in frames],
         **_blocks(about, image, collected, frames),
+        "modes": [
+            {
+                "name": mode,
+                "label": row.mode_label,
+                "isAveraged": row.page_parts == "channels",
+                "isSigned": row.drawing == "difference",
+            }
+            for mode, row in modes().items()
+        ],
         "layers": sorted(layers, key=lambda layer: _place(about.order, layer)),
         "words": words,
         "colors": {mode: _color(color) for mode, color in about.colors.items()},
@@ -144,7 +151,7 @@ def _parts(collected: Collected) -> list[tuple[Layer, Part]]:
 def _choose(collected: Collected, room: float) -> dict[tuple[Layer, str], Share]:
     """Divide the room: summaries first, mode by mode, then single channels."""
     chosen: dict[tuple[Layer, str], Share] = {}
-    for mode in SHOWN:
+    for mode in modes():
         keys = [(layer, SUMMARY) for layer in collected.layers if layer.mode == mode]
         needs = [_need(collected, key) for key in keys]
         shares = fit_all(needs, room * SHARE_OF_SUMMARIES)
@@ -370,7 +377,12 @@ def _color(color: ColorSettings) -> dict[str, Any]:
 
 
 def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:
-    return SHOWN.index(layer["mode"]), layer["hires"], list(order).index(layer["block"]), layer["site"]
+    return (
+        list(modes()).index(layer["mode"]),
+        layer["hires"],
+        list(order).index(layer["block"]),
+        layer["site"],
+    )
 
 
 def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames: Sequence[_Frame]) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping
+from lib_dumpunet.kinds import FEATURE, Kind
 from lib_dumpunet.ports import Clock
 from lib_dumpunet.unet.sites import Unet
 
@@ -21,7 +22,7 @@ class Want:
 
     blocks: tuple[str, ...]
     steps: Container[int]
-    kind: Kind = "feature"
+    kind: Kind = FEATURE
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class ComponentsSink:
         Raises:
             HostError: the disk is full, or the map holds no numbers.
         """
-        if capture.tag.kind != "gaze":
+        if capture.tag.kind != "pooled_self":
             return
         looks = capture.tensor.float()
         if not looks.isfinite().all():

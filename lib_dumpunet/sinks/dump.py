@@ -16,15 +16,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib_dumpunet.captures import AXES, PASSING, Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
+from lib_dumpunet.kinds import KINDS, Kind
 from lib_dumpunet.settings import FORMATS
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
 from lib_dumpunet.sinks.manifest import Entry, Manifest
 from lib_dumpunet.sinks.names import bin_name, channel_name, key_of, npy_name, safetensors_name
 
-READING: frozenset[Kind] = frozenset({"k", "qk", "vqk"})
-"""What depends on the text that a layer has read."""
 _T = TypeVar("_T")
 _NUMPY = (torch.float16, torch.float32, torch.float64)
 _STALE = 128  # captures; an unfinished group that so many have passed by is not going to be completed
@@ -66,8 +65,10 @@ class DumpRequest:
 
     def about_layer(self, tag: Tag) -> dict[str, str]:
         """Tell what an attention layer has read, where that is not the prompt as a whole."""
-        text = self.text_of(tag) if self.text_of is not None and tag.kind in READING else None
-        return {} if text is None or text == _of(self.prompts, tag.image) else {"text": text}
+        if self.text_of is None or not KINDS[tag.kind].reads_text:
+            return {}
+        text = self.text_of(tag)
+        return {} if text == _of(self.prompts, tag.image) else {"text": text}
 
     def about_run(self) -> dict[str, Any]:
         """Tell what holds for all images."""
@@ -86,7 +87,7 @@ class DumpRequest:
 class DumpSink:
     """Write every capture of some ``kinds`` into a folder, with a ``manifest.json`` that lists the files.
 
-    What is only passing (see ``captures.py``) is never written.
+    ``kinds`` None stands for all. What is only passing (see ``kinds.py``) is never written.
 
     - ``bin``: raw little-endian float32, one file for each channel (of attention: each index of the first axis), its
       rows one after another.
@@ -108,14 +109,15 @@ class DumpSink:
         folder: str | Path,
         file_format: str,
         request: DumpRequest,
-        kinds: frozenset[Kind] = frozenset(AXES),
+        kinds: frozenset[Kind] | None = None,
     ) -> None:
         if file_format not in FORMATS:
             choices = ", ".join(FORMATS)
             raise SettingsError(f"{file_format!r} is not a format", remedy=f"Use {choices}.", field="Format")
         self._folder = prepare_folder(folder)
         self._request = request
-        self._format, self._kinds = file_format, kinds - PASSING
+        self._format = file_format
+        self._kinds = {kind for kind in kinds or KINDS if not KINDS[kind].is_passing}
         self._groups = _Groups(request.expected)
         self._file_locks: dict[str, threading.Lock] = {}
         self._count = threading.Lock()
@@ -202,7 +204,7 @@ class DumpSink:
             "block": tag.block,
             **_details(tag),
             **self._request.about_layer(tag),
-            "axes": list(AXES[tag.kind]),
+            "axes": list(KINDS[tag.kind].axes),
             "shape": list(tensor.shape),
             "dtype": dtype_name(stored),
             "source_dtype": dtype_name(tensor.dtype),
@@ -281,7 +283,7 @@ def _details(tag: Tag) -> dict[str, Any]:
         return {"word": tag.name, "prompt_part": "negative" if tag.branch == "uncond" else "positive"}
     if tag.kind == "point":
         return {"point": tag.name}
-    return {} if tag.kind in ("feature", "difference") else {"layer": tag.site}
+    return {"layer": tag.site} if KINDS[tag.kind].scope == "layer" else {}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

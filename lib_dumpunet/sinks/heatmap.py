@@ -11,11 +11,9 @@ from PIL import Image
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.image.overlay import draw_overlay, layer_of
+from lib_dumpunet.kinds import of_image
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.sinks.picture import Show
-
-LAYER = "layer"
-"""Title of the picture that is the heat alone, transparent where there is none."""
 
 
 @dataclass
@@ -43,17 +41,17 @@ class HeatmapSink:
 
     def accept(self, capture: Capture) -> None:
         """Draw one word or point."""
-        if capture.tag.kind not in ("word", "point"):
+        if not of_image(capture.tag.kind):
             return
         picture = self._take(capture.tag.image)
         info = {caption(capture.tag): capture.tag.name, **self._about}
         point = _place(capture.tag, picture)
         overlay = draw_overlay(picture, capture.tensor, _title(capture.tag), point=point)
         numbers = numbers_of(capture.tensor)
-        self._show(Picture(overlay, capture.tag, "", info, numbers))
+        self._show(Picture(overlay, capture.tag, "whole", info, numbers))
         if picture is not None:
             layer = layer_of(capture.tensor, picture.size)
-            self._show(Picture(layer, capture.tag, LAYER, info, numbers))
+            self._show(Picture(layer, capture.tag, "layer", info, numbers))
 
     def close(self) -> None:
         """Do nothing: all pictures are out already."""

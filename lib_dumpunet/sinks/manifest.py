@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lib_dumpunet.captures import AXES, PASSING
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.kinds import FEATURE, KINDS
 from lib_dumpunet.sinks.files import FIELD, locked, write_whole
 from lib_dumpunet.sinks.names import CHANNEL, channel_name, parse_name
 
@@ -81,13 +81,13 @@ def _is_table(tokens: object) -> bool:
 
 def _is_tensor(entry: Entry) -> bool:
     """Tell whether an entry says of a tensor what can be: it may have been written by anyone."""
-    shape, kind = entry["shape"], entry.get("kind", "feature")
+    shape, kind = entry["shape"], entry.get("kind", FEATURE)
     texts = [
         entry[name] for name in ("word", "point", "prompt_part", "text", "source_dtype") if entry.get(name)
     ]
     return (
-        kind in AXES
-        and kind not in PASSING
+        kind in KINDS
+        and not KINDS[kind].is_passing
         and isinstance(entry.get("layer", 0), int)
         and isinstance(entry.get("hires", False), bool)
         and all(isinstance(text, str) for text in texts)
@@ -95,7 +95,7 @@ def _is_tensor(entry: Entry) -> bool:
         and isinstance(shape, list)
         and len(shape) <= MOST_AXES
         and all(isinstance(length, int) and 0 < length <= LONGEST_AXIS for length in shape)
-        and (kind not in ("k", "qk") or len(shape) > 1)
+        and ("token" not in KINDS[kind].axes or len(shape) > 1)
     )
 
 

@@ -3,7 +3,7 @@
 What a tensor is makes the start of its file's name (``Tag.stem``):
 
     feature            {image:03}-{block}-{step:03}
-    difference         {image:03}-{block}-{step:03}-difference
+    other of a block   {image:03}-{block}-{step:03}-{kind}
     attention layer    {image:03}-{block}-{step:03}-{kind}, and the number of the layer from a block's second on
     word or point      {image:03}-{word | negative | point}-{its text}
 
@@ -19,14 +19,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lib_dumpunet.captures import Branch, Kind, Tag
+from lib_dumpunet.captures import Branch, Tag
+from lib_dumpunet.kinds import FEATURE, KINDS, of_image
 
 CHANNEL = (
     "{channel:04}"  # stands for the channel's number in the manifest, which has one entry for all of them
 )
-LAYER_KINDS: tuple[Kind, ...] = ("k", "qk", "vqk", "self", "pca")
 
-_LAYER = rf"(?:-(?:(?P<kind>{'|'.join(LAYER_KINDS)})(?P<layer>\d+)?|(?P<difference>difference)))?"
+_LAYER = r"(?:-(?P<kind>[a-z_]*[a-z])(?P<layer>\d+)?)?"
 _HEAT = r"(?P<heat>word|negative|point)-(?P<name>[^-]+)"
 _STEP = r"(?P<hires>hr)?(?P<step>\d{3,})"
 _PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-{_STEP}{_LAYER}|{_HEAT})"
@@ -55,7 +55,7 @@ class Name:
 def parse_name(name: str) -> Name | None:
     """Read a file name, or return None for a name that no dump has."""
     match = next(filter(None, (pattern.fullmatch(name) for pattern in _PATTERNS)), None)
-    if match is None:
+    if match is None or not _is_known(match.groupdict()):
         return None
     parts = match.groupdict()
     channel, time = (None if parts.get(key) is None else int(parts[key]) for key in ("channel", "time"))
@@ -71,10 +71,16 @@ def _tag(parts: dict[str, str | None]) -> Tag | None:
         return Tag(image, 0, "", "point" if heat == "point" else "word", 0, name or "", branch)
     if block is None:
         return None
-    of_block: Kind = "feature" if parts["difference"] is None else "difference"
-    kind: Kind = next((kind for kind in LAYER_KINDS if kind == parts["kind"]), of_block)
-    layer = int(parts["layer"] or 1) - 1
+    kind, layer = parts["kind"] or FEATURE, int(parts["layer"] or 1) - 1
     return Tag(image, int(parts["step"] or 0), block, kind, layer, hires=bool(parts["hires"]))
+
+
+def _is_known(parts: dict[str, str | None]) -> bool:
+    """Whether a kind that stands in a name is one of the table; only layers have numbers."""
+    row = KINDS.get(parts.get("kind") or FEATURE)
+    if row is None or row.is_passing or (parts.get("kind") == FEATURE):
+        return False
+    return row.scope == "layer" or (row.scope == "block" and parts.get("layer") is None)
 
 
 def bin_name(tag: Tag, time: int) -> str:
@@ -108,11 +114,12 @@ def key_of(tag: Tag) -> str:
     """Name a tensor within the file of its image and step: ``OUT11``, ``OUT11.difference``, ``IN07.qk.1``,
     ``word.cond.red circle``.
     """
-    if tag.kind in ("word", "point"):
+    scope = KINDS[tag.kind].scope
+    if scope == "image":
         return f"{tag.kind}.{tag.branch}.{tag.name}"
-    if tag.kind == "difference":
-        return f"{tag.block}.{tag.kind}"
-    return tag.block if tag.kind == "feature" else f"{tag.block}.{tag.kind}.{tag.site}"
+    if scope == "layer":
+        return f"{tag.block}.{tag.kind}.{tag.site}"
+    return tag.block if tag.kind == FEATURE else f"{tag.block}.{tag.kind}"
 
 
 def tag_of_key(key: str, image: int, step: int, *, hires: bool = False) -> Tag:
@@ -122,17 +129,19 @@ def tag_of_key(key: str, image: int, step: int, *, hires: bool = False) -> Tag:
         ValueError: for another key.
     """
     first, *rest = key.split(".", 2)
-    if first not in ("word", "point") and not _BLOCK.fullmatch(first):
+    if first in KINDS and of_image(first):
+        branch, name = rest
+        return Tag(image, step, "", first, 0, name, "uncond" if branch == "uncond" else "cond")
+    if not _BLOCK.fullmatch(first):
         raise ValueError(f"{key!r} is no block")
     if not rest:
         return Tag(image, step, first, hires=hires)
-    if rest == ["difference"] and _BLOCK.fullmatch(first):
-        return Tag(image, step, first, "difference", hires=hires)
-    second, third = rest
-    if first in ("word", "point"):
-        kind: Kind = "point" if first == "point" else "word"
-        return Tag(image, step, "", kind, 0, third, "uncond" if second == "uncond" else "cond")
-    return Tag(image, step, first, LAYER_KINDS[LAYER_KINDS.index(second)], int(third), hires=hires)
+    kind, *layer = rest
+    if not _is_known({"kind": kind, "layer": layer[0] if layer else None}):
+        raise ValueError(f"{key!r} is of no kind")
+    if (KINDS[kind].scope == "layer") != bool(layer):
+        raise ValueError(f"{key!r} has a layer too many, or none")
+    return Tag(image, step, first, kind, int(layer[0]) if layer else 0, hires=hires)
 
 
 def _suffix(run: int) -> str:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.kinds import FEATURE, KINDS
 from lib_dumpunet.sinks.manifest import Entry, file_names, read_manifest
 from lib_dumpunet.sinks.names import (
     CHANNEL,
@@ -154,7 +155,8 @@ def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ..
     text = entry["text"] if "text" in entry else entry.get("prompt")
     own = tuple(tokens.get(text or "", ()))
     filler = tuple(tokens.get("", ()))
-    return _filled(own, filler, entry["shape"][1] if entry.get("kind") in ("k", "qk") else 0)
+    axes = KINDS[entry.get("kind", FEATURE)].axes
+    return _filled(own, filler, entry["shape"][axes.index("token")] if "token" in axes else 0)
 
 
 @lru_cache(maxsize=256)
@@ -182,7 +184,7 @@ def _tag_of(entry: Entry) -> Tag:
         entry["image"],
         entry["step"],
         entry["block"],
-        entry.get("kind", "feature"),
+        entry.get("kind", FEATURE),
         entry.get("layer", 0),
         entry.get("word") or entry.get("point") or "",
         "uncond" if entry.get("prompt_part") == "negative" else "cond",

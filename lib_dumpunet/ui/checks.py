@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from lib_dumpunet.blocks import BlockOrder, spans
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.image.expression import compile_formula
+from lib_dumpunet.kinds import CHOICES
 from lib_dumpunet.prompt.layer_prompt import Share, parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
-from lib_dumpunet.settings import ATTENTIONS, FORMULAS, AttentionSettings, AttentionSwitch, PanelSettings
+from lib_dumpunet.settings import FORMULAS, AttentionSettings, AttentionSwitch, PanelSettings
 
 
 def problem(read: Callable[[], object]) -> str:
@@ -59,7 +60,7 @@ def check_attention(on: bool, kinds: Sequence[str], words: str, negative_words: 
     """Check that attention which is switched on has something to look at."""
 
     def read() -> PanelSettings:
-        chosen = tuple(key_of(ATTENTIONS, kind) for kind in kinds)
+        chosen = tuple(key_of(CHOICES, kind) for kind in kinds)
         asked = AttentionSettings(kinds=chosen, words=words, negative_words=negative_words, points=points)
         return PanelSettings(switch=AttentionSwitch(on), attention=asked)
 

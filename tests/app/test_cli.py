@@ -19,6 +19,7 @@ from lib_dumpunet.blocks import SD1
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DifferenceSettings
+from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.reader import load_dump
@@ -309,7 +310,7 @@ def test_view_with_nothing_chosen_is_told(run: Any, tmp_path: Path) -> None:
 def test_many_steps_keep_the_overview_small() -> None:
     overview = Overview(SD1)
     for step in range(1, 1001):
-        overview.add(Picture(Image.new("RGB", (128, 64)), Tag(0, step, "M00"), "unet-average"))
+        overview.add(Picture(Image.new("RGB", (128, 64)), Tag(0, step, "M00"), "average"))
     sheet = overview.draw()
     assert sheet is not None
     assert sheet.height < 40 * (MOST_ROWS + 1)
@@ -320,7 +321,7 @@ def test_view_draws_dumped_differences_as_they_were_drawn(run: Any, tmp_path: Pa
     colours = ("--method", "white-black", "--average", "sum")
     settings = DifferenceSettings(average="sum", color=ColorSettings(method="white-black"))
     drawn: list[Picture] = []
-    PictureSink(settings, 5 / 4, drawn.append, "difference").accept(Capture(tag, tensor))
+    PictureSink("difference", Style(settings, 5 / 4), drawn.append).accept(Capture(tag, tensor))
     for name in ("bin", "npy", "safetensors"):
         sink = DumpSink(tmp_path / name, name, DumpRequest())
         sink.accept(Capture(tag, tensor))
@@ -346,8 +347,8 @@ def test_channels_of_a_difference_are_drawn_under_their_own_names(run: Any, tmp_
 def test_overview_is_of_one_kind() -> None:
     features, differences = Overview(SD1), Overview(SD1, "difference")
     for overview in (features, differences):
-        overview.add(Picture(Image.new("L", (8, 8)), Tag(0, 1, "M00"), "unet-average"))
-        overview.add(Picture(Image.new("L", (8, 8), 255), Tag(0, 1, "M00", "difference"), ""))
+        overview.add(Picture(Image.new("L", (8, 8)), Tag(0, 1, "M00"), "average"))
+        overview.add(Picture(Image.new("L", (8, 8), 255), Tag(0, 1, "M00", "difference"), "whole"))
         assert differences.draw() is None
     for step in (1, 2):
         differences.add(Picture(Image.new("L", (8, 8)), Tag(0, step, "M00", "difference"), "average"))
@@ -364,7 +365,7 @@ def test_overview_has_rows_of_their_own_for_a_hires_pass() -> None:
     overview = Overview(SD1)
     for (hires, step), colour in reversed(colours.items()):
         tag = Tag(0, step, "M00", hires=hires)
-        overview.add(Picture(Image.new("RGB", (8, 8), colour), tag, "unet-average"))
+        overview.add(Picture(Image.new("RGB", (8, 8), colour), tag, "average"))
     sheet = overview.draw()
     assert sheet is not None
     middles = [HEAD + row * (CELL + GAP) + CELL // 2 for row in range(3)]

@@ -13,19 +13,21 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
-from lib_dumpunet.captures import AXES, Capture, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, UnsupportedModelError
 from lib_dumpunet.hooks import probabilities
-from lib_dumpunet.hooks.attention import AttentionWant, capture_attention
+from lib_dumpunet.hooks.attention import capture_attention
+from lib_dumpunet.hooks.calls import AttentionWant
 from lib_dumpunet.hooks.heat import Heat, mean_of
 from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.kinds import KINDS as KIND_ROWS
 from lib_dumpunet.ports import Row
 from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import CONTEXT, FakeClock, diffusers_unet, hook_count, sdxl_unet, twins, unet_inputs
 
 IMAGES = 4
 ROWS = [(image, branch) for branch in ("uncond", "cond") for image in range(IMAGES)]
-KINDS = frozenset({"k", "qk", "vqk", "self", "gaze", "word", "point"})
+KINDS = frozenset({"k", "qk", "vqk", "self", "pooled_self", "word", "point"})
 UNETS = {"sd1": lambda: diffusers_unet("sd1"), "sd2": lambda: diffusers_unet("sd2"), "sdxl": sdxl_unet}
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -67,7 +69,7 @@ def reading(
     def keep(capture: Capture) -> None:
         capture.ready()
         assert capture.tag not in result.seen
-        assert capture.tensor.ndim == len(AXES[capture.tag.kind])
+        assert capture.tensor.ndim == len(KIND_ROWS[capture.tag.kind].axes)
         result.seen[capture.tag] = capture.tensor
 
     wanted = AttentionWant(blocks or unet.order.names, {1}, kinds, points=((0.9, 0.1),), **want)
@@ -169,7 +171,7 @@ def test_self_attention_equals_a_plain_computation(unet: Unet, dtype: torch.dtyp
         rows, columns = ([(2 * i + 1) * length // 4 for i in range(2)] for length in (height, width))
         expected = scores[:, rows][:, :, columns]
         torch.testing.assert_close(maps.double(), expected, rtol=0, atol=1e-6)
-        gaze = read.seen[Tag(1, 1, block, "gaze", site)]
+        gaze = read.seen[Tag(1, 1, block, "pooled_self", site)]
         assert gaze.shape == (height, width, min(height, 16), min(width, 16))
         torch.testing.assert_close(gaze.sum((2, 3)), torch.ones(height, width), rtol=0, atol=1e-5)
         if width <= 16:
@@ -180,7 +182,7 @@ def test_keys_of_a_large_map_are_summed_over_equal_parts() -> None:
     unet = describe(diffusers_unet("sd1"))
     with reading(unet, blocks=("IN01",)) as read:
         call(unet.module, 2 * IMAGES, 32, 40)
-    gaze = read.seen[Tag(0, 1, "IN01", "gaze")]
+    gaze = read.seen[Tag(0, 1, "IN01", "pooled_self")]
     assert gaze.shape == (32, 40, 16, 16)
     with reading(unet, blocks=("IN01",), lattice=1) as read:
         call(unet.module, 2 * IMAGES, 32, 40)

@@ -93,10 +93,12 @@ def captures() -> Iterator[Capture]:
                 "qk": (HEADS, TOKENS, *GRID),
                 "vqk": (4, *GRID),
                 "self": (HEADS, 2, 2, *GRID),
-                "gaze": (*GRID, *GRID),
+                "pooled_self": (*GRID, *GRID),
             }.items():
                 tag = Tag(image, step, "M00", kind, site, hires=hires)  # type: ignore[arg-type]
-                yield Capture(tag, shares(tag, *shape))
+                # When it was recorded, the pooled maps had another name.
+                named = replace(tag, kind="gaze") if kind == "pooled_self" else tag
+                yield Capture(tag, shares(named, *shape))
 
 
 @dataclass

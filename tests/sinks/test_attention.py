@@ -7,15 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.image.sheet import draw_lattice, draw_sheet
+from lib_dumpunet.kinds import Kind
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import AttentionSettings
-from lib_dumpunet.sinks.attention import AttentionSink
 from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.heatmap import HeatmapSink
+from lib_dumpunet.sinks.picture import PictureSink
 
 SETTINGS = AttentionSettings(average="1-norm")
 WORDS = ("<start>", "red", "<end>")
@@ -34,7 +36,8 @@ def draw(
     hires: bool = False,
 ) -> list[Picture]:
     pictures: list[Picture] = []
-    sink = AttentionSink(SETTINGS, lambda tag, _: labels if tag.image == 3 else (), 2.0, pictures.append)
+    style = Style(SETTINGS, 2.0, lambda tag, _: labels if tag.image == 3 else ())
+    sink = PictureSink("attention", style, pictures.append)
     sink.accept(Capture(Tag(3, 5, "IN07", kind, site, hires=hires), tensor))
     return pictures
 
@@ -97,7 +100,7 @@ def test_components_span_two_deviations_to_either_side() -> None:
 
 def test_other_kinds_are_left_alone() -> None:
     assert draw("feature", torch.rand(1, 2, 2)) == []
-    assert draw("gaze", torch.rand(1, 2, 2, 2)) == []
+    assert draw("pooled_self", torch.rand(1, 2, 2, 2)) == []
 
 
 def heat(*captures: Capture, image: Image.Image | None) -> list[Picture]:

@@ -33,7 +33,7 @@ def gazes(steps: int = 3, shape: tuple[int, int] = (6, 9), images: int = 1) -> l
     noise = torch.Generator().manual_seed(0)
     return [
         Capture(
-            Tag(image, step, "IN07", "gaze"),
+            Tag(image, step, "IN07", "pooled_self"),
             torch.randn(*shape, 4, 5, generator=noise)
             .div(0.7 + 0.1 * step)
             .flatten(2)
@@ -70,7 +70,7 @@ def test_components_are_those_of_all_maps_together() -> None:
 
 def test_one_basis_serves_all_steps_images_and_sizes() -> None:
     (first, *_), others = gazes(1), gazes(4, (3, 4), images=2)
-    same = [Capture(Tag(0, step, "IN07", "gaze"), first.tensor) for step in (7, 8)]
+    same = [Capture(Tag(0, step, "IN07", "pooled_self"), first.tensor) for step in (7, 8)]
     seen = run([*others, *same])
     assert torch.equal(seen[Tag(0, 7, "IN07", "pca")], seen[Tag(0, 8, "IN07", "pca")])
     assert seen[Tag(1, 1, "IN07", "pca")].shape == (3, 3, 4)
@@ -94,7 +94,9 @@ def test_passes_share_the_basis_and_are_told_apart() -> None:
 
 def test_layers_have_bases_of_their_own_and_a_run_gives_the_same_again() -> None:
     captures = gazes(2)
-    other = [Capture(Tag(0, c.tag.step, "IN07", "gaze", 1), c.tensor.roll(1, 3) ** 2) for c in captures]
+    other = [
+        Capture(Tag(0, c.tag.step, "IN07", "pooled_self", 1), c.tensor.roll(1, 3) ** 2) for c in captures
+    ]
     both, alone = run([*captures, *other]), run(captures)
     assert len(both) == 4
     for tag, maps in alone.items():
@@ -104,7 +106,7 @@ def test_layers_have_bases_of_their_own_and_a_run_gives_the_same_again() -> None
 @pytest.mark.parametrize("parts", [(1, 1), (1, 2)])
 def test_fewer_parts_than_components_and_no_variance(parts: tuple[int, int]) -> None:
     flat = torch.full((2, 2, *parts), 1 / (parts[0] * parts[1]))
-    (maps,) = run([Capture(Tag(0, 1, "M00", "gaze"), flat)]).values()
+    (maps,) = run([Capture(Tag(0, 1, "M00", "pooled_self"), flat)]).values()
     assert torch.equal(maps, torch.zeros(3, 2, 2))
 
 
@@ -136,7 +138,7 @@ def test_a_sink_that_fails_costs_no_other_sink_a_component() -> None:
 
 def test_sizes_of_different_parts_have_bases_of_their_own() -> None:
     small, large = gazes(1), gazes(1)
-    large = [Capture(Tag(1, 1, "IN07", "gaze"), c.tensor.repeat(1, 1, 1, 2) / 2) for c in large]
+    large = [Capture(Tag(1, 1, "IN07", "pooled_self"), c.tensor.repeat(1, 1, 1, 2) / 2) for c in large]
     seen = run([*small, *large])
     assert len(seen) == 2
     assert all(maps.isfinite().all() for maps in seen.values())

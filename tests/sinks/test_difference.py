@@ -20,16 +20,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_dumpunet.captures import AXES, PASSING, Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import draw_features
+from lib_dumpunet.kinds import KINDS, Kind
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DifferenceSettings, FeatureSettings, Settings
 from lib_dumpunet.sinks import aside
 from lib_dumpunet.sinks.aside import Aside
 from lib_dumpunet.sinks.base import Fanout, Sink
 from lib_dumpunet.sinks.difference import DifferenceSink
+from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.names import key_of, parse_name, tag_of_key
 from lib_dumpunet.sinks.picture import PictureSink
@@ -262,7 +264,7 @@ def test_numbers_that_are_none_disturb_nothing(
     settings = DifferenceSettings(average=average_, color=ColorSettings(method=method))
     sinks: list[Sink] = [
         DifferenceSink(),
-        PictureSink(settings, 1.0, pictures.append, "difference"),
+        PictureSink("difference", Style(settings, 1.0), pictures.append),
         DumpSink(tmp_path, file_format, DumpRequest()),
     ]
     assert run(sinks, *pair(plain.half(), steered.half())) == []
@@ -350,13 +352,13 @@ def test_a_write_that_fails_gives_the_disk_back(tmp_path: Path, monkeypatch: pyt
 def draw(
     settings: DifferenceSettings | FeatureSettings,
     difference: Tensor,
-    kind: Any = "difference",
+    section: Any = "difference",
     *,
     hires: bool = False,
 ) -> list[Picture]:
     pictures: list[Picture] = []
-    sink = PictureSink(settings, 1.0, pictures.append, kind)
-    for other in AXES:
+    sink = PictureSink(section, Style(settings, 1.0), pictures.append)
+    for other in ("feature", "difference"):
         sink.accept(Capture(Tag(0, 20, "OUT11", other, hires=hires), difference))
     return pictures
 
@@ -373,7 +375,7 @@ def test_pictures_have_names_and_captions_of_their_own() -> None:
     assert [mean.stem, whole.stem] == ["000-OUT11-020-difference-average", "000-OUT11-020-difference"]
     assert whole.caption == "Layer Name: OUT11, Feature Steps: 20, Difference: with - without Layer Prompt"
     assert mean.info == whole.info
-    mean, whole = draw(FeatureSettings(average="sum"), SIGNED, "feature")
+    mean, whole = draw(FeatureSettings(average="sum"), SIGNED, "features")
     assert [mean.stem, whole.stem] == ["000-OUT11-020-unet-average", "000-OUT11-020-unet"]
     assert whole.caption == "Layer Name: OUT11, Feature Steps: 20"
 
@@ -382,7 +384,7 @@ def test_pictures_of_a_hires_pass_are_marked() -> None:
     mean, whole = draw(DifferenceSettings(average="sum"), SIGNED, hires=True)
     assert [mean.stem, whole.stem] == ["000-OUT11-hr020-difference-average", "000-OUT11-hr020-difference"]
     assert whole.caption == "Layer Name: OUT11, Feature Steps: hr20, Difference: with - without Layer Prompt"
-    mean, whole = draw(FeatureSettings(average="sum"), SIGNED, "feature", hires=True)
+    mean, whole = draw(FeatureSettings(average="sum"), SIGNED, "features", hires=True)
     assert [mean.stem, whole.stem] == ["000-OUT11-hr020-unet-average", "000-OUT11-hr020-unet"]
     assert mean.caption == whole.caption == "Layer Name: OUT11, Feature Steps: hr20"
 
@@ -395,7 +397,7 @@ def test_white_black_shows_the_size_of_a_difference(transform: str) -> None:
     averaged = average(SIGNED, "sum")
     assert averaged is not None
     assert same(mean.image, draw_features(averaged.abs(), color, 1.0))
-    *_, feature = draw(FeatureSettings(color=color), SIGNED, "feature")
+    *_, feature = draw(FeatureSettings(color=color), SIGNED, "features")
     assert same(feature.image, draw_features(SIGNED, color, 1.0))
 
 
@@ -476,11 +478,14 @@ def test_keys_are_read_and_differ_from_a_features() -> None:
             tag_of_key(key, 4, 9)
 
 
-@pytest.mark.parametrize("kinds", [frozenset(AXES), PASSING])
+PASSING = frozenset(row.name for row in KINDS.values() if row.is_passing)
+
+
+@pytest.mark.parametrize("kinds", [frozenset(KINDS), PASSING])
 def test_what_only_passes_is_never_dumped(tmp_path: Path, kinds: frozenset[Kind]) -> None:
     sink = DumpSink(tmp_path, "npy", DumpRequest(), kinds)
-    for kind in AXES:
-        sink.accept(Capture(Tag(0, 1, "M00", kind), torch.zeros([2] * len(AXES[kind]))))
+    for kind in KINDS:
+        sink.accept(Capture(Tag(0, 1, "M00", kind), torch.zeros([2] * len(KINDS[kind].axes))))
     sink.close()
     listed = json.loads((tmp_path / "manifest.json").read_bytes())["files"]
     assert {entry["kind"] for entry in listed} == kinds - PASSING

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
+from lib_dumpunet.kinds import Kind
 from lib_dumpunet.sinks import aside, files
 from lib_dumpunet.sinks.base import Fanout, Sink
 from lib_dumpunet.sinks.components import ComponentsSink
@@ -98,10 +99,10 @@ def test_one_message_no_half_file_and_the_others_go_on(
     check(full_disk, made)
 
 
-@pytest.mark.parametrize("kind", ["plain", "gaze"])
+@pytest.mark.parametrize("kind", ["plain", "pooled_self"])
 def test_what_must_wait_is_told_and_the_others_go_on(full_disk: Path, kind: Kind) -> None:
     sink: Sink = DifferenceSink(str(full_disk)) if kind == "plain" else ComponentsSink(str(full_disk))
-    what = {"plain": "features without per-block prompts", "gaze": "the maps of self-attention"}[kind]
+    what = {"plain": "features without per-block prompts", "pooled_self": "the maps of self-attention"}[kind]
     count = Count()
     with Fanout([sink, count]) as fanout:
         for step in range(1, 41):

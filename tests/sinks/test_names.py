@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from lib_dumpunet.captures import Kind, Tag
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.kinds import KINDS as ROWS
+from lib_dumpunet.kinds import Kind
 from lib_dumpunet.sinks.names import (
-    LAYER_KINDS,
     bin_name,
     bin_pattern,
     channel_name,
@@ -19,6 +20,7 @@ from lib_dumpunet.sinks.names import (
     tag_of_key,
 )
 
+LAYER_KINDS = [row.name for row in ROWS.values() if row.scope == "layer" and not row.is_passing]
 KINDS: tuple[Kind, ...] = ("feature", "difference", *LAYER_KINDS)
 FIRST = [Tag(12, 3, "OUT11", kind) for kind in KINDS]
 FIRST += [Tag(12, 1000, "IN07", kind, 9) for kind in LAYER_KINDS]

@@ -8,8 +8,8 @@ from lib_dumpunet.app.bench.capture import Forget
 from lib_dumpunet.app.bench.memory import peak_of
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, added_seconds, sampling_step
-from lib_dumpunet.captures import Kind
-from lib_dumpunet.hooks.attention import AttentionWant
+from lib_dumpunet.hooks.calls import AttentionWant
+from lib_dumpunet.kinds import Kind
 from lib_dumpunet.planning import Plan
 from lib_dumpunet.unet.sites import Unet
 
@@ -61,7 +61,7 @@ def plan_of(unet: Unet, way: str) -> Plan:
     wants: dict[str, tuple[tuple[str, ...], frozenset[Kind]]] = {
         "words": (cross, frozenset({"word"})),
         "qk": ((ONE_LAYER,), frozenset({"qk"})),
-        "self": ((ONE_LAYER,), frozenset({"self", "gaze"})),
+        "self": ((ONE_LAYER,), frozenset({"self", "pooled_self"})),
     }
     blocks, kinds = wants[way]
     return Plan(attention=AttentionWant(blocks, range(1, 1000), kinds), sinks=(Forget(),))

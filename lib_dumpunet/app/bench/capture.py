@@ -9,6 +9,7 @@ from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.planning import Plan
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import FeatureSettings
+from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.picture import PictureSink
 
 ROUNDS = 3
@@ -19,7 +20,11 @@ def measure_capture(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> l
     unet, run = sampling_step(widths)
     want = Want(unet.order.names, {1})
     capture = {"capture": lambda: Plan(want, sinks=(Forget(),))}
-    pictures = {"pictures": lambda: Plan(want, sinks=(PictureSink(FeatureSettings(), 1.0, _encode),))}
+    pictures = {
+        "pictures": lambda: Plan(
+            want, sinks=(PictureSink("features", Style(FeatureSettings(), 1.0), _encode),)
+        )
+    }
     captured = added_seconds(run, capture, rounds)["capture"]
     drawn = added_seconds(run, pictures, rounds, copies=1)["pictures"]
     return [

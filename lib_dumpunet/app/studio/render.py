@@ -9,7 +9,8 @@ from itertools import groupby
 from urllib.parse import quote
 
 from lib_dumpunet.app.studio.runs import Run
-from lib_dumpunet.app.studio.shelf import KINDS, Item
+from lib_dumpunet.app.studio.shelf import ORDER, Item
+from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.ui.events import message
 
 ADDRESS = "studio-results"
@@ -61,7 +62,7 @@ def sentence(run: Run, ahead: int) -> str:
     if run.state == "failed":
         return "Nothing was made." if not run.items else "It ended too early; what was made is below."
     made = sum(item.kind == "image" for item in run.items)
-    pictures = sum(item.kind in KINDS for item in run.items)
+    pictures = sum(item.kind in ORDER for item in run.items)
     counts = [f"{n} {name}{'s' * (n != 1)}" for n, name in ((made, "image"), (pictures, "picture")) if n]
     said = "Stopped; what was made is below" if run.state == "stopped" else "Done"
     where = f", in {run.folder}" if run.folder is not None and run.request.panel.output.save else ""
@@ -106,8 +107,8 @@ def gallery(run: Run | None) -> str:
 
 def _filters(items: Sequence[Item]) -> str:
     """Write menus to look at some pictures only; a script hides the others."""
-    blocks = dict.fromkeys(item.block for item in items if item.kind in KINDS)
-    steps = dict.fromkeys(_step(item) for item in items if _step(item))
+    blocks = dict.fromkeys(item.block for item in items if item.kind in ORDER)
+    steps = dict.fromkeys(item.step for item in items if item.step)
     images = dict.fromkeys(str(item.image) for item in items)
     menus = (("image", "Image", images), ("block", "Block or word", blocks), ("step", "Step", steps))
     return "".join(
@@ -134,7 +135,7 @@ def _of_image(image: int, items: Sequence[Item], run: Run) -> str:
         for item in items
         if item.kind == "page"
     )
-    seen = [item for item in items if item.kind in KINDS]
+    seen = [item for item in items if item.kind in ORDER]
     kinds = "".join(
         _of_kind(kind, list(of_kind), run) for kind, of_kind in groupby(seen, key=lambda i: i.kind)
     )
@@ -147,30 +148,21 @@ def _of_kind(kind: str, items: Sequence[Item], run: Run) -> str:
         f'<div class="studio-thumbs">{"".join(_thumb(item, run) for item in of_block)}</div></div>'
         for block, of_block in groupby(items, key=lambda item: item.block)
     )
-    return f"<details open><summary>{KINDS[kind]} ({len(items)})</summary>{blocks}</details>"
+    return f"<details open><summary>{KINDS[kind].heading} ({len(items)})</summary>{blocks}</details>"
 
 
 def _thumb(item: Item, run: Run, *, is_large: bool = False) -> str:
     """Write a picture that can be enlarged by a click."""
     numbers = html.escape(json.dumps(item.numbers, ensure_ascii=False), quote=True)
     small, whole = address(run, item.path if is_large else item.small), address(run, item.path)
-    text, step = html.escape(item.text, quote=True), _step(item)
+    text = html.escape(item.text, quote=True)
     short = "" if is_large else f"<span>{html.escape(_short(item))}</span>"
     return (
         f'<button type="button" class="studio-thumb" data-full="{whole}" data-text="{text}" data-numbers="{numbers}" '
-        f'data-step="{html.escape(step)}"><img src="{small}" alt="{text}" loading="lazy">{short}</button>'
+        f'data-step="{html.escape(item.step)}"><img src="{small}" alt="{text}" loading="lazy">{short}</button>'
     )
 
 
-def _step(item: Item) -> str:
-    """Find the step of a picture among its captions; nothing for words, which are means over steps."""
-    if item.kind in ("word", "point") or item.kind not in KINDS:
-        return ""
-    return item.text.partition("Feature Steps: ")[2].partition(",")[0]
-
-
 def _short(item: Item) -> str:
-    step = _step(item)
-    more = [f"step {step}"] if step else [item.block]  # of a word or a point, its text
-    more += [word for word in ("average", "layer") if item.text.endswith(f", {word}")]
-    return ", ".join(more)
+    more = [f"step {item.step}"] if item.step else [item.block]  # of a word or a point, its text
+    return ", ".join(more if item.role == "whole" else [*more, item.role])

@@ -14,25 +14,15 @@ from lib_dumpunet.app.results import ResultFolder
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hosts.diffusers.job import Job
+from lib_dumpunet.kinds import KINDS, Role, of_image
 from lib_dumpunet.ports import Page, Picture
-from lib_dumpunet.sinks.heatmap import LAYER
 
 SMALL = 256
 """Longest side of a small copy, in pixels."""
 SMALL_ROOM = ".small"
 """Folder of small copies, in that of the run."""
-KINDS = {
-    "word": "Words",
-    "point": "Points",
-    "feature": "U-Net features",
-    "difference": "Differences",
-    "qk": "Attention: Q*K",
-    "k": "Attention: K",
-    "vqk": "Attention: V*Q*K",
-    "self": "Self-attention: where points look",
-    "pca": "Self-attention: components",
-}
-"""Headings of what pictures show, in their order."""
+ORDER = {row.name: (row.scope != "image", n) for n, row in enumerate(KINDS.values()) if row.heading}
+"""Where each kind stands of which there are pictures: words and points first."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,8 @@ class Item:
         image: number of the image that it belongs to.
         kind: what it shows, as captures have it; "image", "plain" or "page" for what is made, not seen.
         block: name of the block; of a word or point, its text.
+        step: of the sampler, as people read it; empty for what is of no single step.
+        role: which picture of a tensor it is.
         order: where it stands among those of its kind.
         text: what it is, for people.
         numbers: what its numbers are like, by name.
@@ -56,6 +48,8 @@ class Item:
     block: str
     order: tuple[object, ...]
     text: str
+    step: str = ""
+    role: Role = "whole"
     numbers: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,17 +85,18 @@ class Shelf:
     def picture(self, picture: Picture) -> None:
         """Take a picture of what was seen."""
         path = self._collector.picture(picture)
-        tag, is_average = picture.tag, "average" in picture.title
+        tag, role = picture.tag, picture.role
         # Words stand as they do in the prompt.
         number = self._order[tag.block] if tag.block else self._job.prompts[tag.image].find(tag.name)
         order = (
-            2 + list(KINDS).index(tag.kind),
+            2,
+            ORDER[tag.kind],
             (number, tag.hires, tag.step, tag.site, tag.branch, tag.name),
-            (picture.is_plain, not is_average, picture.title),
+            (picture.is_plain, role != "average", picture.title),
         )
-        more = ", average" * is_average + ", layer" * (picture.title == LAYER)
-        text, block = picture.caption + more, tag.block or tag.name
-        item = Item("", "", tag.image, tag.kind, block, order, text, picture.numbers)
+        text = picture.caption if role == "whole" else f"{picture.caption}, {role}"
+        block, step = (tag.name, "") if of_image(tag.kind) else (tag.block, tag.when)
+        item = Item("", "", tag.image, tag.kind, block, order, text, step, role, picture.numbers)
         self._add(path, picture.image, item)
 
     def page(self, page: Page) -> None:
@@ -118,7 +113,9 @@ class Shelf:
         numbers = {"size": f"{image.width}×{image.height}"}
         place: tuple[object, ...] = (0, kind == "image")
         self._add(
-            self.folder.path / f"{name}.png", image, Item("", "", number, kind, "", place, text, numbers)
+            self.folder.path / f"{name}.png",
+            image,
+            Item("", "", number, kind, "", place, text, numbers=numbers),
         )
 
     def _add(self, path: Path, image: Image.Image, item: Item) -> None:

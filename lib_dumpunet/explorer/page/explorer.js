@@ -5,10 +5,7 @@
 
     const data = globalThis.DumpUNetData, colorer = globalThis.DumpUNetColor;
     const find = (id) => document.getElementById(id);
-    const MODES = {
-        feature: "Features", difference: "Difference", attention: "Attention", values: "Values", self: "Self-attention",
-    };
-    const AVERAGED = ["feature", "difference", "values"];
+    const MODES = Object.fromEntries(data.modes.map((mode) => [mode.name, mode]));
     const SPEED = 125; // milliseconds of a step while playing
     const STEP = 0.02; // of the image, that an arrow key moves the point
     const RANKED = 8;
@@ -94,7 +91,7 @@
     const painters = {};
 
     function isAbsolute(mode) {
-        return mode === "difference" && state.colors[mode].method === "white-black";
+        return MODES[mode].isSigned && state.colors[mode].method === "white-black";
     }
 
     function compile(mode) {
@@ -311,7 +308,7 @@
         shown = [];
         if (!state.block) return;
         const block = blocks.get(state.block);
-        find("detail-title").textContent = block.name + " \u2013 " + MODES[state.mode];
+        find("detail-title").textContent = block.name + " \u2013 " + MODES[state.mode].label;
         find("detail-text").textContent = aboutBlock(block);
         find("detail-note").textContent = maps ? aboutMaps(maps) : "Nothing was captured here.";
         if (!maps) {
@@ -667,7 +664,7 @@
 
     function setMode(mode) {
         state.mode = mode;
-        find("average-box").hidden = !AVERAGED.includes(mode);
+        find("average-box").hidden = !MODES[mode].isAveraged;
         find("tokens").hidden = mode !== "attention";
         find("self-hint").hidden = mode !== "self";
         const sites = 1 + Math.max(0, ...data.layers.filter((layer) => layer.mode === mode).map((layer) => layer.site));
@@ -689,7 +686,7 @@
     }
 
     function buildModes() {
-        modes.forEach((mode) => find("modes").append(radio("mode", mode, MODES[mode], mode === state.mode, setMode)));
+        modes.forEach((mode) => find("modes").append(radio("mode", mode, MODES[mode].label, mode === state.mode, setMode)));
         find("modes").hidden = modes.length < 2;
         const tokens = new Set();
         data.layers.filter((layer) => layer.mode === "attention")

@@ -7,27 +7,26 @@ from dataclasses import dataclass, field
 from PIL import Image
 from torch import Tensor
 
-from lib_dumpunet.captures import Capture, Kind, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.heat import HeatSum, mean_of
 from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.image.overlay import draw_overlay
-from lib_dumpunet.ports import Picture, Row
+from lib_dumpunet.kinds import FEATURE, KINDS, Kind, kinds_of_section
+from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.texts import BETWEEN, Tokens, WordChoice
 from lib_dumpunet.prompt.words import all_words, find_word, labels
 from lib_dumpunet.settings import AVERAGES, AttentionSettings, ColorSettings
-from lib_dumpunet.sinks.attention import AttentionSink
-
-SHOWN: dict[Kind, str] = {"k": "k", "qk": "qk", "vqk": "vqk", "self": "self", "pca": "self"}
+from lib_dumpunet.sinks.drawing import DRAWINGS, Style
 
 
 @dataclass
 class Trace:
     """What was seen: tensors on the CPU; images count over all calls in the ``with``.
 
-    Features are "c h w" in the model's dtype; the axes of attention are those of its kind, see ``captures.py``.
+    Features are "c h w" in the model's dtype; the axes of attention are those of its kind, see ``kinds.py``.
     """
 
     tensors: dict[Tag, Tensor] = field(default_factory=dict)
@@ -77,17 +76,17 @@ class Trace:
         color: ColorSettings | None = None,
     ) -> Image.Image:
         """Draw attention: for "qk" a column for each token and a row for each head."""
-        if kind not in SHOWN:
-            raise HostError(f"{kind!r} is not drawn here", remedy=f"Use {', '.join(SHOWN)}.", field="kind")
+        drawn = [name for name in kinds_of_section("attention") if KINDS[name].drawing]
+        if kind not in drawn:
+            raise HostError(
+                f"{kind!r} is not drawn here", remedy=f"Use {', '.join(sorted(drawn))}.", field="kind"
+            )
         tag = Tag(image, step, block, kind, layer)
         tensor = self._get(tag)
-        pictures: list[Picture] = []
-        settings = AttentionSettings(kinds=(SHOWN[kind],), color=color or ColorSettings())
-        ratio = tensor.shape[-1] / tensor.shape[-2]
-        AttentionSink(settings, lambda tag, _: self.tokens(tag.image), ratio, pictures.append).accept(
-            Capture(tag, tensor)
-        )
-        return pictures[-1].image
+        settings = AttentionSettings(color=color or ColorSettings())
+        style = Style(settings, tensor.shape[-1] / tensor.shape[-2], lambda tag, _: self.tokens(tag.image))
+        *_, (_, _, picture) = DRAWINGS[KINDS[kind].drawing](tag, tensor, style)
+        return picture
 
     def tokens(
         self, image: int = 0, *, negative: bool = False, block: str = "", step: int = 1
@@ -158,7 +157,7 @@ class Trace:
 
     def _get(self, tag: Tag) -> Tensor:
         if tag not in self.tensors:
-            what = "" if tag.kind == "feature" else f" {tag.kind}"
+            what = "" if tag.kind == FEATURE else f" {tag.kind}"
             layer = f", layer {tag.site}" if tag.site else ""
             raise KeyError(
                 f"nothing was captured for{what} block {tag.block}, step {tag.step}, image {tag.image}{layer}; {self}"
@@ -173,7 +172,7 @@ class Trace:
 
     def accept(self, capture: Capture) -> None:
         """Keep one capture; a dictionary's own lock is enough for that."""
-        if capture.tag.kind != "gaze":
+        if not KINDS[capture.tag.kind].is_passing:
             # Pinned memory, where copies from an accelerator arrive, is scarce, and is to be used again.
             pinned = capture.tensor.is_pinned()
             self.tensors[capture.tag] = capture.tensor.clone() if pinned else capture.tensor

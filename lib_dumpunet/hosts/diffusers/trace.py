@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from lib_dumpunet.captures import Branch, Kind
+from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import HostError, SettingsError
-from lib_dumpunet.hooks.attention import AttentionWant
+from lib_dumpunet.hooks.calls import AttentionWant
 from lib_dumpunet.hooks.capture import Want
 from lib_dumpunet.hooks.heat import Heat, HeatSum
 from lib_dumpunet.hooks.hookset import HookSet
@@ -18,7 +18,8 @@ from lib_dumpunet.hosts.diffusers.attribution import Attribution
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, overhearing, require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.steered import Inputs
-from lib_dumpunet.planning import CAPTURED, Plan, attention_blocks, components_of
+from lib_dumpunet.kinds import Kind, kinds_of_choice
+from lib_dumpunet.planning import Plan, attention_blocks, components_of
 from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.selection import StepChoice, parse_steps, select_blocks
 from lib_dumpunet.session import record
@@ -94,7 +95,7 @@ def _want(unet: Unet, layers: str, steps: StepChoice, attention: str) -> Attenti
         kinds = AttentionSettings(kinds=names).kinds
     except SettingsError as error:
         raise SettingsError(error.problem, remedy=error.remedy, field="attention") from None
-    wanted = frozenset[Kind]().union(*(CAPTURED[kind] for kind in kinds))
+    wanted = frozenset[Kind]().union(*map(kinds_of_choice, kinds))
     blocks = attention_blocks(unet, layers, field="layers")
     return AttentionWant(blocks, steps, wanted, branches=("cond", "uncond"))
 

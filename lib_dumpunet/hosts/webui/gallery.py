@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import Image
 from lib_dumpunet.captures import PLAIN, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.image.draw import png_bytes, with_text
+from lib_dumpunet.kinds import KINDS, Role, of_image
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.sinks.files import explain, write_whole
 
@@ -36,6 +37,7 @@ class Shot:
     """A picture that was drawn, in a file without its parameters yet."""
 
     tag: Tag
+    role: Role
     stem: str
     caption: dict[str, str]
     file: Path
@@ -77,7 +79,7 @@ class Gallery:
         self._write(file, png_bytes(picture.image, {}), "a picture")
         with self._lock:
             self._shots.append(
-                Shot(picture.tag, stem_of(picture), dict(picture.info), file, picture.is_plain)
+                Shot(picture.tag, picture.role, stem_of(picture), dict(picture.info), file, picture.is_plain)
             )
 
     def add_page(self, page: Page) -> None:
@@ -133,7 +135,7 @@ def stem_of(picture: Picture) -> str:
     """Name a picture, without its image's number: ``unet-OUT11-020``, ``qk-IN07-hr005``, ``word-red_circle``."""
     _, _, rest = picture.tag.stem.partition("-")
     plain = PLAIN * picture.is_plain
-    if picture.tag.kind in ("word", "point"):
+    if of_image(picture.tag.kind):
         return "-".join(filter(None, (rest, picture.title, plain)))
     block, step, *kind = rest.split("-")
     return "-".join(filter(None, (*kind, picture.title, block, step, plain)))
@@ -171,17 +173,12 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:\n"') else value
 
 
-_KINDS: Sequence[str] = ("difference", "feature", "word", "point", "qk", "k", "vqk", "self", "pca")
-
-
 def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
     tag = shot.tag
     group = {"IN": 0, "M": 1, "OUT": 2}.get(tag.block.rstrip("0123456789"), 3)
-    kind = _KINDS.index(tag.kind) if tag.kind in _KINDS else len(_KINDS)
-    # "unet-average" stands ahead of "unet", and so does an average of any kind.
     return (
         shot.is_plain,
-        kind,
+        KINDS[tag.kind].gallery,
         tag.hires,
         group,
         tag.block,
@@ -189,7 +186,7 @@ def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
         tag.site,
         rank,
         tag.name,
-        "average" not in shot.stem,
+        shot.role != "average",
         shot.stem.removesuffix(f"-{PLAIN}"),
     )
 

@@ -28,6 +28,7 @@ from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
+from lib_dumpunet.kinds import of_image
 from lib_dumpunet.planning import Subject, needs_table, of_plain_run
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.session import Session, open_session
@@ -446,7 +447,7 @@ def without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _rank(attention: AttentionSettings, p: Any, tag: Tag) -> int:
     """Find where a word or point stands: in the order typed, or where all words are shown, in that of the prompt."""
-    if tag.kind not in ("word", "point"):
+    if not of_image(tag.kind):
         return 0
     negative = tag.branch == "uncond"
     typed = (

@@ -1,0 +1,120 @@
+"""What is wanted of attention layers, and what one call of a layer was about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lib_dumpunet.captures import Branch, Capture, Tag
+from lib_dumpunet.hooks.heat import Heat
+from lib_dumpunet.hooks.probabilities import cross_map, cross_mean
+from lib_dumpunet.hooks.reading import Emit, to_cpu
+from lib_dumpunet.hooks.subcalls import Place
+from lib_dumpunet.kinds import Kind
+from lib_dumpunet.ports import Clock, Moment, Row
+from lib_dumpunet.unet.sites import AttentionLayer
+
+
+def _same_text(row: Row, block: str, step: int) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class AttentionWant:
+    """What to read of the attention layers and transformers of which blocks in which sampling steps.
+
+    Args:
+        lattice: points in a row and in a column of the lattice of ``self``.
+        points: places "x y" of the image, as fractions of its width and height, for ``point``.
+        branches: whose words to sum up: the prompt's, the negative prompt's, or both.
+        text_of: tells the text that a row reads in a block and step; words of different texts are summed up apart.
+    """
+
+    blocks: tuple[str, ...]
+    steps: Container[int]
+    kinds: frozenset[Kind]
+    lattice: int = 8
+    points: tuple[tuple[float, float], ...] = ()
+    branches: tuple[Branch, ...] = ("cond",)
+    text_of: Callable[[Row, str, int], str] = _same_text
+
+
+@dataclass(frozen=True)
+class Out:
+    """What is wanted, and where it goes."""
+
+    want: AttentionWant
+    clock: Clock
+    emit: Emit
+    heat: Heat
+
+    def send(self, tag: Tag, tensor: Tensor) -> None:
+        """Emit a tensor that was made here, or a view whose content will not change."""
+        copy, ready = to_cpu(tensor)
+        self.emit(Capture(tag, copy, ready))
+
+
+def tag_of(moment: Moment, row: Row, layer: AttentionLayer, kind: Kind) -> Tag:
+    """Name a tensor of a layer and call."""
+    return Tag(row.image, moment.step, layer.block, kind, layer.number, hires=moment.hires)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Query "head query dim" and key "head key dim" of one image in one layer; queries fill a map of ``shape``."""
+
+    layer: AttentionLayer
+    moment: Moment
+    row: Row
+    q: Tensor
+    k: Tensor
+    scale: float
+    shape: tuple[int, int]
+
+    def tag(self, kind: Kind) -> Tag:
+        """Name a tensor of this layer and call."""
+        return tag_of(self.moment, self.row, self.layer, kind)
+
+    def keys(self) -> Tensor:
+        """Give the keys "head token dim", as memory of their own."""
+        return self.k.clone()
+
+    def maps(self) -> Tensor:
+        """Compute where each head looks: "head token query"."""
+        return cross_map(self.q, self.k, self.scale)
+
+    def mean(self) -> Tensor:
+        """Average the maps over heads: "token query"."""
+        return cross_mean(self.q, self.k, self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class SeenInParts(Seen):
+    """A layer that was run in parts: ``q`` is that of the first; tokens that no part read have nothing."""
+
+    parts: tuple[tuple[Seen, Place], ...]
+    tokens: int
+
+    def keys(self) -> Tensor:
+        return self._joined(1, [part.k for part, _ in self.parts])
+
+    def maps(self) -> Tensor:
+        return self._joined(1, [part.maps() for part, _ in self.parts])
+
+    def mean(self) -> Tensor:
+        return self._joined(0, [part.mean() for part, _ in self.parts])
+
+    def _joined(self, dim: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Put each part's tokens, dimension ``dim``, where they are in the whole text."""
+        shape = list(tensors[0].shape)
+        shape[dim] = self.tokens
+        result = tensors[0].new_zeros(shape)
+        for tensor, (_, place) in zip(tensors, self.parts, strict=True):
+            result.narrow(dim, place.token, place.tokens).copy_(tensor.narrow(dim, 0, place.tokens))
+        return result
+
+
+Read = Callable[[Out, Seen], None]
+"""Reads a kind off the query and key of one image in one layer."""

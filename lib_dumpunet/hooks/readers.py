@@ -1,0 +1,105 @@
+"""What is read of attention layers, kind by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lib_dumpunet.hooks.calls import Out, Read, Seen
+from lib_dumpunet.hooks.probabilities import self_gaze, self_map
+from lib_dumpunet.hooks.taps import require_places
+from lib_dumpunet.kinds import Kind
+
+Source = Literal["cross", "self", "output"]
+"""Where a kind is read: query and key of cross-attention, those of self-attention, or what cross-attention puts out."""
+
+
+def read_keys(out: Out, seen: Seen) -> None:
+    """Send the keys "head token dim" of the prompt."""
+    require_places(seen.q.shape[1], seen.shape)
+    if seen.row.branch == "cond":
+        out.send(seen.tag("k"), seen.keys())
+
+
+def read_maps(out: Out, seen: Seen) -> None:
+    """Send how much each place looks at each token of the prompt: "head token h w"."""
+    require_places(seen.q.shape[1], seen.shape)
+    if seen.row.branch == "cond":
+        out.send(seen.tag("qk"), seen.maps().unflatten(2, seen.shape))
+
+
+def add_words(out: Out, seen: Seen) -> None:
+    """Add how much each place looks at each token, the mean of heads, to the sums of the text that was read."""
+    require_places(seen.q.shape[1], seen.shape)
+    if seen.row.branch in out.want.branches:
+        text = out.want.text_of(seen.row, seen.layer.block, seen.moment.step)
+        out.heat.add(seen.row, "word", seen.mean().unflatten(1, seen.shape), text)
+
+
+def read_lattice(out: Out, seen: Seen) -> None:
+    """Send where the points of a lattice look: "head row column h w"."""
+    if _is_of_prompt(seen):
+        queries = _lattice(out.want.lattice, seen.shape).to(seen.q.device)
+        maps = self_map(seen.q, seen.k, seen.scale, queries.flatten())
+        out.send(seen.tag("self"), maps.unflatten(1, queries.shape).unflatten(-1, seen.shape))
+
+
+def read_pooled(out: Out, seen: Seen) -> None:
+    """Send where each place looks, summed over heads and parts of the map: "h w row column"."""
+    if _is_of_prompt(seen):
+        pooled = self_gaze(seen.q, seen.k, seen.scale, seen.shape)
+        out.send(seen.tag("pooled_self"), pooled.unflatten(0, seen.shape))
+
+
+def add_points(out: Out, seen: Seen) -> None:
+    """Add where chosen points look, the mean of heads, to the image's sums."""
+    if _is_of_prompt(seen):
+        height, width = seen.shape
+        places = [_cell(y, height) * width + _cell(x, width) for x, y in out.want.points]
+        queries = torch.tensor(places, device=seen.q.device)
+        maps = self_map(seen.q, seen.k, seen.scale, queries).mean(0)
+        out.heat.add(seen.row, "point", maps.unflatten(-1, seen.shape))
+
+
+def _is_of_prompt(seen: Seen) -> bool:
+    """Whether a self-attention layer is of the prompt; it must have a query and a key for each place."""
+    if seen.row.branch != "cond":
+        return False
+    for count in (seen.q.shape[1], seen.k.shape[1]):
+        require_places(count, seen.shape)
+    return True
+
+
+def _lattice(side: int, shape: tuple[int, int]) -> Tensor:
+    """Spread points evenly over a map, in the middle of equal parts: indices "row column" of places."""
+    rows, columns = ([(2 * i + 1) * length // (2 * side) for i in range(side)] for length in shape)
+    return torch.tensor(rows)[:, None] * shape[1] + torch.tensor(columns)
+
+
+def _cell(place: float, length: int) -> int:
+    """Find the cell that a fraction of a length lies in."""
+    return min(int(place * length), length - 1)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Where a kind is read, and what reads it; what a layer puts out is taken as it is."""
+
+    source: Source
+    read: Read | None = None
+
+
+READERS: Mapping[Kind, Reader] = {
+    "k": Reader("cross", read_keys),
+    "qk": Reader("cross", read_maps),
+    "word": Reader("cross", add_words),
+    "vqk": Reader("output"),
+    "self": Reader("self", read_lattice),
+    "pooled_self": Reader("self", read_pooled),
+    "point": Reader("self", add_points),
+}
+"""The readers by kind."""

@@ -1,0 +1,205 @@
+"""Hooks on the attention layers of a block: they gather what one call is about, then let it be read.
+
+A layer that another extension runs in parts is read as a whole once its parts are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_dumpunet.captures import Capture
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.hooks.calls import Out, Read, Seen, SeenInParts, tag_of
+from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hooks.probabilities import split_heads
+from lib_dumpunet.hooks.reading import Picker, Report, copy_rows, guarded
+from lib_dumpunet.hooks.subcalls import Place, SubCalls
+from lib_dumpunet.kinds import Kind
+from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.unet.sites import AttentionLayer
+
+
+class PairTap:
+    """Hooks on one attention layer; it can be read when query and key of the same call have arrived."""
+
+    def __init__(self, layer: AttentionLayer, attention: nn.Module, out: Out, reads: Sequence[Read]) -> None:
+        self.block, self.attention = layer.block, attention
+        self.fired = False
+        self._layer, self._out, self._reads = layer, out, reads
+        self._picker = Picker(out.want.steps, out.clock, ("cond", *out.want.branches))
+        self._shape = (0, 0)
+        self._q: Tensor | None = None
+        self._k: Tensor | None = None
+        self._calls = SubCalls()
+        self._parts: list[tuple[Tensor, Tensor, Place]] = []
+        self._stop: Report
+
+    def install(self, hooks: HookSet, stop: Report) -> None:
+        """Put the hooks on; ``stop`` is told of a fault."""
+        self._stop = stop
+        hooks.before(self._layer.transformer, self._enter)
+        if self.attention is self._layer.cross_attention:
+            self._calls.install(hooks, self.attention)
+            hooks.after(self.attention, self._end)
+        hooks.after(self.attention.to_q, self._see_q)  # type: ignore[arg-type]
+        hooks.after(self.attention.to_k, self._see_k)  # type: ignore[arg-type]
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note height and width, and forget what an earlier call that broke off may have left."""
+        self._q = self._k = None
+        self._parts.clear()
+        with guarded(self.block, self._stop):
+            self._shape = map_shape(args, kwargs)
+
+    def _see_q(self, q: Tensor) -> None:
+        self._q = q
+        self._complete()
+
+    def _see_k(self, k: Tensor) -> None:
+        self._k = k
+        self._complete()
+
+    def _complete(self) -> None:
+        if self._q is None or self._k is None:
+            return
+        q, k, self._q, self._k = self._q, self._k, None, None
+        self.fired = True
+        with guarded(self.block, self._stop), _exactly(q.device):
+            if not self._calls.is_whole:
+                if self._picker.is_wanted:  # finding the place makes a GPU wait
+                    self._parts.append((q, k, self._calls.place()))
+                return
+            moment, rows = self._picker.pick(len(q))
+            for index, row in rows.items():
+                self._see_layer(self._seen(moment, row, q[index], k[index]))
+
+    def _end(self, _: Tensor) -> None:
+        """Read a layer that was run in parts, now that all of them are there."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return
+        with guarded(self.block, self._stop), _exactly(parts[0][0].device):
+            count, tokens = self._calls.shape
+            moment, rows = self._picker.pick(count)
+            for index, row in rows.items():
+                own = [
+                    (self._seen(moment, row, q[index - place.row], k[index - place.row]), place)
+                    for q, k, place in parts
+                    if 0 <= index - place.row < len(q)
+                ]
+                if own:
+                    first = own[0][0]
+                    what = (self._layer, moment, row, first.q, first.k, first.scale, self._shape)
+                    self._see_layer(SeenInParts(*what, tuple(own), tokens))
+
+    def _see_layer(self, seen: Seen) -> None:
+        for read in self._reads:
+            read(self._out, seen)
+
+    def _seen(self, moment: Moment, row: Row, q: Tensor, k: Tensor) -> Seen:
+        heads = int(self.attention.heads)  # type: ignore[arg-type]
+        query, key = split_heads(q, heads), split_heads(k, heads)
+        scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
+        return Seen(self._layer, moment, row, query, key, scale, self._shape)
+
+
+class OutputTap:
+    """A hook that sees what a cross-attention layer has got out of the text: what goes into ``to_out``."""
+
+    def __init__(self, layer: AttentionLayer, out: Out, kind: Kind) -> None:
+        self.block, self.attention, self._kind = layer.block, layer.cross_attention, kind
+        self.fired = False
+        self._layer, self._out = layer, out
+        self._picker = Picker(out.want.steps, out.clock)
+        self._shape = (0, 0)
+        self._calls = SubCalls()
+        self._parts: dict[int, Tensor] = {}
+        self._stop: Report
+
+    def install(self, hooks: HookSet, stop: Report) -> None:
+        """Put the hooks on; ``stop`` is told of a fault."""
+        self._stop = stop
+        hooks.before(self._layer.transformer, self._enter)
+        self._calls.install(hooks, self.attention)
+        hooks.before(self.attention.to_out[0], self._see)  # type: ignore[index, arg-type]
+        hooks.after(self.attention, self._end)
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._parts.clear()
+        with guarded(self.block, self._stop):
+            self._shape = map_shape(args, kwargs)
+
+    def _see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fired = True
+        with guarded(self.block, self._stop):
+            attended = args[0] if args else next(iter(kwargs.values()))
+            require_places(attended.shape[1], self._shape)
+            if self._calls.is_whole:
+                self._send(attended, len(attended))
+                return
+            if not self._picker.is_wanted:
+                return
+            place = self._calls.place()
+            if place.tokens != self._calls.shape[1]:
+                raise HostError(
+                    "another extension has each region read a part of the text, so that there is no one map of what "
+                    "comes out"
+                )
+            self._parts |= {place.row + i: part for i, part in enumerate(attended)}
+
+    def _end(self, _: Tensor) -> None:
+        """Send what a layer put out that was run in parts, now that all of them are there."""
+        parts, self._parts = self._parts, {}
+        if parts:
+            with guarded(self.block, self._stop):
+                count, _tokens = self._calls.shape
+                if len(parts) != count:
+                    raise HostError("another extension runs the layer for some rows alone")
+                self._send(torch.stack([parts[index] for index in range(count)]), count)
+
+    def _send(self, attended: Tensor, count: int) -> None:
+        moment, rows = self._picker.pick(count)
+        if not rows:
+            return
+        tensor, ready = copy_rows(attended, list(rows))
+        for row, part in zip(rows.values(), tensor, strict=True):
+            tag = tag_of(moment, row, self._layer, self._kind)
+            self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
+
+
+def map_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    """Read height and width off the arguments of a spatial transformer, whose first is "b c h w"."""
+    hidden = args[0] if args else next(iter(kwargs.values()))
+    return int(hidden.shape[-2]), int(hidden.shape[-1])
+
+
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Compute in the dtype of the operands, and make plain tensors, whatever mode the sampler runs in.
+
+    Autocast would multiply float32 in half precision, and sums that outlive a call must not be inference tensors.
+    """
+    try:
+        plain: AbstractContextManager[object] = torch.autocast(device.type, enabled=False)
+    except RuntimeError:  # a device that has no autocast
+        plain = nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), plain:
+        yield
+
+
+def require_places(queries: int, shape: tuple[int, int]) -> None:
+    """Make sure that queries fill a map of height and width ``shape``.
+
+    Raises:
+        HostError: if they do not.
+    """
+    if queries != shape[0] * shape[1]:
+        raise HostError(
+            f"attention has {queries} queries for a map of {shape[1]}x{shape[0]}; token merging, or another extension, "
+            "leaves some out"
+        )
