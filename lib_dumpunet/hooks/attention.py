@@ -19,7 +19,7 @@ from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.readers import READERS, Source
 from lib_dumpunet.hooks.reading import NOTHING, Emit, FirstCall, Report, stopping
-from lib_dumpunet.hooks.taps import OutputTap, PairTap
+from lib_dumpunet.hooks.taps import OutputTap, PairTap, UpdateTap
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.ports import Clock
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
@@ -41,10 +41,12 @@ def capture_attention(
     """
     layers = require_readable(unet, want)
     out = Out(want, clock, emit, heat)
-    cross: list[PairTap | OutputTap] = []
+    cross: list[PairTap | OutputTap | UpdateTap] = []
     if wanted := _reads(want, "cross"):
         cross += [PairTap(layer, layer.cross_attention, out, wanted) for layer in layers]
     cross += [OutputTap(layer, out, kind) for kind in _kinds(want, "output") for layer in layers]
+    sites = [site for site in unet.sites if site.block in want.blocks and site.layers]
+    cross += [UpdateTap(site, out, kind) for kind in _kinds(want, "transformer") for site in sites]
     within = [PairTap(layer, layer.self_attention, out, _reads(want, "self")) for layer in layers]
     with _watching(unet, cross, report):
         if not _kinds(want, "self"):
@@ -102,7 +104,7 @@ def _processor(attention: nn.Module) -> str:
 
 
 @contextmanager
-def _watching(unet: Unet, taps: Sequence[PairTap | OutputTap], report: Report) -> Iterator[None]:
+def _watching(unet: Unet, taps: Sequence[PairTap | OutputTap | UpdateTap], report: Report) -> Iterator[None]:
     with HookSet() as hooks:
         stop = stopping(hooks, report)
         for tap in taps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +13,9 @@ from lib_dumpunet.hooks.probabilities import self_gaze, self_map
 from lib_dumpunet.hooks.taps import require_places
 from lib_dumpunet.kinds import Kind
 
-Source = Literal["cross", "self", "output"]
-"""Where a kind is read: query and key of cross-attention, those of self-attention, or what cross-attention puts out."""
+Source = Literal["cross", "self", "output", "transformer"]
+"""Where a kind is read: query and key of cross-attention, those of self-attention, what cross-attention puts out, or
+input and output of a block's transformer."""
 
 
 def read_keys(out: Out, seen: Seen) -> None:
@@ -87,17 +87,18 @@ def _cell(place: float, length: int) -> int:
 
 @dataclass(frozen=True)
 class Reader:
-    """Where a kind is read, and what reads it; what a layer puts out is taken as it is."""
+    """Where a kind is read, and what reads it; for what comes out of a module, the source alone says it."""
 
     source: Source
     read: Read | None = None
 
 
-READERS: Mapping[Kind, Reader] = {
+READERS: dict[Kind, Reader] = {
     "k": Reader("cross", read_keys),
     "qk": Reader("cross", read_maps),
     "word": Reader("cross", add_words),
     "vqk": Reader("output"),
+    "update": Reader("transformer"),
     "self": Reader("self", read_lattice),
     "pooled_self": Reader("self", read_pooled),
     "point": Reader("self", add_points),

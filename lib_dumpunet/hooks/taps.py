@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib_dumpunet.captures import Capture
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.hooks.calls import Out, Read, Seen, SeenInParts, tag_of
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.probabilities import split_heads
-from lib_dumpunet.hooks.reading import Picker, Report, copy_rows, guarded
+from lib_dumpunet.hooks.reading import Picker, Report, copy_rows, guarded, to_cpu
 from lib_dumpunet.hooks.subcalls import Place, SubCalls
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.ports import Moment, Row
-from lib_dumpunet.unet.sites import AttentionLayer
+from lib_dumpunet.unet.sites import AttentionLayer, Site
 
 
 class PairTap:
@@ -170,6 +171,47 @@ class OutputTap:
         for row, part in zip(rows.values(), tensor, strict=True):
             tag = tag_of(moment, row, self._layer, self._kind)
             self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
+
+
+class UpdateTap:
+    """Hooks on the transformers of a block, most of which have one: what they add to the stream, as one tensor."""
+
+    def __init__(self, site: Site, out: Out, kind: Kind) -> None:
+        self.block = site.block
+        self.fired = False
+        self._transformers, self._out, self._kind = site.transformers, out, kind
+        self._picker = Picker(out.want.steps, out.clock)
+        self._call: tuple[Moment, dict[int, Row]] = (out.clock.now(), {})
+        self._sum: Tensor | None = None
+        self._stop: Report
+
+    def install(self, hooks: HookSet, stop: Report) -> None:
+        """Put the hooks on; ``stop`` is told of a fault."""
+        self._stop = stop
+        for transformer in self._transformers:
+            hooks.around(transformer, partial(self._see, transformer))
+
+    def _see(
+        self, transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        self.fired = True
+        with guarded(self.block, self._stop):
+            after = output if isinstance(output, Tensor) else output[0]
+            before = args[0] if args else next(iter(kwargs.values()))
+            if transformer is self._transformers[0]:
+                self._call, self._sum = self._picker.pick(len(after)), None
+            moment, rows = self._call
+            if rows:
+                added = after.detach()[list(rows)].float() - before.detach()[list(rows)].float()
+                self._sum = added if self._sum is None else self._sum + added
+                if transformer is self._transformers[-1]:
+                    self._send(moment, list(rows.values()), self._sum)
+
+    def _send(self, moment: Moment, rows: Sequence[Row], added: Tensor) -> None:
+        tensor, ready = to_cpu(added)
+        for row, part in zip(rows, tensor, strict=True):
+            tag = Tag(row.image, moment.step, self.block, self._kind, hires=moment.hires)
+            self._out.emit(Capture(tag, part, ready))
 
 
 def map_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:

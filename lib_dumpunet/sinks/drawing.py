@@ -6,7 +6,7 @@ that it shows. ``channels`` and ``difference`` take NumPy's arrays as well, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -115,7 +115,7 @@ def _heads(tensor: Any, role: Role) -> list[str]:
     return ["average"] if role == "average" else [f"head {number}" for number in range(1, len(tensor) + 1)]
 
 
-DRAWINGS: Mapping[str, Draw] = {
+DRAWINGS: dict[str, Draw] = {
     "channels": draw_channels,
     "difference": draw_difference,
     "keys": draw_keys,
