@@ -6,7 +6,7 @@ around, never a constant that code looks up; ``SD1`` and ``SDXL`` serve where no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -57,3 +57,21 @@ def spans(names: tuple[str, ...]) -> str:
         run = [name for _, (_, _, name) in group]
         parts.append(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}")
     return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What settings are resolved against.
+
+    Attributes:
+        order: the model's blocks; before it is known, all that it may have.
+        layers: attention layers by block, 0 where it has none; None before the model is known.
+    """
+
+    order: BlockOrder
+    layers: Mapping[str, int] | None = None
+
+    @property
+    def attending(self) -> tuple[str, ...]:
+        """Blocks with attention layers, in forward order."""
+        return tuple(block for block in self.order if (self.layers or {}).get(block))

@@ -146,7 +146,7 @@ for _row in (
         drawing="keys",
         choice="k",
         choice_label="K",
-        choice_help="keys",
+        choice_help="the keys of the text",
         heading="Attention: K",
         gallery=5,
         reads_text=True,

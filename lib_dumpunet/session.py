@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from lib_dumpunet.assemble import Generation, assemble
 from lib_dumpunet.captures import Branch, Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.explorer.sink import ExplorerSink
-from lib_dumpunet.hooks.attention import capture_attention
+from lib_dumpunet.hooks.attention import capture_attention, require_readable
 from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
 from lib_dumpunet.hooks.reading import Emit, Report
-from lib_dumpunet.hooks.steer import steer
-from lib_dumpunet.planning import Plan, Subject, hires_plan, make_plan
+from lib_dumpunet.hooks.steer import Steering, steer
+from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Clock, Host, Row
 from lib_dumpunet.prompt.texts import Tokens
-from lib_dumpunet.settings import Settings
-from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.base import Fanout, Sink
 from lib_dumpunet.sinks.heatmap import HeatmapSink
 from lib_dumpunet.unet.sites import Unet
 
@@ -40,15 +40,21 @@ class Session:
     """All runs of one request; ``problems`` is complete once the session's ``with`` has ended."""
 
     def __init__(
-        self, unet: Unet, plan: Plan, clock: Clock, subject: Subject, threads: int | None = None
+        self,
+        unet: Unet,
+        plan: Plan,
+        clock: Clock,
+        generation: Generation,
+        sinks: Sequence[Sink],
+        threads: int | None = None,
     ) -> None:
         self.problems: list[DumpUNetError] = []
-        self._unet, self._plan, self._clock, self._subject = unet, plan, clock, subject
-        self._queue = Fanout(plan.sinks, threads=threads)
+        self._unet, self._plan, self._clock, self._generation = unet, plan, clock, generation
+        self._queue = Fanout(sinks, threads=threads)
         self._heat = Heat()
         self._read: dict[Branch, set[Tokens]] = {}
-        self._heatmaps = [sink for sink in plan.sinks if isinstance(sink, HeatmapSink)]
-        self._pages = [sink for sink in plan.sinks if isinstance(sink, ExplorerSink)]
+        self._heatmaps = [sink for sink in sinks if isinstance(sink, HeatmapSink)]
+        self._pages = [sink for sink in sinks if isinstance(sink, ExplorerSink)]
 
     @property
     def compares(self) -> bool:
@@ -72,8 +78,13 @@ class Session:
         ``unet`` is the model that samples, where it is another than the session was opened with. ``hires`` tells the
         second pass of a hires fix.
         """
-        plan = hires_plan(self._plan, self._subject) if hires else self._plan
-        with watching(unet or self._unet, plan, self._clock, self._queue.put, self._report, self._heat):
+        plan, steering = self._plan, self._generation.steering_of(hires=hires)
+        if plan.attention is not None:
+            texts = self._generation.texts_of(hires=hires)
+            plan = replace(plan, attention=replace(plan.attention, text_of=texts.text))
+        with watching(
+            unet or self._unet, plan, self._clock, self._queue.put, self._report, self._heat, steering
+        ):
             yield
 
     def finish(self, image: int, picture: Image.Image | None) -> None:
@@ -156,7 +167,7 @@ class Session:
 
     def _tokens(self, part: HeatSum) -> Tokens:
         """Give the tokens of a text whose maps were summed up."""
-        known = {**self._subject.texts_of(hires=True).tokens, **self._subject.texts.tokens}
+        known = {**self._generation.texts_of(hires=True).tokens, **self._generation.texts.tokens}
         tokens = known[part.text]
         if len(part.total) < len(tokens):
             raise HostError(
@@ -167,19 +178,22 @@ class Session:
 
 @contextmanager
 def open_session(
-    unet: Unet, settings: Settings, host: Host, subject: Subject, *, threads: int | None = None
+    unet: Unet, plan: Plan, host: Host, generation: Generation, *, threads: int | None = None
 ) -> Iterator[Session]:
-    """Prepare to watch and steer what the host samples in the session's runs, as ``settings`` ask.
+    """Prepare to watch and steer what the host samples in the session's runs, as a plan says.
 
     ``threads`` draw and write; None chooses their number.
 
     Raises:
-        SettingsError: for a mistake in the settings, before anything is hooked. What goes wrong later is in
+        SettingsError: if a folder cannot be used, before anything is hooked. What goes wrong later is in
             ``problems`` and does not disturb the sampler.
         UnsupportedModelError: if attention is asked for and the model's cannot be read.
     """
-    plan = make_plan(unet, settings, host, subject)
-    session = Session(unet, plan, host.clock, subject, threads)
+    if plan.attention is not None:
+        require_readable(unet, plan.attention)
+    for note in plan.notes:
+        log.warning("%s", note)
+    session = Session(unet, plan, host.clock, generation, assemble(plan, host, generation), threads)
     try:
         yield session
     finally:
@@ -187,11 +201,18 @@ def open_session(
 
 
 @contextmanager
-def record(unet: Unet, plan: Plan, clock: Clock, problems: list[DumpUNetError]) -> Iterator[Recording]:
+def record(
+    unet: Unet,
+    plan: Plan,
+    clock: Clock,
+    sinks: Sequence[Sink],
+    problems: list[DumpUNetError],
+    steering: Steering | None = None,
+) -> Iterator[Recording]:
     """Let captures of one run flow from the hooks to the sinks; ``problems`` gets what went wrong on the way."""
-    queue = Fanout(plan.sinks)
+    queue = Fanout(sinks)
     try:
-        with watching(unet, plan, clock, queue.put, problems.append) as heat:
+        with watching(unet, plan, clock, queue.put, problems.append, steering=steering) as heat:
             yield Recording(queue, heat)
     finally:
         try:
@@ -202,13 +223,19 @@ def record(unet: Unet, plan: Plan, clock: Clock, problems: list[DumpUNetError]) 
 
 @contextmanager
 def watching(
-    unet: Unet, plan: Plan, clock: Clock, emit: Emit, report: Report, heat: Heat | None = None
+    unet: Unet,
+    plan: Plan,
+    clock: Clock,
+    emit: Emit,
+    report: Report,
+    heat: Heat | None = None,
+    steering: Steering | None = None,
 ) -> Iterator[Heat]:
-    """Put the hooks on that a plan needs: those that steer, and those that read, which add words up in ``heat``."""
+    """Put hooks on: first those that steer, then those that read what a plan says, which add words up in ``heat``."""
     heat = Heat() if heat is None else heat
     with ExitStack() as hooks:
-        if plan.steering is not None:
-            hooks.enter_context(steer(unet, plan.steering, clock, report))
+        if steering is not None:
+            hooks.enter_context(steer(unet, steering, clock, report))
         for want in (plan.features, plan.difference):
             if want is not None:
                 hooks.enter_context(capture_blocks(unet, want, clock, emit, report))

@@ -84,8 +84,8 @@ def _check_limits(f: Field[Any], value: float) -> None:
     low, high = f.metadata["limits"]
     if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
         raise SettingsError(
-            f"{value!r} is outside {low:g} to {high:g}",
-            remedy=f"Use a number from {low:g} to {high:g}.",
+            f"{value!r} is outside {low:.17g} to {high:.17g}",
+            remedy=f"Use a number from {low:.17g} to {high:.17g}.",
             field=f.metadata["label"],
         )
 

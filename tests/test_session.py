@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_dumpunet.assemble import Generation
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.planning import Subject
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import Token
+from lib_dumpunet.resolve import resolve
 from lib_dumpunet.session import open_session
 from lib_dumpunet.settings import (
     AttentionSettings,
@@ -81,7 +82,9 @@ def made(unet: Unet, request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
     )
     plain: dict[Tag, Tensor] = {}
     steered: dict[Tag, Tensor] = {}
-    with open_session(unet, settings, host, subject(unet)) as session:
+    made = generation(unet)
+    plan = resolve(settings, unet.facts, made.prompts)
+    with open_session(unet, plan, host, made) as session:
         with session.plain_run():
             for hires in SIDES:
                 plain |= sample(unet, host.clock, hires, strength=1.0)
@@ -94,11 +97,11 @@ def made(unet: Unet, request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
     return Made(request.param, folder, host.pictures, plain, steered)
 
 
-def subject(unet: Unet) -> Subject:
+def generation(unet: Unet) -> Generation:
     attending = [site.block for site in unet.sites if site.layers]
     plan = plan_prompts([parse_prompt(PROMPT, unet.order)], [], attending, len(STEPS))
     texts = Texts(plan, {text: tokens(text) for text in plan.texts("cond")})
-    return Subject(DumpRequest(prompts=[PROMPT], steps=len(STEPS)), 64, 64, texts)
+    return Generation(DumpRequest(prompts=[PROMPT], steps=len(STEPS)), 64, 64, texts)
 
 
 def tokens(text: str) -> tuple[Token, ...]:

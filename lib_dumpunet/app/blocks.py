@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
                 remedy="Use for instance 512.",
                 field=field,
             )
-    select_blocks(args.layers, locate(args), field="--layers")
+    select_blocks(args.layers, locate(args).order, field="--layers")
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import block_table, unet_config
 

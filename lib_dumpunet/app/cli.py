@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from lib_dumpunet import __version__
 from lib_dumpunet.app import (
@@ -60,9 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in a line; the usage of a command with fifty flags would hide it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # What begins with a minus and a digit is a value, such as -1,1, as no flag does.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
+    def error(self, message: str) -> NoReturn:
+        """Tell a mistake, and where the flags are listed."""
+        self.exit(2, f"{self.prog}: {message[:1].upper()}{message[1:]}. See {self.prog} --help.\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dumpunet",
         description="Look inside a Stable Diffusion U-Net, block by block.",
         allow_abbrev=False,
@@ -73,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub = command.add(subparsers)
         sub.allow_abbrev = False
         sub.add_argument(
-            "-q", "--quiet", action="store_true", help="no messages and no progress, only errors"
+            "-q", "--quiet", action="store_true", help="no messages and no progress, only results and errors"
         )
         sub.add_argument(
             "--json", action="store_true", help="one JSON object on stdout, for scripts; implies -q"

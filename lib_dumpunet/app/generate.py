@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     difference = read_settings(args, DifferenceSettings, color=features.color, dump=dump)
     difference = _like_features(difference, features, args, "difference")
     settings = Settings(features, attention, difference, read_explorer(args))
-    check(args, settings, sampling)
+    check_flags(args, settings, sampling)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
 
@@ -89,16 +89,23 @@ def _like_features(settings: Like, features: FeatureSettings, args: argparse.Nam
     return replace(settings, **{name: getattr(features, name) for name, own in given.items() if not own})
 
 
-def check(args: argparse.Namespace, settings: Settings, sampling: GenerateSettings) -> None:
+def check_flags(args: argparse.Namespace, settings: Settings, sampling: GenerateSettings) -> None:
     """Find the mistakes that need no model before the time is spent to load it.
 
     Raises:
         SettingsError, PromptSyntaxError: for the first one.
     """
     # It reads formulas, for which it imports NumPy; no --help waits for that.
-    from lib_dumpunet.early import Prompts, check_early
+    from lib_dumpunet.prompt.plan import check_steps
+    from lib_dumpunet.prompt.reading import read_templates
+    from lib_dumpunet.resolve import Prompts, resolve
 
-    check_early(settings, sampling.steps, Prompts(args.prompt, sampling.negative, locate(args)))
+    facts = locate(args)
+    templates = read_templates(args.prompt, sampling.negative, facts.order)
+    for template in templates:
+        check_steps(template, sampling.steps)
+    size = (sampling.width, sampling.height) if sampling.width and sampling.height else None
+    resolve(settings, facts, Prompts(templates, sampling.steps, size))
 
 
 def produce(
@@ -112,16 +119,13 @@ def produce(
     """Generate into a folder and tell what came out; returns the exit code."""
     from lib_dumpunet.app.collect import Collector
     from lib_dumpunet.app.results import open_results
-    from lib_dumpunet.early import require_brackets
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
-    from lib_dumpunet.hosts.diffusers.job import check_attention, make_job
+    from lib_dumpunet.hosts.diffusers.job import check, make_job
     from lib_dumpunet.sinks.files import told_once
     from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
-    check_attention(pipe, job, settings.attention)
-    if settings.difference.enabled:
-        require_brackets((*job.plan.cond, *job.plan.uncond))
+    check(pipe, job, settings)
     folder = open_results(out)
     folder.keep_room(job.room)
     collector = Collector(folder, job, describe(pipe.unet).order, terminal.say)
@@ -174,7 +178,8 @@ def _tell(
     if folder.changes:
         lines.append(f"  changes    {', '.join(p.name for p in folder.changes)}")
     for room, pictures in sorted(folder.by_room().items()):
-        lines.append(f"  {room.ljust(10)} {len(pictures)} pictures in {folder.path / room}")
+        count = f"{len(pictures)} picture{'s' * (len(pictures) != 1)}"
+        lines.append(f"  {room.ljust(10)} {count} in {folder.path / room}")
     lines += [f"  {'overview'.ljust(10)} {sheet}" for sheet in folder.sheets.values()]
     lines += [f"  {'explorer'.ljust(10)} {page}" for page in folder.pages]
     if dumped:

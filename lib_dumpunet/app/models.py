@@ -9,8 +9,8 @@ from typing import Any
 
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.app.processor import fit_threads
-from lib_dumpunet.blocks import BlockOrder
-from lib_dumpunet.hosts.diffusers.find import find_model, possible_blocks
+from lib_dumpunet.blocks import ModelFacts
+from lib_dumpunet.hosts.diffusers.find import find_model, model_facts
 
 DTYPES = ("auto", "fp16", "bf16", "fp32")
 PREDICTIONS = ("auto", "epsilon", "v")
@@ -47,16 +47,17 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def locate(args: argparse.Namespace) -> BlockOrder:
-    """Make sure that the model is there, without loading a library; returns the blocks that it may have.
+def locate(args: argparse.Namespace) -> ModelFacts:
+    """Make sure that the model is there, without loading a library; returns what it tells of its blocks.
 
     Raises:
-        SettingsError: if there is no such file or folder.
+        SettingsError: if there is no such file or folder, or it is damaged.
+        UnsupportedModelError: if it is no model that can be looked into.
     """
     path = find_model(args.model)
     if args.config is not None:
         find_model(args.config, field="config")
-    return possible_blocks(path)
+    return model_facts(path)
 
 
 def load(args: argparse.Namespace, terminal: Terminal) -> Any:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lib_dumpunet.errors import DumpUNetError
@@ -27,7 +26,7 @@ class Terminal:
         plain: dict[str, Any] = {"stderr": True, "markup": False, "emoji": False, "highlight": False}
         self._errors = Console(soft_wrap=True, **plain)
         self._console = Console(soft_wrap=True, quiet=self._quiet, **plain)
-        handler = RichHandler(console=self._errors, show_time=False, show_path=False, markup=False)
+        handler = _Lines(self._errors)
         handler.setFormatter(_Printable())
         logger = logging.getLogger("dumpunet")
         logger.handlers = [handler]
@@ -57,6 +56,18 @@ class Terminal:
         with Progress(*columns, console=self._console, disable=self._quiet) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines(logging.Handler):
+    """Prints each message on a line of its own, which is not wrapped."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message behind its level."""
+        self._console.print(f"{record.levelname.capitalize()}: {self.format(record)}")
 
 
 class _Printable(logging.Formatter):

@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 
 from lib_dumpunet.app.models import add_model_flags, hush_libraries, load, locate
 from lib_dumpunet.app.output import Terminal
-from lib_dumpunet.blocks import SD1, BlockOrder, spans
-from lib_dumpunet.prompt.layer_prompt import Share, Template, parse_prompt
+from lib_dumpunet.blocks import ModelFacts, spans
+from lib_dumpunet.hosts.diffusers import families
+from lib_dumpunet.hosts.diffusers.find import facts_of_config
+from lib_dumpunet.prompt.layer_prompt import Share, Template
+from lib_dumpunet.prompt.plan import plan_prompts
+from lib_dumpunet.prompt.reading import read_prompt, warn_of_webui_syntax
 
 MOST_STEPS = 1000
 """Sampling takes no more, so steps past it are not told apart."""
@@ -41,7 +45,8 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         help="show the text that each block gets from a per-block prompt",
         description="Show the text that each block gets from a prompt with per-block brackets, such as "
         '"a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl", in which steps, and what a strength mixes, '
-        "with weights; or where the prompt is wrong. Without --model, for the blocks of SD 1.x and 2.x. With --json, "
+        "with weights; or where the prompt is wrong. It is read as by generate; without --model, for the blocks of "
+        "SD 1.x, SD 2.x and the bundled model. With --json, "
         "`blocks` has the texts of step 1, `shares` those of all steps.",
     )
     parser.add_argument("prompt", help="the prompt")
@@ -51,11 +56,16 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Print the texts, blocks with the same one together."""
-    order = SD1
+    facts = facts_of_config(families.SD1.unet)
     if args.model:
-        parse_prompt(args.prompt, locate(args), field="prompt")  # before a model is loaded
-        order = _order(args, terminal)
-    template = parse_prompt(args.prompt, order, field="prompt")
+        facts = locate(args)
+        read_prompt(args.prompt, facts.order, "prompt")  # before a model is loaded
+        if facts.layers is None:
+            facts = _facts(args, terminal)
+    template = read_prompt(args.prompt, facts.order, "prompt")
+    warn_of_webui_syntax([args.prompt])
+    plan_prompts([template], [], facts.attending, _last_step(template))  # which warns of what nothing reads
+    order = facts.order
     phases = {block: _phases(template, block) for block in order}
     groups: dict[tuple[_Phase, ...], list[str]] = {}
     for block, own in phases.items():
@@ -76,14 +86,19 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 def _phases(template: Template, block: str) -> tuple[_Phase, ...]:
     """Tell the steps apart in which a block reads something else, up to the first that no item names any more."""
-    named = (item.steps.largest for bracket in template.brackets for item in bracket.items)
-    end = min(max(named, default=0), MOST_STEPS) + 1
+    end = _last_step(template)
     mix = cache(template.mix)  # many steps have the same items
     runs: dict[tuple[Share, ...], list[tuple[int, int | None]]] = {}
     for shares, group in groupby(range(1, end + 1), lambda step: mix(template.acting(block, step))):
         steps = list(group)
         runs.setdefault(shares, []).append((steps[0], None if steps[-1] == end else steps[-1]))
     return tuple(_Phase(tuple(own), shares) for shares, own in runs.items())
+
+
+def _last_step(template: Template) -> int:
+    """Return the first step from which on nothing changes any more."""
+    named = (item.steps.largest for bracket in template.brackets for item in bracket.items)
+    return min(max(named, default=0), MOST_STEPS) + 1
 
 
 def _rows(blocks: str, phases: tuple[_Phase, ...]) -> Iterator[tuple[str, str]]:
@@ -105,10 +120,10 @@ def _as_data(phase: _Phase) -> dict[str, Any]:
     return {"steps": phase.runs, "texts": [share._asdict() for share in phase.shares]}
 
 
-def _order(args: argparse.Namespace, terminal: Terminal) -> BlockOrder:
+def _facts(args: argparse.Namespace, terminal: Terminal) -> ModelFacts:
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import unet_config, unet_shell
     from lib_dumpunet.unet.sites import describe
 
     config = unet_config(args.model)
-    return describe(load(args, terminal).unet if config is None else unet_shell(config)).order
+    return describe(load(args, terminal).unet if config is None else unet_shell(config)).facts

@@ -14,7 +14,6 @@ from lib_dumpunet.app.generate import add_making
 from lib_dumpunet.app.models import hush_libraries, load, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError, HostError
-from lib_dumpunet.prompt.selection import select_blocks
 from lib_dumpunet.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -84,13 +83,15 @@ def _check(args: argparse.Namespace, sampling: GenerateSettings) -> None:
     Raises:
         SettingsError, PromptSyntaxError: for the first one.
     """
-    from lib_dumpunet.early import PLACE, Prompts, require_place
+    from lib_dumpunet.prompt.reading import PLACE, read_templates, require_place
+    from lib_dumpunet.resolve import attention_blocks
 
-    order = locate(args)
+    facts = locate(args)
+    order = facts.order
     require_place(args.prompt, sampling)
     prompt, negative = (text.replace(PLACE, order.names[0]) for text in (args.prompt, sampling.negative))
-    Prompts([prompt], negative, order).parse()
-    select_blocks(args.blocks, order, field="--blocks")
+    read_templates([prompt], negative, order)
+    attention_blocks(facts, args.blocks, field="--blocks")
 
 
 class _Images:

@@ -35,11 +35,12 @@ def draw_files(
         SettingsError: for a file that is missing or no dump, or a folder that cannot be written to.
     """
     compile_channels(settings.color)
-    folder = prepare_folder(out)
+    folder: Path | None = None
     written: list[Path] = []
     for loaded, tensor_name in _chosen(files, settings, size):
         for role, image in _draw(loaded, settings):
             name = f"{tensor_name}-average" if role == "average" else tensor_name
+            folder = prepare_folder(out) if folder is None else folder  # a mistake leaves none
             write_whole(folder / f"{name}.png", [png_bytes(image, {})])
             written.append(folder / f"{name}.png")
         tick(len(written))

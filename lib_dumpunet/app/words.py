@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.generate import SHARED, add_job, check, produce, read_explorer
+from lib_dumpunet.app.generate import SHARED, add_job, check_flags, produce, read_explorer
 from lib_dumpunet.app.models import load
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.settings import (
@@ -40,6 +40,6 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     sampling = read_settings(args, GenerateSettings)
     attention = read_settings(args, AttentionSettings, kinds=("words",))
     settings = Settings(FeatureSettings(enabled=False), attention, explorer=read_explorer(args))
-    check(args, settings, sampling)
+    check_flags(args, settings, sampling)
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)

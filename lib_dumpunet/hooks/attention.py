@@ -14,13 +14,14 @@ from torch import nn
 
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.errors import UnsupportedModelError
-from lib_dumpunet.hooks.calls import AttentionWant, Out, Read
+from lib_dumpunet.hooks.calls import Out, Read
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.readers import READERS, Source
 from lib_dumpunet.hooks.reading import NOTHING, Emit, FirstCall, Report, stopping
 from lib_dumpunet.hooks.taps import OutputTap, PairTap, UpdateTap
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.plan import AttentionRequest
 from lib_dumpunet.ports import Clock
 from lib_dumpunet.unet.sites import AttentionLayer, Unet
 
@@ -29,7 +30,7 @@ log = logging.getLogger("dumpunet")
 
 @contextmanager
 def capture_attention(
-    unet: Unet, want: AttentionWant, clock: Clock, emit: Emit, report: Report, heat: Heat
+    unet: Unet, want: AttentionRequest, clock: Clock, emit: Emit, report: Report, heat: Heat
 ) -> Iterator[None]:
     """Emit attention of each wanted layer as it comes, and sum words and points up in ``heat``.
 
@@ -56,15 +57,15 @@ def capture_attention(
             yield
 
 
-def _kinds(want: AttentionWant, *sources: Source) -> list[Kind]:
+def _kinds(want: AttentionRequest, *sources: Source) -> list[Kind]:
     return [kind for kind, reader in READERS.items() if kind in want.kinds and reader.source in sources]
 
 
-def _reads(want: AttentionWant, source: Source) -> list[Read]:
+def _reads(want: AttentionRequest, source: Source) -> list[Read]:
     return [read for kind in _kinds(want, source) if (read := READERS[kind].read) is not None]
 
 
-def require_readable(unet: Unet, want: AttentionWant) -> list[AttentionLayer]:
+def require_readable(unet: Unet, want: AttentionRequest) -> list[AttentionLayer]:
     """List the layers that are wanted, and make sure that they can be read.
 
     Raises:

@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lib_dumpunet.captures import Branch, Capture, Tag
+from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.probabilities import cross_map, cross_mean
 from lib_dumpunet.hooks.reading import Emit, to_cpu
 from lib_dumpunet.hooks.subcalls import Place
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.plan import AttentionRequest
 from lib_dumpunet.ports import Clock, Moment, Row
 from lib_dumpunet.unet.sites import AttentionLayer
-
-
-def _same_text(row: Row, block: str, step: int) -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class AttentionWant:
-    """What to read of the attention layers and transformers of which blocks in which sampling steps.
-
-    Args:
-        lattice: points in a row and in a column of the lattice of ``self``.
-        points: places "x y" of the image, as fractions of its width and height, for ``point``.
-        branches: whose words to sum up: the prompt's, the negative prompt's, or both.
-        text_of: tells the text that a row reads in a block and step; words of different texts are summed up apart.
-    """
-
-    blocks: tuple[str, ...]
-    steps: Container[int]
-    kinds: frozenset[Kind]
-    lattice: int = 8
-    points: tuple[tuple[float, float], ...] = ()
-    branches: tuple[Branch, ...] = ("cond",)
-    text_of: Callable[[Row, str, int], str] = _same_text
 
 
 @dataclass(frozen=True)
 class Out:
     """What is wanted, and where it goes."""
 
-    want: AttentionWant
+    want: AttentionRequest
     clock: Clock
     emit: Emit
     heat: Heat

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping
-from lib_dumpunet.kinds import FEATURE, Kind
+from lib_dumpunet.kinds import Kind
+from lib_dumpunet.plan import CaptureRequest
 from lib_dumpunet.ports import Clock
 from lib_dumpunet.unet.sites import Unet
 
 
-@dataclass(frozen=True)
-class Want:
-    """Which blocks to read in which sampling steps, and what the captures are called."""
-
-    blocks: tuple[str, ...]
-    steps: Container[int]
-    kind: Kind = FEATURE
-
-
 @contextmanager
-def capture_blocks(unet: Unet, want: Want, clock: Clock, emit: Emit, report: Report) -> Iterator[None]:
+def capture_blocks(
+    unet: Unet, want: CaptureRequest, clock: Clock, emit: Emit, report: Report
+) -> Iterator[None]:
     """Emit the output of each wanted block as it comes, one capture for each image of the prompt's rows.
 
     Of several U-Net calls within one step, the first that has an image's row counts. Nothing that goes wrong here

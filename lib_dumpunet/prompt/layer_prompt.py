@@ -331,7 +331,8 @@ HINTS = (
         "Write M00: text, for instance.",
     ),
 )
-NEARLY_OPEN = re.compile(r"[(（][~～〜][:：]")
+_UNSEEN = r"[\u200b-\u200d\u2060\ufeff]*"
+NEARLY_OPEN = re.compile(rf"[(（]{_UNSEEN}[~～〜]{_UNSEEN}[:：](?!{_UNSEEN}[~～〜])")
 NEARLY_CLOSE = re.compile(r"[:：]\s*[~～〜]\s*[)）]")
 
 
@@ -341,6 +342,7 @@ def _explain(error: Mismatch, text: str, fail: Fail) -> DumpUNetError:
     if inside >= 0 and text.startswith(OPEN, position):
         return fail(f"brackets {OPEN} {CLOSE} do not nest", f"Close the first one with {CLOSE}.", position)
     if text.startswith(CLOSE, position) and "'(~:'" in error.expected:
+        _check_lookalikes(text[:position], fail)
         return fail(f"{CLOSE} closes nothing", f"Open a bracket with {OPEN}, or leave it out.", position)
     if position == len(text):
         nearly = NEARLY_CLOSE.search(text, inside)

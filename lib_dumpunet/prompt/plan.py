@@ -167,7 +167,7 @@ def plan_prompts(
     plan = PromptPlan(tuple(cond), tuple(uncond), tuple(attending), steps)
     distinct = dict.fromkeys((*plan.cond, *plan.uncond))
     for template in distinct:
-        _check_steps(template, steps)
+        check_steps(template, steps)
     fields: dict[str, list[Template]] = {}
     for template in distinct:
         fields.setdefault(_label(template), []).append(template)
@@ -177,7 +177,12 @@ def plan_prompts(
     return plan
 
 
-def _check_steps(template: Template, steps: int) -> None:
+def check_steps(template: Template, steps: int) -> None:
+    """Make sure that each item of a prompt acts in some step.
+
+    Raises:
+        PromptSyntaxError: if one begins after the last step.
+    """
     for bracket in template.brackets:
         for item in bracket.items:
             if item.steps.ranges:

@@ -14,6 +14,7 @@ _INSIDE = r"(?:(?!\(~:|:~\))[^\[\]\\])*"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _KINDS = (
     re.compile(r"<\w+:[^<>]+>"),  # extra network
+    re.compile(r"<(?:lora|lyco|hypernet):[^<>\s]*"),  # one whose end is forgotten
     re.compile(rf"(?<!\\)\[{_INSIDE}:\s*{_NUMBER}\s*\]"),  # prompt editing
     re.compile(rf"(?<!\\)\[{_INSIDE}\|{_INSIDE}\]"),  # alternating words
 )

@@ -59,6 +59,10 @@ def tooltip(entry: Entry) -> str:
     return NOTATIONS.get(name, "") if entry.control == "text" else ""
 
 
+READS_MARKDOWN = int(gr.__version__.partition(".")[0]) > 3
+"""Whether the text below a label is Markdown, in which a * has to be marked as itself."""
+
+
 def make_field(tab: str, entry: Entry, **more: Any) -> Field:
     """Make the control of an entry inside the current layout; texts get a place for messages below them.
 
@@ -82,6 +86,8 @@ def _component(tab: str, entry: Entry, more: dict[str, Any]) -> Any:
     if entry.path[-2] != "formula":
         common["info"] = entry.help[:1].upper() + entry.help[1:] + "."
     common |= more
+    if "info" in common and READS_MARKDOWN:
+        common["info"] = str(common["info"]).replace("*", r"\*")
     if entry.control == "checkbox":
         return gr.Checkbox(**common)
     if entry.control == "choice":

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lib_dumpunet.errors import DumpUNetError
+from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.settings import METHODS, TRANSFORMS, PanelSettings
 from lib_dumpunet.ui.checks import formula_labels, key_of
 from lib_dumpunet.ui.events import (
@@ -34,9 +35,8 @@ own at that place. <code>a (~: IN00-OUT11: cute ; M00: excellent :~) girl</code>
 blocks that nothing else in the bracket names, <code>M00*0.5</code> mixes half of it in, <code>M00@1-10</code> acts in
 the first ten steps, <code>\\;</code> is a semicolon.
 """
-OUTPUT = (
-    "Tick what to draw: the keys of the text (K), how each place looks at each token (Q*K), what it gets out of the "
-    "text (V*Q*K), where places look in the picture (self Q*K), where each word lands (words)."
+OUTPUT = "Tick what to draw: {}.".format(
+    ", ".join(f"{row.choice_help} ({row.choice_label})" for row in KINDS.values() if row.choice_label)
 )
 COLOR_SPACE = "Color space: a formula of <code>v</code> for each channel; an empty one is as its box shows."
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.blocks import BlockOrder, ModelFacts
 from lib_dumpunet.errors import UnsupportedModelError
 
 
@@ -78,6 +78,11 @@ class Unet:
     def order(self) -> BlockOrder:
         """Names of the blocks in forward order."""
         return BlockOrder(tuple(site.block for site in self.sites))
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What settings are resolved against."""
+        return ModelFacts(self.order, {site.block: len(site.layers) for site in self.sites})
 
 
 def describe(module: nn.Module) -> Unet:

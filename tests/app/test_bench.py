@@ -45,10 +45,10 @@ def test_each_way_is_run_as_often_as_the_others() -> None:
 def test_what_is_measured_is_what_reads() -> None:
     unet, run = sampling_step(NARROW, size=16)
     for way, blocks in (("words", 16), ("qk", 1), ("self", 1)):
-        plan = attention.plan_of(unet, way)
-        assert plan.attention is not None
-        assert len(plan.attention.blocks) == blocks
-        run(plan, steps=1, copies=2)
+        watch = attention.watch_of(unet, way)
+        assert watch.plan.attention is not None
+        assert len(watch.plan.attention.blocks) == blocks
+        run(watch, steps=1, copies=2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")
@@ -64,11 +64,13 @@ def test_steering_is_timed_and_difference_runs_are_weighed(monkeypatch: pytest.M
 
 def test_every_layer_is_steered() -> None:
     unet, run = sampling_step(NARROW, size=16)
-    plan = steering.plan_of(unet)
-    assert plan.steering is not None
-    assert len(plan.steering.plan.steered) == 16
-    assert len(set(plan.steering.plan.texts("cond"))) == 17  # the main text is the prompt without the bracket
-    run(plan, copies=2)
+    watch = steering.watch_of(unet)
+    assert watch.steering is not None
+    assert len(watch.steering.plan.steered) == 16
+    assert (
+        len(set(watch.steering.plan.texts("cond"))) == 17
+    )  # the main text is the prompt without the bracket
+    run(watch, copies=2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")

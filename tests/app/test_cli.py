@@ -207,7 +207,7 @@ def test_prompt_joins_steps_with_the_same_text_and_is_quick_with_many(run: Any) 
         (["generate", "a", "--steps", "0"], "Sampling steps: 0 is outside 1 to 1000"),
         (["generate", "a", "--model", "/no/such/model.safetensors"], "model: there is no file or folder"),
         (["generate", "a", "--model", "C:\\models\\x.ckpt"], "model: there is no file or folder"),
-        (["generate", "a", "--device", "toaster"], "device: 'toaster' is not available here. Use auto, cpu"),
+        (["generate", "a", "--device", "toaster"], "device: 'toaster' is not available here. Use auto"),
         (["generate", "(~: IN00"], "prompt: this bracket is not closed"),
         (["generate", "a", "--difference"], "Difference: no prompt has text per block"),
         (["generate", "a (~: M00@30: b :~)"], "prompt: no step is left, as sampling takes 20"),
@@ -240,10 +240,12 @@ def test_mistakes_get_a_sentence_and_exit_code_2(
 @pytest.mark.parametrize(
     "arguments", [["generate"], ["nonsense"], ["view", "x"], ["generate", "a", "--method", "x"], []]
 )
-def test_wrong_flags_get_usage_and_exit_code_2(run: Any, arguments: list[str]) -> None:
+def test_wrong_flags_get_a_line_and_exit_code_2(run: Any, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.code == 2
-    assert "usage: dumpunet" in result.err
+    assert result.err.startswith("dumpunet")
+    assert result.err.count("\n") == 1
+    assert "--help" in result.err
 
 
 @pytest.mark.parametrize("command", ["generate", "demo", "blocks", "prompt", "view", "bench"])

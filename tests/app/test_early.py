@@ -42,6 +42,21 @@ MISTAKES = {
         "--blocks: the model has no block IN77",
     ),
     "listed blocks": (["blocks", "--layers", "IN44"], "--layers: the model has no block IN44"),
+    "points outside": (
+        ["words", "a", "--points", "99,9", "--width", "64", "--height", "64"],
+        "Points: 99,9 is outside",
+    ),
+    "blocks without attention": (
+        ["generate", "a", "--no-features", "--attention", "qk", "--layers", "IN00"],
+        "Layers: IN00: no attention layer. Choose among IN01-IN02",
+    ),
+    "steps of a block": (["generate", "a (~: M00@3-: b :~)", "--steps", "2"], "prompt: no step is left"),
+    "half a bracket": (["words", "a (~：M00: red:~) circle"], "prompt: '(~：' does not open a bracket"),
+    "sweep's idle block": (
+        ["sweep", "a (~:{block}:b:~)", "--blocks", "IN00"],
+        "--blocks: IN00: no attention",
+    ),
+    "view": (["view", "none.npy", "--out", "pictures"], "none.npy does not exist"),
     "studio": (["studio", "--model", "none.ckpt"], "model: there is no file or folder"),
 }
 
@@ -61,6 +76,30 @@ def test_mistake_is_told_without_torch(
     assert f"dumpunet: {message}" in done.stderr
     assert "Loading" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flag_that_cannot_be_read_is_told_in_a_line(root: Path) -> None:
+    command = [sys.executable, "-m", "lib_dumpunet", "generate", "a", "--width"]
+    for more, message in ((["abc"], "invalid int value: 'abc'"), ([], "expected one argument")):
+        done = subprocess.run([*command, *more], cwd=root, capture_output=True, encoding="utf-8", check=False)
+        assert done.returncode == 2
+        assert (
+            done.stderr == f"dumpunet generate: Argument --width: {message}. See dumpunet generate --help.\n"
+        )
+
+
+def test_a_value_may_begin_with_a_minus(root: Path) -> None:
+    command = [sys.executable, "-m", "lib_dumpunet", "generate", "a", "--clamp", "-1,-2"]
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=False)
+    assert "Clamp min.: -1 is not below Clamp max. -2" in done.stderr
+
+
+def test_prompt_shows_what_generate_reads(root: Path) -> None:
+    command = [sys.executable, "-m", "lib_dumpunet", "prompt", "a <lora:foo:1>(~: IN00: red :~) circle"]
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=True)
+    assert "lora" not in done.stdout
+    assert "Warning: <lora:foo:1> is left out of the prompt" in done.stderr
+    assert "Warning: prompt: no cross-attention in IN00" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["prompt", "a (~: M00: b :~)"]])

@@ -17,10 +17,10 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, UnsupportedModelError
 from lib_dumpunet.hooks import probabilities
 from lib_dumpunet.hooks.attention import capture_attention
-from lib_dumpunet.hooks.calls import AttentionWant
 from lib_dumpunet.hooks.heat import Heat, mean_of
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.kinds import KINDS as KIND_ROWS
+from lib_dumpunet.plan import AttentionRequest
 from lib_dumpunet.ports import Row
 from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import CONTEXT, FakeClock, diffusers_unet, hook_count, sdxl_unet, twins, unet_inputs
@@ -72,7 +72,7 @@ def reading(
         assert capture.tensor.ndim == len(KIND_ROWS[capture.tag.kind].axes)
         result.seen[capture.tag] = capture.tensor
 
-    wanted = AttentionWant(blocks or unet.order.names, {1}, kinds, points=((0.9, 0.1),), **want)
+    wanted = AttentionRequest(blocks or unet.order.names, {1}, kinds, points=((0.9, 0.1),), **want)
     clock = clock or FakeClock(1, rows)
     with capture_attention(unet, wanted, clock, keep, result.problems.append, result.heat):
         yield result

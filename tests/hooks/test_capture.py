@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.hooks.capture import Want, capture_blocks
+from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.reading import copy_rows
+from lib_dumpunet.plan import CaptureRequest
 from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import FakeClock, hook_count, ldm_unet, unet_inputs
 
@@ -32,7 +33,7 @@ class Watch:
         self.seen: list[Capture] = []
         self.problems: list[Exception] = []
         self.context = capture_blocks(
-            unet, Want(blocks, steps), self.clock, self.seen.append, self.problems.append
+            unet, CaptureRequest(blocks, steps), self.clock, self.seen.append, self.problems.append
         )
 
     def __enter__(self) -> Watch:
@@ -229,7 +230,7 @@ def test_a_fault_of_the_reader_never_reaches_the_sampler(unet: Unet) -> None:
     def broken(_: Capture) -> None:
         raise IndexError("out of luck")
 
-    want = Want(("M00",), {1})
+    want = CaptureRequest(("M00",), {1})
     with (
         torch.no_grad(),
         capture_blocks(unet, want, FakeClock(1, [(0, "cond")] * 4), broken, problems.append),

@@ -98,7 +98,7 @@ def test_models_without_a_unet_are_refused(tmp_path: Path) -> None:
         "double_blocks.0.img_attn.qkv.weight",
     ]
     save_file({name: torch.zeros(1) for name in names}, tmp_path / "sd3.safetensors")
-    with pytest.raises(UnsupportedModelError, match=r"sd3\.safetensors has no U-Net"):
+    with pytest.raises(UnsupportedModelError, match=r"sd3\.safetensors is a diffusion transformer"):
         load_pipeline(str(tmp_path / "sd3.safetensors"), device="cpu")
 
 
@@ -177,7 +177,7 @@ def test_a_safetensors_file_of_another_ending_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x80\x05cos\nsystem\n(S'true'\ntR."])
+@pytest.mark.parametrize("content", [b"", b"not found", b"\x80\x05cos\nsystem\n(S'true'\ntR."])
 def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) -> None:
     path = tmp_path / f"model{ending}"
     path.write_bytes(content)
@@ -189,7 +189,7 @@ def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) 
     ("model", "message"),
     [
         ("", None),
-        ("no/such-model", "Check the hub id and the network"),
+        ("no/such-model", r"is not on this computer, and the hub cannot be reached"),
         ("./nothing.safetensors", "there is no file or folder"),
         ("models/x.safetensors", "there is no file or folder"),
         ("https://huggingface.co/a/b/resolve/main/x.safetensors", r"is an address.*its hub id, a/b"),

@@ -21,10 +21,10 @@ from lib_dumpunet.hosts.diffusers.checkpoint import (
     prediction_of,
     probed_prediction,
     read_checkpoint,
-    recognise,
 )
 from lib_dumpunet.hosts.diffusers.clip_tokenizer import clip_tokenizer
 from lib_dumpunet.hosts.diffusers.families import REFINER, SD1, SD2, SDXL, Family
+from lib_dumpunet.hosts.diffusers.header import recognise
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from tests.hosts.checkpoints import small_checkpoint, small_folder
 from tests.unets import diffusers_unet
@@ -123,7 +123,7 @@ def header(family: Family, channels: int = 4, texts: bool = True) -> dict[str, T
 @pytest.mark.parametrize("texts", [True, False])
 @pytest.mark.parametrize("family", [SD1, SD2, SDXL], ids=lambda family: family.name)
 def test_families_are_known_by_their_tensors(family: Family, texts: bool) -> None:
-    assert recognise(Checkpoint(Path("a.ckpt"), header(family, texts=texts), {})) is family
+    assert recognise(Checkpoint(Path("a.ckpt"), header(family, texts=texts), {}).header) is family
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_families_are_known_by_their_tensors(family: Family, texts: bool) -> Non
 )
 def test_models_for_other_purposes_are_named(family: Family, channels: int, kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match=rf"a\.ckpt is {kind}.*, not a model that makes images"):
-        recognise(Checkpoint(Path("a.ckpt"), header(family, channels), {}))
+        recognise(Checkpoint(Path("a.ckpt"), header(family, channels), {}).header)
 
 
 def predicts(path: Path, folder: Path, **how: Any) -> tuple[str, str]:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_dumpunet.early import require_place
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
@@ -23,6 +22,7 @@ from lib_dumpunet.hosts.diffusers.sweep import (
     run_sweep,
 )
 from lib_dumpunet.image.compare import pixel_distance
+from lib_dumpunet.prompt.reading import require_place
 from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.unet.sites import describe
 from tests.pipelines import encoded_by

@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib_dumpunet.assemble import Generation
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.planning import Subject
 from lib_dumpunet.ports import Picture, Row
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import Token
+from lib_dumpunet.resolve import resolve
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import (
     AttentionSettings,
@@ -134,7 +135,7 @@ def settings(file_format: str, folder: Path) -> Settings:
     )
 
 
-def subject(unet: Unet) -> Subject:
+def generation(unet: Unet) -> Generation:
     """Tell of two prompts with a text of M00's own, and their tokens."""
     attending = [site.block for site in unet.sites if site.layers]
     template, negative = parse_prompt(PROMPT, unet.order), parse_prompt(NEGATIVE, unet.order)
@@ -151,7 +152,7 @@ def subject(unet: Unet) -> Subject:
         blocks={"M00": {"input": [4, *GRID], "output": [5, *GRID]}},
         guidance=7.0,
     )
-    return Subject(request, *SIZE, texts)
+    return Generation(request, *SIZE, texts)
 
 
 def tokens(text: str) -> tuple[Token, ...]:
@@ -164,8 +165,9 @@ def tokens(text: str) -> tuple[Token, ...]:
 def run(unet: Unet, file_format: str, folder: Path) -> list[Picture]:
     """Put all captures through the sinks of a plan; returns the pictures by name."""
     host = Host()
-    made = subject(unet)
-    with open_session(unet, settings(file_format, folder), host, made, threads=1) as session:
+    made = generation(unet)
+    plan = resolve(settings(file_format, folder), unet.facts, made.prompts)
+    with open_session(unet, plan, host, made, threads=1) as session:
         for capture in captures():
             session._queue.put(capture)
         session._queue.drain()
@@ -176,7 +178,7 @@ def run(unet: Unet, file_format: str, folder: Path) -> list[Picture]:
     return sorted(host.pictures, key=lambda picture: picture.stem)
 
 
-def _add_heat(session: Session, made: Subject, image: int) -> None:
+def _add_heat(session: Session, made: Generation, image: int) -> None:
     """Sum up words and points, as hooks do while sampling."""
     for row in (Row(image, "cond"), Row(image, "uncond")):
         tag = Tag(image, 1, "M00", "qk", branch=row.branch)

@@ -13,6 +13,9 @@ from lib_dumpunet.settings import ColorSettings, FeatureSettings, PanelSettings
 from lib_dumpunet.ui.events import Info
 from lib_dumpunet.ui.panel import Panel, build
 
+# Gradio makes an event loop for each page and leaves it open, for which the test is blamed that collects it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def no_model(width: int, height: int) -> Sequence[Any]:
     return []

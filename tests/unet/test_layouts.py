@@ -10,9 +10,10 @@ from torch import nn
 from lib_dumpunet.blocks import SD1, SDXL
 from lib_dumpunet.captures import Capture
 from lib_dumpunet.errors import UnsupportedModelError
-from lib_dumpunet.hooks.capture import Want, capture_blocks
+from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.shapes import measure_blocks
 from lib_dumpunet.hosts.diffusers.loading import block_table
+from lib_dumpunet.plan import CaptureRequest
 from lib_dumpunet.unet.sites import describe
 from tests.unets import FakeClock, diffusers_unet, ldm_unet, sdxl_unet, twins, unet_inputs
 
@@ -50,7 +51,7 @@ def captured(unet: nn.Module, *args: object, **kwargs: object) -> dict[tuple[int
     seen: list[Capture] = []
     problems: list[Exception] = []
     described = describe(unet)
-    want = Want(described.order.names, {1})
+    want = CaptureRequest(described.order.names, {1})
     with torch.no_grad(), capture_blocks(described, want, FakeClock(), seen.append, problems.append):
         unet(*args, **kwargs)
     assert not problems

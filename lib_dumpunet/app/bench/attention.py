@@ -7,10 +7,9 @@ from functools import partial
 from lib_dumpunet.app.bench.capture import Forget
 from lib_dumpunet.app.bench.memory import peak_of
 from lib_dumpunet.app.bench.rows import Row
-from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, added_seconds, sampling_step
-from lib_dumpunet.hooks.calls import AttentionWant
+from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, Watch, added_seconds, sampling_step
 from lib_dumpunet.kinds import Kind
-from lib_dumpunet.planning import Plan
+from lib_dumpunet.plan import AttentionRequest, Plan
 from lib_dumpunet.unet.sites import Unet
 
 ROUNDS = 3
@@ -52,11 +51,11 @@ def words_beside_plain(steps: int, widths: tuple[int, ...]) -> tuple[float, floa
 def _added(rounds: int, widths: tuple[int, ...]) -> dict[str, float]:
     """Measure time; the U-Net is gone afterwards, as it takes 3.4 GB, and so does each process that is measured."""
     unet, run = sampling_step(widths)
-    return added_seconds(run, {way: partial(plan_of, unet, way) for way in ("words", "qk")}, rounds)
+    return added_seconds(run, {way: partial(watch_of, unet, way) for way in ("words", "qk")}, rounds)
 
 
-def plan_of(unet: Unet, way: str) -> Plan:
-    """Make the plan of a way to measure."""
+def watch_of(unet: Unet, way: str) -> Watch:
+    """Say what is done in a way to measure."""
     cross = tuple(site.block for site in unet.sites if site.layers)
     wants: dict[str, tuple[tuple[str, ...], frozenset[Kind]]] = {
         "words": (cross, frozenset({"word"})),
@@ -64,13 +63,13 @@ def plan_of(unet: Unet, way: str) -> Plan:
         "self": ((ONE_LAYER,), frozenset({"self", "pooled_self"})),
     }
     blocks, kinds = wants[way]
-    return Plan(attention=AttentionWant(blocks, range(1, 1000), kinds), sinks=(Forget(),))
+    return Watch(Plan(attention=AttentionRequest(blocks, range(1, 1000), kinds)), (Forget(),))
 
 
 def run_for_memory(way: str, steps: int, width: int) -> None:
     """Sample in a way; for a process of its own."""
     unet, run = sampling_step((width, 2 * width, 4 * width, 4 * width))
-    run(None if way == PLAIN else plan_of(unet, way), steps=steps)
+    run(None if way == PLAIN else watch_of(unet, way), steps=steps)
 
 
 def _peak(way: str, steps: int, width: int) -> float:

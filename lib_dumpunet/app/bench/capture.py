@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from lib_dumpunet.app.bench.rows import Row
-from lib_dumpunet.app.bench.sampling import WIDTHS, added_seconds, sampling_step
-from lib_dumpunet.hooks.capture import Want
+from lib_dumpunet.app.bench.sampling import WIDTHS, Watch, added_seconds, sampling_step
 from lib_dumpunet.image.draw import png_bytes
-from lib_dumpunet.planning import Plan
+from lib_dumpunet.plan import CaptureRequest, Plan
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import FeatureSettings
 from lib_dumpunet.sinks.drawing import Style
@@ -18,13 +17,10 @@ ROUNDS = 3
 def measure_capture(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
     """Compare CPU seconds of a sampling step: plain, with all blocks captured, with pictures of all blocks."""
     unet, run = sampling_step(widths)
-    want = Want(unet.order.names, {1})
-    capture = {"capture": lambda: Plan(want, sinks=(Forget(),))}
-    pictures = {
-        "pictures": lambda: Plan(
-            want, sinks=(PictureSink("features", Style(FeatureSettings(), 1.0), _encode),)
-        )
-    }
+    want = CaptureRequest(unet.order.names, {1})
+    capture = {"capture": lambda: Watch(Plan(features=want), (Forget(),))}
+    sink = PictureSink("features", Style(FeatureSettings(), 1.0), _encode)
+    pictures = {"pictures": lambda: Watch(Plan(features=want), (sink,))}
     captured = added_seconds(run, capture, rounds)["capture"]
     drawn = added_seconds(run, pictures, rounds, copies=1)["pictures"]
     return [

@@ -6,13 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from lib_dumpunet.planning import Plan
+from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Moment, Row
 from lib_dumpunet.session import record
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.unet.sites import Unet, describe
 
 WIDTHS = (320, 640, 1280, 1280)
@@ -30,10 +33,19 @@ class _Steps:
         return Moment(self.step, (Row(0, "uncond"), Row(0, "cond")))
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What is done beside sampling."""
+
+    plan: Plan = field(default_factory=Plan)
+    sinks: tuple[Sink, ...] = ()
+    steering: Steering | None = None
+
+
 def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[Unet, Callable[..., None]]:
     """Make a U-Net with random weights, and a function that runs it ``steps`` times on a latent of ``size``.
 
-    The function takes a plan of what to watch, None for nothing. ``copies`` of it watch at once, so that what one costs
+    The function takes what to watch, None for nothing. ``copies`` of it watch at once, so that what one costs
     can be told from noise.
     """
     with torch.device("meta"):
@@ -47,11 +59,11 @@ def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[
     inputs = torch.randn(2, 4, size, size), torch.full((2,), 500), torch.randn(2, 77, 768)
     unet = describe(module)
 
-    def run(plan: Plan | None, *, steps: int = 1, copies: int = 1) -> None:
+    def run(watch: Watch | None, *, steps: int = 1, copies: int = 1) -> None:
         clock = _Steps()
         with torch.inference_mode(), ExitStack() as watching:
-            for watched in [] if plan is None else [plan] * copies:
-                watching.enter_context(record(unet, watched, clock, []))
+            for one in [] if watch is None else [watch] * copies:
+                watching.enter_context(record(unet, one.plan, clock, one.sinks, [], one.steering))
             for clock.step in range(1, steps + 1):
                 module(*inputs)
 
@@ -59,7 +71,7 @@ def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[
 
 
 def added_seconds(
-    run: Callable[..., None], plans: Mapping[str, Callable[[], Plan]], rounds: int, copies: int = COPIES
+    run: Callable[..., None], plans: Mapping[str, Callable[[], Watch]], rounds: int, copies: int = COPIES
 ) -> dict[str, float]:
     """Give what each plan adds to the CPU seconds of a plain step, in percent.
 

@@ -6,9 +6,8 @@ import torch
 
 from lib_dumpunet.app.bench.memory import growth
 from lib_dumpunet.app.bench.rows import Row
-from lib_dumpunet.app.bench.sampling import WIDTHS, added_seconds, sampling_step
+from lib_dumpunet.app.bench.sampling import WIDTHS, Watch, added_seconds, sampling_step
 from lib_dumpunet.hooks.steer import Steering
-from lib_dumpunet.planning import Plan
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.unet.sites import Unet
@@ -20,19 +19,19 @@ DIFFERENCE = ("a (~: OUT10: blue ; _: red :~) circle", "--difference", "--no-fea
 def measure_steering(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
     """Compare CPU seconds of a step whose blocks all read other texts, and the peak memory of two difference runs."""
     unet, run = sampling_step(widths)
-    plan = plan_of(unet)
-    added = added_seconds(run, {"steer": lambda: plan}, rounds)["steer"]
+    watch = watch_of(unet)
+    added = added_seconds(run, {"steer": lambda: watch}, rounds)["steer"]
     return [
         Row("a text of its own in every block, added to a step", added, "%", 1, at_least=False),
         growth("peak memory of differences", *DIFFERENCE),
     ]
 
 
-def plan_of(unet: Unet) -> Plan:
+def watch_of(unet: Unet) -> Watch:
     """Give each block a text of its own, in the prompt and in the negative prompt."""
     pairs = [f"{block}: {number}" for number, block in enumerate(unet.order)]
     template = parse_prompt(f"(~:{';'.join(pairs)}:~)", unet.order)
     attending = [site.block for site in unet.sites if site.layers]
     plan = PromptPlan((template,), (template,), tuple(attending), 1)
     contexts = {text: torch.randn(77, 768) for text in plan.texts("cond")}
-    return Plan(steering=Steering(plan, lambda text, *_: contexts[text], lambda context, _: context))
+    return Watch(steering=Steering(plan, lambda text, *_: contexts[text], lambda context, _: context))

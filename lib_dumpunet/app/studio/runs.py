@@ -21,12 +21,15 @@ from PIL import Image
 from lib_dumpunet.app.results import ResultFolder
 from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.app.studio.shelf import Item, Shelf
-from lib_dumpunet.early import require_brackets, require_shown
+from lib_dumpunet.blocks import ModelFacts
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hosts.diffusers.find import ANY_BLOCKS
 from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
-from lib_dumpunet.hosts.diffusers.job import Job, check_attention, make_job
+from lib_dumpunet.hosts.diffusers.job import Job, check, make_job
 from lib_dumpunet.hosts.hearing import heard
 from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.prompt.reading import read_templates
+from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import DumpSettings, GenerateSettings, PanelSettings, Settings
 from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder, told_once
 from lib_dumpunet.unet.sites import describe
@@ -86,7 +89,8 @@ class Request:
                     remedy="Turn it on in the tab Layer Prompt, or take the bracket out.",
                     field=field,
                 )
-        require_shown(self.settings)
+        templates = read_templates([self.prompt], self.sampling.negative, ANY_BLOCKS)
+        resolve(self.settings, ModelFacts(ANY_BLOCKS), Prompts(templates, self.sampling.steps))
 
 
 @dataclass(frozen=True)
@@ -227,9 +231,7 @@ class Run:
         pipe = models.load(self.request.choice)
         job = make_job(pipe, [self.request.prompt], self.request.sampling)
         settings = self.request.settings
-        check_attention(pipe, job, settings.attention)
-        if settings.difference.enabled:
-            require_brackets((*job.plan.cond, *job.plan.uncond))
+        check(pipe, job, settings)
         self.seeds = job.seeds
         folder = new_folder(self._place.root, is_kept=self.request.panel.output.save)
         settings = settings.with_dumps(lambda dump: self._place.dumps(dump, folder.path))

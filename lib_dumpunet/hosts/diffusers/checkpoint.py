@@ -16,35 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lib_dumpunet.errors import SettingsError, UnsupportedModelError
-from lib_dumpunet.hosts.diffusers.families import REFINER, SD1, SD2, SDXL, Family
-from lib_dumpunet.hosts.diffusers.find import CHECKPOINTS, FIELD
+from lib_dumpunet.hosts.diffusers.header import FIELD, Header, damaged, modern, read_header
 
 log = logging.getLogger("dumpunet")
 
-UNET = "model.diffusion_model."
 VAES = ("first_stage_model.", "vae.")
-OLD_TEXT_ENCODER = re.compile(
-    r"^cond_stage_model\.transformer\.(?=embeddings\.|encoder\.|final_layer_norm\.)"
-)
-"""How checkpoints of 2022 begin the names of their text encoder's tensors."""
-NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
-OTHER_FILES = {
-    "a LoRA": r"lora_(up|down|A|B)\b|^lora_(unet|te)|\.hada_w|\.lokr_w",
-    "a ControlNet": r"^(control_model|controlnet_cond_embedding)\.|^input_hint_block\.",
-    "an IP-Adapter": r"^(image_proj|ip_adapter)\b",
-    "a textual inversion": r"^(emb_params|string_to_param|clip_l|clip_g)$|^<.*>$",
-    "a U-Net alone": r"^(input_blocks|down_blocks)\.",
-    "an autoencoder (VAE) alone": r"^decoder\.conv_in\.",
-    "a text encoder alone": r"^(text_model|encoder\.block)\.",
-}
-"""Files that people take for a model, each with what a tensor's name has in it, the most special first."""
-OTHER_INPUTS = {
-    9: "an inpainting model",
-    8: "a model that edits images (InstructPix2Pix)",
-    7: "an upscaler",
-    5: "a model that takes a depth map",
-}
-"""What a U-Net of so many input channels is for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +37,11 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     metadata: Mapping[str, str]
 
+    @property
+    def header(self) -> Header:
+        """Return the names and shapes of the tensors."""
+        return Header(self.path, {name: tuple(t.shape) for name, t in self.weights.items()}, self.metadata)
+
     def has(self, *prefixes: str) -> bool:
         """Whether a tensor's name begins with one of these."""
         return any(name.startswith(prefixes) for name in self.weights)
@@ -72,46 +53,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         SettingsError: if it cannot be read.
     """
-    if path.suffix.lower() not in CHECKPOINTS:
-        raise SettingsError(
-            f"{path.name} is not a checkpoint",
-            remedy=f"Use a file that ends in {', '.join(CHECKPOINTS)}.",
-            field=FIELD,
-        )
-    metadata: Mapping[str, str] = {}
-    if path.suffix.lower() == ".safetensors":
+    header = read_header(path)
+    if header is None:
+        found, metadata = _unpickle(path), {}
+    else:
+        metadata = dict(header.metadata)
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, for it is no dict
         except SafetensorError as error:
             raise damaged(path, str(error)) from error
-    else:
-        found = _unpickle(path)
-    weights = {
-        OLD_TEXT_ENCODER.sub("cond_stage_model.transformer.text_model.", name): tensor
-        for name, tensor in found.items()
-    }
-    return Checkpoint(path, weights, metadata)
-
-
-def damaged(path: Path, why: str) -> SettingsError:
-    """Make the error of a file that cannot be read to its end."""
-    return SettingsError(
-        f"{path.name} could not be loaded: it is damaged or incomplete ({why})",
-        remedy="Download it again, or choose another file.",
-        field=FIELD,
-    )
+    return Checkpoint(path, {modern(name): tensor for name, tensor in found.items()}, metadata)
 
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        start = file.read(9)
-    # The length of a header, and the header.
-    if start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size:
-        raise SettingsError(
-            f"{path.name} is a .safetensors file by its content", remedy="Give it that ending.", field=FIELD
-        )
     zipped = is_zipfile(path)
     # What stands for a name is a class that does nothing, so whatever a pickle calls by that name is not run.
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
@@ -130,7 +85,11 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         ) from error
     if names:
         log.info("%s: left unread: %s", path.name, ", ".join(sorted(names)))
+    if not isinstance(contents, dict):
+        raise damaged(path, f"it holds a {type(contents).__name__}, not tensors by name")
     contents = contents.get("state_dict", contents)
+    if "string_to_param" in contents:  # an embedding keeps its tensors one level further in
+        contents = {"string_to_param": torch.zeros(0)}
     return {name: tensor for name, tensor in contents.items() if isinstance(tensor, Tensor)}
 
 
@@ -143,45 +102,6 @@ class Unread:
 
     def __setstate__(self, state: object) -> None:
         """Take whatever it held."""
-
-
-def recognise(checkpoint: Checkpoint) -> Family:
-    """Tell a whole model's family by its tensors.
-
-    Raises:
-        UnsupportedModelError: if the file is something else.
-    """
-    name, weights = checkpoint.path.name, checkpoint.weights
-    first = weights.get(f"{UNET}input_blocks.0.0.weight")
-    if first is None:
-        kind = next((k for k, sign in OTHER_FILES.items() if any(re.search(sign, n) for n in weights)), "")
-        what = f"is {kind}, not a whole model" if kind else "has no U-Net of Stable Diffusion"
-        raise UnsupportedModelError(f"{name} {what}", remedy=NO_UNET, field=FIELD)
-    family = _family(checkpoint)
-    channels = first.shape[1]
-    if family is REFINER or channels != family.unet.get("in_channels", 4):
-        what = OTHER_INPUTS.get(channels, f"a model with {channels} input channels")
-        kind = family.name if family is REFINER else f"{what}, of {family.name}"
-        raise UnsupportedModelError(
-            f"{name} is {kind}, not a model that makes images from text alone",
-            remedy="Choose one that is not for inpainting, refining or upscaling.",
-            field=FIELD,
-        )
-    return family
-
-
-def _family(checkpoint: Checkpoint) -> Family:
-    families = (SDXL, SD2, SD1, REFINER)  # the refiner's encoder is the first where SDXL has another
-    for family in families:
-        if all(checkpoint.has(encoder.prefix) for encoder in family.text_encoders.values()):
-            return family
-    # Without a text encoder its width tells, of which the U-Net is made to read the output; and of models that are
-    # narrower than the released ones, whether sizes go in.
-    widths = {
-        tensor.shape[1] for name, tensor in checkpoint.weights.items() if name.endswith(".attn2.to_k.weight")
-    }
-    other = SDXL if checkpoint.has(f"{UNET}label_emb.") else SD1
-    return next((family for family in families if {family.unet["cross_attention_dim"]} == widths), other)
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype, part: str, path: Path) -> None:

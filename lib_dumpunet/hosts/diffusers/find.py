@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lib_dumpunet.blocks import SD1, BlockOrder, block_order
-from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.blocks import SD1, ModelFacts, block_order
+from lib_dumpunet.errors import SettingsError, UnsupportedModelError
+from lib_dumpunet.hosts.diffusers.header import (
+    CHECKPOINTS,
+    FIELD,
+    NO_UNET,
+    damaged,
+    facts_of,
+    read_header,
+    recognise,
+)
 from lib_dumpunet.tiny import MODEL
 
-FIELD = "model"
-CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 MOST_BLOCKS = 100
 """More than any U-Net has of one family."""
+ANY_BLOCKS = block_order(MOST_BLOCKS, MOST_BLOCKS)
+"""Stands for the blocks of a model of which nothing is known."""
 
 
 def find_model(model: str, *, field: str = FIELD) -> Path | None:
@@ -45,14 +56,101 @@ def find_model(model: str, *, field: str = FIELD) -> Path | None:
     )
 
 
-def possible_blocks(path: Path | None) -> BlockOrder:
-    """Return the blocks that a model may have: its own where a folder tells them, else all that any could have."""
-    if path is not None and path.is_file():
-        return SD1  # SDXL's are among them, and checkpoint files are of no other family
+def model_facts(path: Path | None) -> ModelFacts:
+    """Return what a model's file or folder tells of its blocks; of what cannot be told, all that there may be.
+
+    Raises:
+        SettingsError, UnsupportedModelError: for a file that is damaged, or no model that is looked into.
+    """
+    if path is None:
+        return ModelFacts(ANY_BLOCKS)
+    if path.is_file():
+        header = read_header(path)
+        if header is None:
+            return ModelFacts(SD1)  # SDXL's are among them, and checkpoint files are of no other family
+        recognise(header)
+        return facts_of(header)
+    check_folder(path)
     try:
-        assert path is not None
-        config = json.loads((path / "unet" / "config.json").read_text("utf-8"))
-        levels, layers = len(config["down_block_types"]), config["layers_per_block"]
-        return block_order(levels * (layers + 1), levels * (layers + 1))
-    except (AssertionError, OSError, ValueError, KeyError, TypeError):
-        return block_order(MOST_BLOCKS, MOST_BLOCKS)
+        return facts_of_config(json.loads((path / "unet" / "config.json").read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return ModelFacts(ANY_BLOCKS)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that a folder is a model in diffusers format whose files are whole.
+
+    Raises:
+        SettingsError: if it is not.
+        UnsupportedModelError: if it has no U-Net.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        inside = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in CHECKPOINTS)
+        other = f"its file {inside[0]}" if inside else "a checkpoint file"
+        raise SettingsError(
+            f"{folder} has no model_index.json, so it is not a model in diffusers format",
+            remedy=f"Give the folder that holds unet, vae and text_encoder, or {other}.",
+            field=FIELD,
+        )
+    try:
+        content = json.loads(index.read_text("utf-8"))
+        require_unet(content, str(folder))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise damaged(index, "it is no index of a model") from error
+    if not (folder / "unet" / "config.json").is_file():
+        raise SettingsError(
+            f"{folder} has no unet/config.json",
+            remedy="Download the model again, with all files of unet, vae and text_encoder.",
+            field=FIELD,
+        )
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        for weights in (folder / part).glob("*.safetensors"):
+            read_header(weights)
+
+
+def require_unet(index: Mapping[str, Any], model: str) -> None:
+    """Refuse a pipeline without a U-Net by its index.
+
+    Raises:
+        UnsupportedModelError: if it has none.
+    """
+    if not (index.get("unet") or [None])[0]:
+        family = index.get("_class_name", "its pipeline")
+        raise UnsupportedModelError(f"{model} has no U-Net ({family})", remedy=NO_UNET, field=FIELD)
+
+
+def facts_of_config(config: Mapping[str, Any]) -> ModelFacts:
+    """Count the blocks of a configuration of diffusers' UNet2DConditionModel, and the attention layers of each.
+
+    Raises:
+        KeyError, TypeError, IndexError: for one that is made otherwise.
+    """
+    down, up = config["down_block_types"], config["up_block_types"]
+    resnets = _by_level(config.get("layers_per_block", 2), len(down))
+    depths = _by_level(config.get("transformer_layers_per_block", 1), len(down))
+    up_depths = config.get("reverse_transformer_layers_per_block") or depths[::-1]
+    inputs = [0]
+    for level, kind in enumerate(down):
+        inputs += _attention(kind, depths[level], resnets[level])
+        inputs += [0] * (level < len(down) - 1)  # what makes it smaller is a block of its own
+    outputs: list[int] = []
+    for level, kind in enumerate(up):
+        outputs += _attention(kind, up_depths[level], resnets[::-1][level] + 1)
+    middle = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    deepest = depths[-1]
+    depth = deepest if isinstance(deepest, int) else deepest[-1]
+    counts = [*inputs, *([depth if "CrossAttn" in middle else 0] if middle else []), *outputs]
+    order = block_order(len(inputs), len(outputs), middle=bool(middle))
+    return ModelFacts(order, dict(zip(order, counts, strict=True)))
+
+
+def _by_level(value: Any, levels: int) -> list[Any]:
+    return [value] * levels if isinstance(value, int) else list(value)
+
+
+def _attention(kind: str, depth: int | Sequence[int], resnets: int) -> list[int]:
+    """Count the attention layers beside each of a level's resnets."""
+    if "CrossAttn" not in kind:
+        return [0] * resnets
+    return [depth] * resnets if isinstance(depth, int) else [depth[i] for i in range(resnets)]

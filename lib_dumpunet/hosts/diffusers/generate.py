@@ -9,13 +9,14 @@ from typing import Any
 
 from PIL import Image
 
+from lib_dumpunet.assemble import Generation
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
-from lib_dumpunet.planning import Subject, needs_table, of_plain_run
 from lib_dumpunet.ports import Page, Picture
+from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import Settings
 from lib_dumpunet.sinks.dump import DumpRequest
@@ -77,7 +78,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     onlooker = Onlooker(outlet.progress, outlet.preview, outlet.stopped)
     sampler = Sampler(pipe, job, host.clock, onlooker, runs=2 if settings.difference.enabled else 1)
     steered, plain = sampler.condition(job.plan), None
-    subject = Subject(
+    generation = Generation(
         dump_request(pipe, job, with_table=needs_table(settings)),
         job.width,
         job.height,
@@ -88,16 +89,17 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     unet, asked = describe(pipe.unet), of_plain_run(settings)
     beside: Session | None = None
     with ExitStack() as stack:
-        session = stack.enter_context(open_session(unet, settings, host, subject))
+        plan = resolve(settings, unet.facts, generation.prompts)
+        session = stack.enter_context(open_session(unet, plan, host, generation))
         stack.enter_context(sampler)
         outcome.problems = session.problems
         if session.compares:
             plain = sampler.condition(job.plan.plain)
         if plain is not None and asked is not None:
-            same = replace(subject, texts=plain.texts, steering=None)
-            beside = stack.enter_context(
-                open_session(unet, asked, DiffusersHost(host.clock, outlet, is_plain=True), same)
-            )
+            same = replace(generation, texts=plain.texts, steering=None)
+            plan = replace(resolve(asked, unet.facts, same.prompts), notes=())  # they have been told
+            plain_host = DiffusersHost(host.clock, outlet, is_plain=True)
+            beside = stack.enter_context(open_session(unet, plan, plain_host, same))
         try:
             for images in job.batches:
                 faults: list[HostError] = []

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_dumpunet.early import read_prompt
+from lib_dumpunet.assemble import model_name
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.hosts.diffusers.samplers import sampler_name
 from lib_dumpunet.hosts.diffusers.text import tokenize
-from lib_dumpunet.planning import choose_words, model_name, require_attention
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
-from lib_dumpunet.prompt.points import parse_points
+from lib_dumpunet.prompt.reading import read_prompt, warn_of_webui_syntax
 from lib_dumpunet.prompt.texts import Texts
-from lib_dumpunet.prompt.webui_syntax import strip_webui_syntax
-from lib_dumpunet.settings import AttentionSettings, GenerateSettings
+from lib_dumpunet.resolve import Prompts, resolve
+from lib_dumpunet.settings import GenerateSettings, Settings
 from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import Unet, describe
 
@@ -135,22 +134,16 @@ def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps
     return plan_prompts([known[prompt] for prompt in prompts], uncond, attending, steps)
 
 
-def warn_of_webui_syntax(texts: Iterable[str]) -> None:
-    """Tell what was left out of prompts because only the webui reads it; once for each piece."""
-    found = (piece for text in texts for piece in strip_webui_syntax(text).found)
-    for piece in dict.fromkeys(found):
-        log.warning("%s is left out of the prompt: only the webui reads it", piece)
-
-
-def check_attention(pipe: Any, job: Job, attention: AttentionSettings) -> None:
-    """Find mistakes in blocks, words and points before anything is made; prompts are cut into tokens for that.
+def check(pipe: Any, job: Job, settings: Settings) -> None:
+    """Find all mistakes before anything is made; where there is attention, prompts are cut into tokens for that.
 
     Raises:
-        SettingsError: for blocks without attention, a word that is not in the prompt, a point outside of the image.
+        SettingsError: for the first.
     """
-    if not attention.enabled:
-        return
-    require_attention(describe(pipe.unet), attention.layers)
-    texts = (*job.plan.texts("cond"), *job.plan.texts("uncond"))
-    choose_words(attention, Texts(job.plan, {text: tokenize(pipe, text) for text in texts}))
-    parse_points(attention.points, (job.width, job.height))
+    texts = None
+    if settings.attention.enabled:
+        read = (*job.plan.texts("cond"), *job.plan.texts("uncond"))
+        texts = Texts(job.plan, {text: tokenize(pipe, text) for text in read})
+    templates = (*job.plan.cond, *job.plan.uncond)
+    prompts = Prompts(templates, job.sampling.steps, (job.width, job.height), texts)
+    resolve(settings, describe(pipe.unet).facts, prompts)

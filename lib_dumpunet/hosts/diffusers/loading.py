@@ -14,8 +14,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 
 from lib_dumpunet.errors import DumpUNetError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hooks.shapes import BlockInfo, measure_blocks
-from lib_dumpunet.hosts.diffusers.checkpoint import NO_UNET
-from lib_dumpunet.hosts.diffusers.find import FIELD, find_model
+from lib_dumpunet.hosts.diffusers.find import check_folder, find_model, require_unet
+from lib_dumpunet.hosts.diffusers.header import FIELD, NO_UNET
 from lib_dumpunet.hosts.diffusers.single_file import load_single_file
 from lib_dumpunet.tiny import MODEL
 from lib_dumpunet.unet.sites import describe
@@ -25,6 +25,8 @@ log = logging.getLogger("dumpunet")
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 PREDICTIONS = {"auto": "", "epsilon": "epsilon", "v": "v_prediction"}
 """What a model may predict, by the names of --prediction: the noise, or the velocity."""
+HUB_PATIENCE = 10
+"""Seconds in which the hub must answer."""
 
 
 def load_pipeline(
@@ -117,7 +119,7 @@ def pick_device(device: str) -> torch.device:
         return place
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SettingsError(
-            f"{device!r} is not available here", remedy="Use auto, cpu, cuda or mps.", field="device"
+            f"{device!r} is not available here", remedy=f"Use {_devices()}.", field="device"
         ) from None
 
 
@@ -156,10 +158,16 @@ def unet_config(model: str) -> Mapping[str, Any] | None:
         folder = MODEL if not model else Path(model)
         if not (folder / "unet" / "config.json").is_file():
             return None
-        _refuse_other_families(folder)
+        check_folder(folder)
         # The defaults of what the file leaves out are those of the class.
         config: Mapping[str, Any] = UNet2DConditionModel.load_config(folder, subfolder="unet")
         return unet_shell(config).config
+
+
+def _devices() -> str:
+    """Name the devices that there are."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return ", ".join(["auto", *(name for name, is_there in there.items() if is_there)]) + " or cpu"
 
 
 def _widest(size: int | tuple[int, ...]) -> int:
@@ -173,11 +181,35 @@ def _from_anywhere(
     if path is not None and path.is_file():
         return load_single_file(path, dtype, config, prediction, tell)
     if path is not None:
-        _refuse_other_families(path)
+        check_folder(path)
+    if path is None:
+        _require_hub(model)
     pipe = _from_folder(model if path is None else str(path), dtype)
     if prediction:
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type=prediction)
     return pipe
+
+
+def _require_hub(model: str) -> None:
+    """Make sure that a model of the hub is on this computer, or that the hub can be reached: it is tried for 30 s.
+
+    Raises:
+        SettingsError: if neither is so.
+    """
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, "model_index.json"), str):
+        return
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
+    except Exception as error:  # of whatever library asks the network
+        raise SettingsError(
+            f"{model} is not on this computer, and the hub cannot be reached ({error})",
+            remedy="Check the network, or give a file or folder on this computer.",
+            field=FIELD,
+        ) from error
 
 
 def _from_folder(model: str, dtype: torch.dtype) -> Any:
@@ -193,25 +225,8 @@ def _is_xl(model: str) -> bool:
     if index.is_file():
         return "XL" in json.loads(index.read_text("utf-8")).get("_class_name", "")
     config = StableDiffusionPipeline.load_config(model)
-    _refuse_index(config, model)
+    require_unet(config, model)
     return "XL" in config.get("_class_name", "")
-
-
-def _refuse_other_families(folder: Path) -> None:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise SettingsError(
-            f"{folder} has no model_index.json, so it is not a model in diffusers format",
-            remedy="Give the folder that holds unet, vae and text_encoder, or a checkpoint file.",
-            field=FIELD,
-        )
-    _refuse_index(json.loads(index.read_text("utf-8")), str(folder))
-
-
-def _refuse_index(index: dict[str, Any], model: str) -> None:
-    if not (index.get("unet") or [None])[0]:
-        family = index.get("_class_name", "its pipeline")
-        raise UnsupportedModelError(f"{model} has no U-Net ({family})", remedy=NO_UNET, field=FIELD)
 
 
 def _unreadable(model: str, error: Exception) -> SettingsError:

@@ -20,18 +20,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from lib_dumpunet.errors import UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.checkpoint import (
-    UNET,
     VAES,
     Checkpoint,
     fill,
     prediction_of,
     probed_prediction,
     read_checkpoint,
-    recognise,
 )
 from lib_dumpunet.hosts.diffusers.clip_tokenizer import clip_tokenizer
 from lib_dumpunet.hosts.diffusers.families import SD2, Family, TextEncoder
-from lib_dumpunet.hosts.diffusers.find import FIELD
+from lib_dumpunet.hosts.diffusers.header import FIELD, UNET, recognise
 
 
 class Configuration(Protocol):
@@ -127,7 +125,7 @@ def load_single_file(
         SettingsError, UnsupportedModelError: if it is no model, or cannot be read.
     """
     checkpoint = read_checkpoint(path)
-    family = recognise(checkpoint)
+    family = recognise(checkpoint.header)
     source: Configuration = Given(config) if config else Published(family)
     parts = {
         "unet": _unet(checkpoint, source, dtype),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,17 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from lib_dumpunet.blocks import BlockOrder
-from lib_dumpunet.early import PLACE, read_prompt
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.steer import steer
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job, make_job
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
 from lib_dumpunet.image.compare import pixel_distance
-from lib_dumpunet.planning import attention_blocks, require_attention
 from lib_dumpunet.prompt.layer_prompt import Template
+from lib_dumpunet.prompt.reading import PLACE, read_prompt
+from lib_dumpunet.resolve import attention_blocks
 from lib_dumpunet.settings import GenerateSettings
 from lib_dumpunet.unet.sites import Unet, describe
+
+log = logging.getLogger("dumpunet")
 
 Keep = Callable[[str, int, Image.Image], None]
 """Takes an image: the name of the blocks that were steered, "" for the plain one, and the image's number."""
@@ -90,10 +93,13 @@ def choose_targets(unet: Unet, blocks: str, groups: str) -> tuple[Target, ...]:
     """
     targets: list[Target] = []
     if blocks.strip() or not groups.strip():
-        targets += [Target(name, name) for name in attention_blocks(unet, blocks, field="--blocks")]
+        kept, notes = attention_blocks(unet.facts, blocks, field="--blocks")
+        for note in notes:
+            log.warning("%s", note)
+        targets += [Target(name, name) for name in kept]
     for item in filter(None, ("".join(part.split()).upper() for part in groups.split(","))):
         span = _family(unet.order, item)
-        require_attention(unet, span, field="--groups")
+        attention_blocks(unet.facts, span, field="--groups")
         targets.append(Target(item, span))
     if not targets:
         raise SettingsError("it names no group", remedy="Write some, such as IN,M,OUT.", field="--groups")

@@ -8,25 +8,33 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from lib_dumpunet.assemble import components_of
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import HostError, SettingsError
-from lib_dumpunet.hooks.calls import AttentionWant
-from lib_dumpunet.hooks.capture import Want
+from lib_dumpunet.hooks.attention import require_readable
 from lib_dumpunet.hooks.heat import Heat, HeatSum
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.attribution import Attribution
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, overhearing, require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.steered import Inputs
-from lib_dumpunet.kinds import Kind, kinds_of_choice
-from lib_dumpunet.planning import Plan, attention_blocks, components_of
+from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Row
-from lib_dumpunet.prompt.selection import StepChoice, parse_steps, select_blocks
+from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.session import record
-from lib_dumpunet.settings import AttentionSettings
+from lib_dumpunet.settings import AttentionSettings, FeatureSettings, Settings
 from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
+
+ARGUMENTS = {
+    "Layers": "layers",
+    "Image saving steps": "steps",
+    "Attention layers": "layers",
+    "Attention steps": "steps",
+    "Output features": "attention",
+}
+"""The arguments that fields of the settings come from."""
 
 
 @contextmanager
@@ -60,21 +68,19 @@ def trace(
     require_plain(pipe)
     unet = describe(pipe.unet)
     clock = SchedulerClock(pipe)
-    chosen = parse_steps(steps, field="steps")
     seen = Trace(steered=steered)
     prompts = Attribution(pipe, clock, seen.texts, seen.problems.append)
-    plan = Plan(
-        Want(select_blocks(layers, unet.order, field="layers"), chosen) if features else None,
-        attention=_want(unet, layers, chosen, attention),
-    )
-    if steered is not None and plan.attention is not None:
-        plan = replace(plan, attention=replace(plan.attention, text_of=steered.text))
-    plan = replace(plan, sinks=(*components_of(plan.attention), seen))
+    plan = _plan(unet, layers, steps, attention, features=features)
+    if plan.attention is not None:
+        require_readable(unet, plan.attention)
+        if steered is not None:
+            plan = replace(plan, attention=replace(plan.attention, text_of=steered.text))
     with HookSet() as hooks, overhearing(pipe, clock):
         prompts.install(hooks)
         hooks.before(unet.module, clock.see_call)
         hooks.before(unet.module, prompts.see_call)
-        with record(unet, plan, clock, seen.problems) as recording:
+        sinks = (*components_of(plan), seen)
+        with record(unet, plan, clock, sinks, seen.problems) as recording:
             try:
                 yield seen
             finally:
@@ -87,17 +93,23 @@ def trace(
         log.warning("%s", problem)
 
 
-def _want(unet: Unet, layers: str, steps: StepChoice, attention: str) -> AttentionWant | None:
+def _plan(unet: Unet, layers: str, steps: str, attention: str, *, features: bool) -> Plan:
+    """Resolve the arguments; words are kept of all texts, as nobody knows yet which there will be."""
     names = tuple(part.strip() for part in attention.split(",") if part.strip())
-    if not names:
-        return None
     try:
-        kinds = AttentionSettings(kinds=names).kinds
+        settings = Settings(
+            FeatureSettings(enabled=features, layers=layers, steps=steps),
+            AttentionSettings(kinds=names, layers=layers, steps=steps),
+        )
+        plan = resolve(settings, unet.facts, Prompts((), None))
     except SettingsError as error:
-        raise SettingsError(error.problem, remedy=error.remedy, field="attention") from None
-    wanted = frozenset[Kind]().union(*map(kinds_of_choice, kinds))
-    blocks = attention_blocks(unet, layers, field="layers")
-    return AttentionWant(blocks, steps, wanted, branches=("cond", "uncond"))
+        error.field = ARGUMENTS.get(error.field, error.field)
+        raise
+    for note in plan.notes:
+        log.warning("%s", note)
+    if plan.attention is None:
+        return plan
+    return replace(plan, attention=replace(plan.attention, branches=("cond", "uncond")))
 
 
 def _sums(heat: Heat) -> dict[Row, tuple[HeatSum, ...]]:

@@ -16,6 +16,7 @@ from modules import processing, rng, shared
 from PIL import Image
 
 from lib_dumpunet import wire
+from lib_dumpunet.assemble import Generation
 from lib_dumpunet.captures import Branch, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
@@ -29,8 +30,8 @@ from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
 from lib_dumpunet.kinds import of_image
-from lib_dumpunet.planning import Subject, needs_table, of_plain_run
 from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import AttentionSettings, PanelSettings
 from lib_dumpunet.sinks.dump import DumpRequest
@@ -156,21 +157,23 @@ class Job:
         first = Reading(p, prompts_of(p, hires=False), unet, self._host.clock, brackets=brackets)
         second = None if hires is None else Reading(p, hires, unet, self._host.clock, brackets=brackets)
         self._gallery.rank = partial(_rank, self._settings.attention, p)
-        subject = self._subject(p, unet, first, second)
+        generation = self._generation(p, unet, first, second)
+        plan = resolve(self._settings, unet.facts, generation.prompts)
         stack = ExitStack()
-        opening = open_session(unet, self._settings, self._host, subject, threads=self._threads)
+        opening = open_session(unet, plan, self._host, generation, threads=self._threads)
         self._opened = _Opened(stack.enter_context(opening), first, second, stack)
         of_plain = of_plain_run(self._settings)
         if of_plain is not None:
             tokens = of_plain.attention.enabled
             same = replace(
-                subject,
+                generation,
                 texts=first.plain_texts(tokens=tokens),
                 steering=None,
                 hires=None if second is None else (second.plain_texts(tokens=tokens), None),
             )
             host = WebuiHost(self._host.clock, self._gallery, is_plain=True)
-            beside = open_session(unet, of_plain, host, same, threads=self._threads)
+            plan = replace(resolve(of_plain, unet.facts, same.prompts), notes=())  # they have been told
+            beside = open_session(unet, plan, host, same, threads=self._threads)
             self._opened.plain = stack.enter_context(beside)
 
     def begin_batch(self, p: Any, batch: int) -> None:
@@ -291,7 +294,7 @@ class Job:
             p.seeds, p.subseeds = p.all_seeds[chosen], p.all_subseeds[chosen]
             p.rng = _seeded(p)
 
-    def _subject(self, p: Any, unet: Unet, first: Reading, hires: Reading | None) -> Subject:
+    def _generation(self, p: Any, unet: Unet, first: Reading, hires: Reading | None) -> Generation:
         tokens = self._settings.attention.enabled
         table = block_table(unet, p.width, p.height) if needs_table(self._settings) else []
         steps = max(first.steps, hires.steps if hires is not None else 0)
@@ -305,7 +308,7 @@ class Job:
             guidance=getattr(p, "cfg_scale", None),
             blocks={row.block: asdict(row) for row in table},
         )
-        return Subject(
+        return Generation(
             request,
             p.width,
             p.height,

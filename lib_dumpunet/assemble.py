@@ -1,0 +1,232 @@
+"""A plan and a host become sinks: what draws, writes and collects what the hooks read."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lib_dumpunet.blocks import spans
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.explorer.document import About
+from lib_dumpunet.explorer.sink import ExplorerSink
+from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.kinds import KINDS, Kind, kinds_of_section, modes, of_image
+from lib_dumpunet.plan import Plan
+from lib_dumpunet.ports import Host, Row
+from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.prompt.words import labels
+from lib_dumpunet.resolve import Prompts
+from lib_dumpunet.settings import DumpSettings
+from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.components import ComponentsSink
+from lib_dumpunet.sinks.difference import DifferenceSink
+from lib_dumpunet.sinks.drawing import Style
+from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.heatmap import HeatmapSink
+from lib_dumpunet.sinks.names import key_of
+from lib_dumpunet.sinks.picture import PictureSink
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is generated.
+
+    Attributes:
+        request: what dumps say of it.
+        width, height: of the images, in pixels.
+        texts: what blocks read, and its tokens.
+        steering: the texts in the form that blocks read them; None where no prompt has any per block.
+        hires: the same two of a hires pass, whose prompts and steps may be others; None says that they are not.
+    """
+
+    request: DumpRequest
+    width: int
+    height: int
+    texts: Texts = field(default_factory=Texts)
+    steering: Steering | None = None
+    hires: tuple[Texts, Steering | None] | None = None
+
+    def texts_of(self, *, hires: bool) -> Texts:
+        """Return the texts of a pass."""
+        return self.hires[0] if hires and self.hires is not None else self.texts
+
+    def steering_of(self, *, hires: bool) -> Steering | None:
+        """Return the steering of a pass."""
+        return self.hires[1] if hires and self.hires is not None else self.steering
+
+    @property
+    def prompts(self) -> Prompts:
+        """What settings are resolved against."""
+        written = self.texts.plan
+        templates = () if written is None else (*written.cond, *written.uncond)
+        return Prompts(templates, self.request.steps, (self.width, self.height), self.texts)
+
+    def parameters(self, image: int) -> dict[str, str]:
+        """Return what an image is made of, by label."""
+        about = self.request.about_image(image)
+        named = {
+            "Prompt": about["prompt"],
+            "Negative prompt": about["negative_prompt"],
+            "Seed": about["seed"],
+            "Sampler": self.request.sampler,
+            "CFG scale": None if self.request.guidance is None else f"{self.request.guidance:g}",
+            "Steps": self.request.steps,
+            "Size": f"{self.width}x{self.height}",
+            "Model": model_name(self.request.model),
+        }
+        return {label: str(value) for label, value in named.items() if value not in (None, "")}
+
+    def columns(self, tag: Tag, count: int) -> tuple[str, ...]:
+        """Name the ``count`` columns of what an attention layer has read; nothing if they are not known."""
+        texts = self.texts_of(hires=tag.hires)
+        return labels(texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        return self.width / self.height
+
+
+def model_name(model: str) -> str:
+    """Shorten a path: what is shown to others need not tell how this computer's folders are called."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else model
+
+
+def assemble(plan: Plan, host: Host, generation: Generation) -> tuple[Sink, ...]:
+    """Make the sinks of a plan; pictures and pages go to the host. Folders of dumps are made.
+
+    Raises:
+        SettingsError: if a folder cannot be used.
+        HostError: if no temporary file can be made.
+    """
+    settings = plan.settings
+    dumps = _dump_sinks(plan, generation)  # first: it makes the folders
+    # What makes captures out of others stands before those that take them.
+    makers = components_of(plan)
+    if plan.difference is not None:
+        makers += (DifferenceSink(_folder(settings.difference.dump)),)
+    pages: tuple[Sink, ...] = ()
+    if settings.explorer.enabled:
+        about = _about(plan, generation)
+        pages = (ExplorerSink(about, generation.columns, settings.explorer.limit, host.write_page),)
+    is_alone = settings.explorer.enabled and settings.explorer.alone
+    return (*makers, *(() if is_alone else _pictures(plan, host, generation)), *pages, *dumps)
+
+
+def components_of(plan: Plan) -> tuple[Sink, ...]:
+    """Make the sink that has to stand before all others where self-attention is looked at; else nothing."""
+    if plan.attention is None or "pooled_self" not in plan.attention.kinds:
+        return ()
+    return (ComponentsSink(_folder(plan.settings.attention.dump)),)
+
+
+def _folder(dump: DumpSettings) -> str | None:
+    """Choose the folder of large temporary files: where dumps go, if there are any."""
+    return dump.path if dump.enabled else None
+
+
+def _pictures(plan: Plan, host: Host, generation: Generation) -> tuple[Sink, ...]:
+    settings, ratio = plan.settings, generation.ratio
+    sinks: tuple[Sink, ...] = ()
+    if plan.features is not None:
+        sinks += (PictureSink("features", Style(settings.features, ratio), host.show),)
+    if plan.attention is not None:
+        style = Style(settings.attention, ratio, generation.columns)
+        sinks += (PictureSink("attention", style, host.show),)
+        if plan.words or plan.points:
+            steps = settings.attention.steps.strip() or f"1-{generation.request.steps}"
+            about = {"Layer Name": spans(plan.attention.blocks), "Feature Steps": steps}
+            sinks += (HeatmapSink(about, host.show),)
+    if plan.difference is not None:
+        sinks += (PictureSink("difference", Style(settings.difference, ratio), host.show),)
+    return sinks
+
+
+def _about(plan: Plan, generation: Generation) -> About:
+    """Collect what explorer pages tell beside their maps."""
+    settings = plan.settings
+    average = settings.difference.average if plan.features is None else settings.features.average
+    return About(
+        order=tuple(plan.layers),
+        attending=tuple(block for block, count in plan.layers.items() if count),
+        table=generation.request.blocks,
+        colors={mode: getattr(settings, row.section).color for mode, row in modes().items()},
+        average="2-norm" if average == "disable" else average,
+        parameters=generation.parameters,
+        plan=lambda hires: generation.texts_of(hires=hires).plan,
+    )
+
+
+def _dump_sinks(plan: Plan, generation: Generation) -> list[DumpSink]:
+    """Make a sink for each folder and format; whatever has the same shares one."""
+    settings = plan.settings
+    targets: dict[tuple[str, str], frozenset[Kind]] = {}
+    wanted: list[tuple[DumpSettings, frozenset[Kind]]] = []
+    if plan.features is not None:
+        wanted.append((settings.features.dump, kinds_of_section("features")))
+    if plan.difference is not None:
+        wanted.append((settings.difference.dump, kinds_of_section("difference")))
+    if plan.attention is not None:
+        wanted.append((settings.attention.dump, kinds_of_section("attention")))
+        sums = frozenset(filter(of_image, plan.attention.kinds))
+        if sums:
+            wanted.append((settings.attention.heat, sums))
+    for dump, kinds in wanted:
+        if dump.enabled:
+            target = (dump.path, dump.format)
+            targets[target] = targets.get(target, frozenset()) | kinds
+    return [
+        DumpSink(path, file_format, _dump_request(plan, generation, kinds), kinds)
+        for (path, file_format), kinds in targets.items()
+    ]
+
+
+def _token_labels(texts: Texts) -> dict[str, tuple[str, ...]]:
+    """Name the columns of each text; those of "" are what others are filled up with."""
+    return {text: labels(tokens) for text, tokens in {**texts.tokens, "": texts.filler}.items() if tokens}
+
+
+def _dump_request(plan: Plan, generation: Generation, kinds: frozenset[Kind]) -> DumpRequest:
+    """Complete the request by what comes for each image and step, and by what attention is of."""
+    request = replace(generation.request, expected=expected_keys(plan, kinds))
+    if plan.attention is None or not kinds & kinds_of_section("attention"):
+        return request
+    return replace(
+        request,
+        text_of=lambda tag: generation.texts_of(hires=tag.hires).text(
+            Row(tag.image, tag.branch), tag.block, tag.step
+        ),
+        tokens=_token_labels(generation.texts) | _token_labels(generation.texts_of(hires=True)),
+        attention={"blocks": plan.attention.blocks, "steps": _listed(plan.attention.steps, request.steps)},
+    )
+
+
+def _listed(steps: Container[int], total: int) -> tuple[int, ...]:
+    return tuple(step for step in range(1, total + 1) if step in steps)
+
+
+def expected_keys(plan: Plan, kinds: frozenset[Kind]) -> dict[str, Container[int]]:
+    """Return the keys of what comes for each image, of some kinds, with the steps in which it does."""
+    expected: dict[str, Container[int]] = {}
+    for tag, steps in planned_tags(plan):
+        if tag.kind in kinds:
+            expected[key_of(tag)] = steps
+    return expected
+
+
+def planned_tags(plan: Plan) -> list[tuple[Tag, Container[int]]]:
+    """List what is captured or made in each step, of the first image, with the steps in which it is."""
+    planned: list[tuple[Tag, Container[int]]] = []
+    if plan.features is not None:
+        planned += [(Tag(0, 1, block), plan.features.steps) for block in plan.features.blocks]
+    if plan.difference is not None:
+        planned += [(Tag(0, 1, b, "difference"), plan.difference.steps) for b in plan.difference.blocks]
+    if plan.attention is not None:
+        rows = [row for row in map(KINDS.get, sorted(plan.attention.kinds)) if row and not row.is_passing]
+        for block in plan.attention.blocks:
+            counts = {"block": 1, "layer": plan.layers[block], "image": 0}
+            tags = (Tag(0, 1, block, row.name, n) for row in rows for n in range(counts[row.scope]))
+            planned += [(tag, plan.attention.steps) for tag in tags]
+    return planned

@@ -1,0 +1,77 @@
+"""Prompts as people type them where no webui reads them first, and the placeholder of a sweep."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+
+from lib_dumpunet.blocks import BlockOrder
+from lib_dumpunet.errors import SettingsError, Spot
+from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.webui_syntax import strip_webui_syntax
+from lib_dumpunet.settings import GenerateSettings
+
+log = logging.getLogger("dumpunet")
+
+PLACE = "{block}"
+"""Stands for the block in the prompts of a sweep."""
+_RANGE = re.compile(r"\{block\}\s*-|-\s*\{block\}")
+
+
+def read_templates(positive: Sequence[str], negative: str, order: BlockOrder) -> tuple[Template, ...]:
+    """Read all prompts, the negative one last.
+
+    Raises:
+        PromptSyntaxError: for a broken per-block bracket.
+        SettingsError: if a prompt is not text.
+    """
+    templates = [read_prompt(text, order, "prompt") for text in positive]
+    return (*templates, read_prompt(negative, order, "Negative prompt"))
+
+
+def read_prompt(text: str, order: Iterable[str], field: str) -> Template:
+    """Read one prompt where no webui reads it first: what only a webui understands is left out.
+
+    Raises:
+        SettingsError: if it is no text, as a terminal may give it.
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise SettingsError("it holds bytes that are no text", remedy="Write it in UTF-8.", field=field)
+    template = parse_prompt(text, order, field=field)  # as it was typed, for the places of mistakes
+    stripped = strip_webui_syntax(text)
+    return parse_prompt(stripped.text, order, field=field) if stripped.found else template
+
+
+def require_place(prompt: str, sampling: GenerateSettings) -> None:
+    """Make sure that a prompt that is used says where the block's name goes.
+
+    Raises:
+        SettingsError: if none does.
+    """
+    if PLACE not in prompt + (sampling.negative if sampling.guidance > 1 else ""):
+        unused = PLACE in sampling.negative
+        raise SettingsError(
+            f"there is no {PLACE}{' but in the negative prompt, which is not used' * unused}, so all images would be "
+            "the same",
+            remedy=f"Write it where the block's name goes, as in a girl, (~:{PLACE}: bad anatomy :~)."
+            + " The negative prompt is used where CFG Scale is above 1." * unused,
+            field="prompt",
+        )
+    for name, text in (("prompt", prompt), ("Negative prompt", sampling.negative)):
+        found = _RANGE.search(text)
+        if found:
+            raise SettingsError(
+                f"{PLACE} cannot be an end of a range",
+                remedy="Give it alone, and name ranges by --groups.",
+                field=name,
+                spot=Spot(text, found.start()),
+            )
+
+
+def warn_of_webui_syntax(texts: Iterable[str]) -> None:
+    """Tell what was left out of prompts because only the webui reads it; once for each piece."""
+    found = (piece for text in texts for piece in strip_webui_syntax(text).found)
+    for piece in dict.fromkeys(found):
+        log.warning("%s is left out of the prompt: only the webui reads it", piece)

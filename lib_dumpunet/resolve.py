@@ -1,0 +1,241 @@
+"""Settings, a model's facts and prompts become a plan; every mistake of a user's is found here.
+
+It needs neither torch nor a model: what is not known yet is left unchecked, and checked when the same is resolved
+again with more. Before a model is loaded, its facts are the blocks that it may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_dumpunet.blocks import ModelFacts, spans
+from lib_dumpunet.captures import PLAIN, Branch
+from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.image.expression import compile_channels
+from lib_dumpunet.kinds import KINDS, Kind, is_shown, kinds_of_choice
+from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
+from lib_dumpunet.prompt.layer_prompt import Template
+from lib_dumpunet.prompt.points import parse_points
+from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.prompt.texts import Texts, WordChoice, parse_words
+from lib_dumpunet.prompt.words import all_words
+from lib_dumpunet.settings import (
+    AttentionSettings,
+    DifferenceSettings,
+    DumpSettings,
+    ExplorerSettings,
+    FeatureSettings,
+    Settings,
+)
+
+FIELDS = {
+    FeatureSettings: ("Layers", "Image saving steps"),
+    DifferenceSettings: ("Difference layers", "Difference steps"),
+    AttentionSettings: ("Attention layers", "Attention steps"),
+}
+"""Labels of the two fields of a section that say where and when to look."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is to be made, as far as it counts for what is looked at.
+
+    Attributes:
+        templates: the prompts and negative prompts that are used, read.
+        steps: of the sampler; None where only sampling can tell.
+        size: width and height of the images in pixels; None where they are not known yet.
+        texts: what blocks read, with its tokens; None before there is a tokenizer.
+    """
+
+    templates: tuple[Template, ...]
+    steps: int | None
+    size: tuple[int, int] | None = None
+    texts: Texts | None = None
+
+
+def resolve(settings: Settings, facts: ModelFacts, prompts: Prompts) -> Plan:
+    """Resolve settings against a model and prompts.
+
+    Raises:
+        SettingsError: for the first mistake.
+        FormulaError: for a colour formula that cannot be read.
+    """
+    for section in (settings.features, settings.attention, settings.difference):
+        if section.enabled:
+            compile_channels(section.color)
+    plan = Plan(settings, facts.layers or {})
+    if settings.features.enabled:
+        features, notes = _blocks(settings.features, facts, prompts)
+        plan = replace(plan, features=features, notes=notes)
+    if settings.attention.enabled:
+        plan = _with_attention(plan, facts, prompts)
+    else:
+        parse_points(settings.attention.points)
+    if settings.difference.enabled:
+        require_brackets(prompts.templates)
+        request, notes = _blocks(settings.difference, facts, prompts)
+        steered = replace(request, kind="steered")
+        plan = replace(plan, difference=steered, notes=(*plan.notes, *notes))
+    require_shown(settings)
+    return plan
+
+
+def _blocks(
+    section: FeatureSettings | DifferenceSettings, facts: ModelFacts, prompts: Prompts
+) -> tuple[CaptureRequest, tuple[str, ...]]:
+    layers, field = FIELDS[type(section)]
+    blocks = select_blocks(section.layers, facts.order, field=layers)
+    steps, notes = _steps(section.steps, field, prompts)
+    return CaptureRequest(blocks, steps), notes
+
+
+def _steps(text: str, field: str, prompts: Prompts) -> tuple[Container[int], tuple[str, ...]]:
+    """Choose steps; also note that some lie past the last."""
+    choice = parse_steps(text, field=field)
+    if prompts.steps is None:
+        return choice, ()
+    past = f"{field}: {text!r} goes past the last step; sampling takes {prompts.steps} steps"
+    return frozenset(choice.left(prompts.steps)), (past,) * choice.goes_past(prompts.steps)
+
+
+def _with_attention(plan: Plan, facts: ModelFacts, prompts: Prompts) -> Plan:
+    attention = plan.settings.attention
+    layers, field = _fields_of_attention(plan.settings)
+    blocks, skipped = attention_blocks(facts, attention.layers, field=layers)
+    steps, past = _steps(attention.steps, field, prompts)
+    words = choose_words(attention, prompts.texts)
+    points = parse_points(attention.points, prompts.size)
+    kinds = kinds_of(choice for choice in attention.kinds if choice != "words")
+    more = {"word": bool(words), "point": bool(points)}
+    request = AttentionRequest(
+        blocks,
+        steps,
+        kinds | {kind for kind, wanted in more.items() if wanted},
+        attention.lattice,
+        tuple(point.place for point in points),
+        tuple(words),
+        (prompts.texts or Texts()).text,
+    )
+    notes = (*plan.notes, *skipped, *past)
+    return replace(plan, attention=request, words=words, points=points, notes=notes)
+
+
+def _fields_of_attention(settings: Settings) -> tuple[str, str]:
+    """Name the fields that a user has filled in: attention takes what the features have where it has nothing."""
+    texts = ((part.layers, part.steps) for part in (settings.features, settings.attention))
+    same = [bool(text.strip()) and text == own for text, own in zip(*texts, strict=True)]
+    pairs = zip(FIELDS[FeatureSettings], FIELDS[AttentionSettings], same, strict=True)
+    layers, steps = (shared if is_same else own for shared, own, is_same in pairs)
+    return layers, steps
+
+
+def kinds_of(choices: Iterable[str]) -> frozenset[Kind]:
+    """Return all that is captured for some choices of *Output features*."""
+    return frozenset[Kind]().union(*map(kinds_of_choice, choices))
+
+
+def attention_blocks(facts: ModelFacts, text: str, *, field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose blocks that have attention layers; also note which of those named have none.
+
+    Raises:
+        SettingsError: if none is left.
+    """
+    if facts.layers is None:
+        return select_blocks(text, facts.order, field=field), ()
+    able = facts.attending
+    chosen = select_blocks(text, facts.order, field=field) if text.strip() else able
+    kept = tuple(block for block in chosen if block in able)
+    if not kept:
+        problem = f"{spans(chosen)}: no attention layer" if able else "the model has no attention layers"
+        remedy = f"Choose among {spans(able)}." if able else "Choose another model."
+        raise SettingsError(problem, remedy=remedy, field=field)
+    skipped = tuple(block for block in chosen if block not in kept)
+    return kept, (f"{field}: no attention layer in {spans(skipped)}, left out",) if skipped else ()
+
+
+def choose_words(attention: AttentionSettings, texts: Texts | None) -> dict[Branch, WordChoice]:
+    """Read the words, and make sure that they are in the prompts, where those have been cut into tokens.
+
+    Raises:
+        SettingsError: if one is not.
+    """
+    choices: dict[Branch, WordChoice] = {}
+    if "words" in attention.kinds or attention.words.strip():
+        choices["cond"] = parse_words(attention.words, field="Words")
+        if texts is not None:
+            choices["cond"].check(texts.of("cond"))
+    if attention.negative_words.strip(" ,"):
+        choices["uncond"] = parse_words(attention.negative_words, field="Negative words")
+        if texts is not None:
+            _check_negative(choices["uncond"], texts)
+    return choices
+
+
+def _check_negative(choice: WordChoice, texts: Texts) -> None:
+    negative = texts.of("uncond")
+    if not negative:
+        raise SettingsError(
+            "the negative prompt is not used", remedy="It is where CFG Scale is above 1.", field=choice.field
+        )
+    if not any(map(all_words, negative)):
+        raise SettingsError("the negative prompt has no words", remedy="Write some.", field=choice.field)
+    choice.check(negative)
+
+
+def require_brackets(templates: Iterable[Template]) -> None:
+    """Make sure that there is something to compare.
+
+    Raises:
+        SettingsError: if no prompt has text per block.
+    """
+    if not any(template.has_brackets for template in templates):
+        raise SettingsError(
+            "no prompt has text per block, so there is nothing to compare",
+            remedy="Write some, as in a (~: M00: cute :~) girl, or leave the difference out.",
+            field="Difference",
+        )
+
+
+def require_shown(settings: Settings) -> None:
+    """Make sure that something is captured that an explorer page can show, if there is to be one.
+
+    Raises:
+        SettingsError: if not.
+    """
+    attention = settings.attention
+    shown = [row for row in KINDS.values() if row.choice in attention.kinds and is_shown(row)]
+    texts = attention.words + attention.negative_words + attention.points
+    looks = settings.features.enabled or settings.difference.enabled or shown or texts.strip()
+    if settings.explorer.enabled and not looks:
+        raise SettingsError(
+            "nothing is captured that a page could show",
+            remedy="Turn on features, or attention with another choice than K, or leave the page out.",
+            field="Write explorer page",
+        )
+
+
+def needs_table(settings: Settings) -> bool:
+    """Whether the block table of the model is going to be told, in dumps or pages."""
+    return is_dumping(settings) or settings.explorer.enabled
+
+
+def is_dumping(settings: Settings) -> bool:
+    """Whether any tensor is to be written."""
+    attention = settings.attention
+    dumps = (settings.features.dump, settings.difference.dump, attention.dump, attention.heat)
+    return any(dump.enabled for dump in dumps)
+
+
+def of_plain_run(settings: Settings) -> Settings | None:
+    """Return what is asked of the run without per-block prompts; None if nothing. Its dumps have their own folder."""
+    looks = settings.features.enabled or settings.attention.enabled
+    if not (settings.difference.enabled and settings.difference.runs == "both" and looks):
+        return None
+    same = replace(settings, difference=DifferenceSettings(), explorer=ExplorerSettings())
+    return same.with_dumps(_beside)
+
+
+def _beside(dump: DumpSettings) -> DumpSettings:
+    return replace(dump, path=str(Path(dump.path, PLAIN)))
