@@ -160,7 +160,16 @@ def _about(plan: Plan, generation: Generation) -> About:
 
 
 def _dump_sinks(plan: Plan, generation: Generation) -> list[DumpSink]:
-    """Make a sink for each folder and format; whatever has the same shares one."""
+    return [
+        DumpSink(path, file_format, request, kinds)
+        for (path, file_format), (request, kinds) in dump_targets(plan, generation).items()
+    ]
+
+
+def dump_targets(
+    plan: Plan, generation: Generation
+) -> dict[tuple[str, str], tuple[DumpRequest, frozenset[Kind]]]:
+    """Return what is dumped into each folder in each format; whatever has the same shares one."""
     settings = plan.settings
     targets: dict[tuple[str, str], frozenset[Kind]] = {}
     wanted: list[tuple[DumpSettings, frozenset[Kind]]] = []
@@ -177,10 +186,7 @@ def _dump_sinks(plan: Plan, generation: Generation) -> list[DumpSink]:
         if dump.enabled:
             target = (dump.path, dump.format)
             targets[target] = targets.get(target, frozenset()) | kinds
-    return [
-        DumpSink(path, file_format, _dump_request(plan, generation, kinds), kinds)
-        for (path, file_format), kinds in targets.items()
-    ]
+    return {target: (_dump_request(plan, generation, kinds), kinds) for target, kinds in targets.items()}
 
 
 def _token_labels(texts: Texts) -> dict[str, tuple[str, ...]]:

@@ -46,6 +46,7 @@ class KindRow:
         titles: ends of the names of pictures, by role.
         gallery: place in the webui's gallery.
         reads_text: whether it depends on the text that a layer reads.
+        keeps_dtype: whether it has the model's dtype; all else is float32.
         is_passing: whether it is only on its way to something that is made of it; it is neither drawn nor dumped.
     """
 
@@ -66,6 +67,7 @@ class KindRow:
     titles: Mapping[Role, str] = field(default_factory=lambda: {"average": "average", "layer": "layer"})
     gallery: int = 100
     reads_text: bool = False
+    keeps_dtype: bool = False
     is_passing: bool = False
 
 
@@ -122,6 +124,7 @@ for _row in (
         page_parts="channels",
         titles={"whole": "unet", "average": "unet-average"},
         gallery=1,
+        keeps_dtype=True,
     ),
     KindRow(
         name="difference",
@@ -150,6 +153,7 @@ for _row in (
         heading="Attention: K",
         gallery=5,
         reads_text=True,
+        keeps_dtype=True,
     ),
     KindRow(
         name="qk",
@@ -184,6 +188,7 @@ for _row in (
         page_parts="channels",
         gallery=6,
         reads_text=True,
+        keeps_dtype=True,
     ),
     KindRow(
         name="self",
@@ -257,6 +262,7 @@ for _row in (
         section="difference",
         scope="block",
         is_passing=True,
+        keeps_dtype=True,
     ),
     KindRow(
         name="steered",
@@ -265,6 +271,7 @@ for _row in (
         section="difference",
         scope="block",
         is_passing=True,
+        keeps_dtype=True,
     ),
     KindRow(
         name="pooled_self",

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.generate import add_job, check_flags, produce, read_explorer
-from lib_dumpunet.app.models import load
+from lib_dumpunet.app.generate import add_job, make, read_explorer
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.settings import (
@@ -43,5 +42,4 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     compares = any(OPEN in prompt for prompt in (*args.prompt, sampling.negative))
     features, difference = FeatureSettings(average="2-norm"), DifferenceSettings(enabled=compares)
     settings = Settings(features, EVERYTHING, difference, explorer)
-    check_flags(args, settings, sampling)
-    return produce(load(args, terminal), args.prompt, sampling, settings, args.out, terminal)
+    return make(args, settings, sampling, terminal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lib_dumpunet.app.flags import add_settings, options, read_settings
@@ -59,6 +60,11 @@ def add_making(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
     )
     add_model_flags(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="make nothing; say what would be captured, and how large it is in memory and on disk",
+    )
     add_settings(parser, GenerateSettings)
 
 
@@ -72,7 +78,22 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     difference = read_settings(args, DifferenceSettings, color=features.color, dump=dump)
     difference = _like_features(difference, features, args, "difference")
     settings = Settings(features, attention, difference, read_explorer(args))
+    return make(args, settings, sampling, terminal)
+
+
+def make(args: argparse.Namespace, settings: Settings, sampling: GenerateSettings, terminal: Terminal) -> int:
+    """Generate, or say what would be captured; returns the exit code.
+
+    Raises:
+        SettingsError, PromptSyntaxError: for a mistake.
+    """
     check_flags(args, settings, sampling)
+    if args.dry_run:
+        from lib_dumpunet.app.dry_run import tell_captures
+
+        return tell_captures(
+            args, into(Path(args.out or "dumpunet-out", "dump"), settings), sampling, terminal
+        )
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
 
@@ -140,7 +161,7 @@ def produce(
                 collector.page,
                 stopped=lambda: folder.is_full,
             )
-            problems += generate(pipe, job, into(folder, settings), outlet).problems
+            problems += generate(pipe, job, into(folder.dump, settings), outlet).problems
     except KeyboardInterrupt:  # what came before it is worth seeing
         _tell(folder, collector.save_sheets(), {"seeds": list(job.seeds)}, terminal)
         raise
@@ -160,10 +181,10 @@ def _seeds(seeds: list[int]) -> str:
     return f"seed       {seeds[0]}" if len(seeds) == 1 else f"seeds      {seeds[0]} to {seeds[-1]}"
 
 
-def into(folder: ResultFolder, settings: Settings) -> Settings:
+def into(folder: Path, settings: Settings) -> Settings:
     """Let dumps go into a folder; maps of words and points are always written, as they are small."""
-    moved = settings.with_dumps(lambda dump: replace(dump, path=str(folder.dump)))
-    heat = replace(settings.features.dump, enabled=True, path=str(folder.dump))
+    moved = settings.with_dumps(lambda dump: replace(dump, path=str(folder)))
+    heat = replace(settings.features.dump, enabled=True, path=str(folder))
     return replace(moved, attention=replace(moved.attention, heat=heat))
 
 

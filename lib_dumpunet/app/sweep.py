@@ -52,6 +52,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Sweep, and tell the ranking."""
     sampling = read_settings(args, GenerateSettings)
     _check(args, sampling)
+    if args.dry_run:
+        from lib_dumpunet.app.dry_run import tell_sweep
+
+        return tell_sweep(args, sampling, terminal)
     hush_libraries()
     from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.sweep import (

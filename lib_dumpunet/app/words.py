@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.generate import SHARED, add_job, check_flags, produce, read_explorer
-from lib_dumpunet.app.models import load
+from lib_dumpunet.app.generate import SHARED, add_job, make, read_explorer
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.settings import (
     AttentionSettings,
@@ -40,6 +39,4 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     sampling = read_settings(args, GenerateSettings)
     attention = read_settings(args, AttentionSettings, kinds=("words",))
     settings = Settings(FeatureSettings(enabled=False), attention, explorer=read_explorer(args))
-    check_flags(args, settings, sampling)
-    pipe = load(args, terminal)
-    return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
+    return make(args, settings, sampling, terminal)

@@ -41,6 +41,16 @@ class Texts:
         read = dict.fromkeys(text for whole in texts for _, text in self.schedules.get(whole, ((0, whole),)))
         return [self.tokens[text] for text in read if text in self.tokens]
 
+    def of_image(self, image: int, branch: Branch) -> list[Tokens]:
+        """List the tokens of all texts that an image's blocks read, each once."""
+        if self.plan is None:
+            return []
+        read: dict[str, None] = {}
+        for block in self.plan.attending:
+            for step in range(1, self.plan.steps + 1):
+                read.setdefault(self.text(Row(image, branch), block, step))
+        return [self.tokens[text] for text in read if text in self.tokens]
+
     def text(self, row: Row, block: str, step: int) -> str:
         """Give the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
         whole = "" if self.plan is None else self.plan.text(row, block, step)

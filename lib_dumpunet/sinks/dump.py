@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -170,10 +171,10 @@ class DumpSink:
         self._list([self._entry(tag, pattern, tensor, torch.float32)], array.nbytes)
 
     def _write_npy(self, tag: Tag, tensor: Tensor) -> None:
-        stored = tensor if tensor.dtype in _NUMPY else tensor.float()
+        stored = tensor.to(stored_dtype(tensor.dtype, "npy"))
         array = np.ascontiguousarray(stored.numpy())
         name = npy_name(tag, self.run)
-        write_whole(self._folder / name, [_npy_header(array), array.data])
+        write_whole(self._folder / name, [npy_header(array.shape, array.dtype), array.data])
         self._list([self._entry(tag, name, tensor, stored.dtype)], array.nbytes)
 
     def _write_group(self, group: _Group) -> None:
@@ -183,33 +184,13 @@ class DumpSink:
         with self._file_locks.setdefault(name, threading.Lock()):
             tensors = _read_all(path) if path.exists() else {}
             tensors.update({key_of(tag): _storable(tensor) for tag, tensor in group.tensors.items()})
-            write_whole(path, _safetensors(tensors, self._metadata(group)))
+            metadata = metadata_of(self._request, group.image, group.step, self.run, hires=group.hires)
+            write_whole(path, _safetensors(tensors, metadata))
         size = sum(tensor.nbytes for tensor in group.tensors.values())
         self._list([self._entry(tag, name, t, _storable(t).dtype) for tag, t in group.tensors.items()], size)
 
-    def _metadata(self, group: _Group) -> dict[str, str]:
-        values: dict[str, Any] = {"image": group.image, "step": group.step, "run": self.run}
-        values |= {"hires": True} if group.hires else {}
-        values |= self._request.about_image(group.image) | self._request.about_run()
-        known = {key: value for key, value in values.items() if value is not None}
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
-
     def _entry(self, tag: Tag, name: str, tensor: Tensor, stored: torch.dtype) -> Entry:
-        return {
-            "file": name,
-            "kind": tag.kind,
-            "image": tag.image,
-            "step": tag.step,
-            **({"hires": True} if tag.hires else {}),
-            "block": tag.block,
-            **_details(tag),
-            **self._request.about_layer(tag),
-            "axes": list(KINDS[tag.kind].axes),
-            "shape": list(tensor.shape),
-            "dtype": dtype_name(stored),
-            "source_dtype": dtype_name(tensor.dtype),
-            **self._request.about_image(tag.image),
-        }
+        return entry_of(self._request, tag, name, tuple(tensor.shape), stored, tensor.dtype)
 
     def _list(self, entries: list[Entry], size: int) -> None:
         with self._count:
@@ -277,6 +258,41 @@ class _Groups:
             yield self._open.pop(next(iter(self._open)))
 
 
+def metadata_of(request: DumpRequest, image: int, step: int, run: int, *, hires: bool) -> dict[str, str]:
+    """Return the metadata of a safetensors file."""
+    values: dict[str, Any] = {"image": image, "step": step, "run": run}
+    values |= {"hires": True} if hires else {}
+    values |= request.about_image(image) | request.about_run()
+    known = {key: value for key, value in values.items() if value is not None}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+
+
+def entry_of(
+    request: DumpRequest,
+    tag: Tag,
+    name: str,
+    shape: tuple[int, ...],
+    stored: torch.dtype,
+    source: torch.dtype,
+) -> Entry:
+    """Return what the manifest says of a tensor, which had one dtype and is stored in another."""
+    return {
+        "file": name,
+        "kind": tag.kind,
+        "image": tag.image,
+        "step": tag.step,
+        **({"hires": True} if tag.hires else {}),
+        "block": tag.block,
+        **_details(tag),
+        **request.about_layer(tag),
+        "axes": list(KINDS[tag.kind].axes),
+        "shape": list(shape),
+        "dtype": dtype_name(stored),
+        "source_dtype": dtype_name(source),
+        **request.about_image(tag.image),
+    }
+
+
 def _details(tag: Tag) -> dict[str, Any]:
     """Tell what blocks have not: which layer of the block, or which word of which prompt, or which point."""
     if tag.kind == "word":
@@ -297,8 +313,14 @@ def _of(values: Sequence[_T], image: int) -> _T | None:
     return values[image] if image < len(values) else None
 
 
+def stored_dtype(dtype: torch.dtype, file_format: str) -> torch.dtype:
+    """Return the dtype that a tensor has in a file."""
+    kept: Container[torch.dtype] = {"bin": (), "npy": _NUMPY, "safetensors": _CODES}[file_format]
+    return dtype if dtype in kept else torch.float32
+
+
 def _storable(tensor: Tensor) -> Tensor:
-    return (tensor if tensor.dtype in _CODES else tensor.float()).contiguous()
+    return tensor.to(stored_dtype(tensor.dtype, "safetensors")).contiguous()
 
 
 def _read_all(path: Path) -> dict[str, Tensor]:
@@ -306,11 +328,26 @@ def _read_all(path: Path) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
-def _npy_header(array: np.ndarray[Any, Any]) -> bytes:
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """Make the head of an npy file; ``numpy.save`` would write the data too, but hides why a write failed."""
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, description)
     return head.getvalue()
+
+
+def safetensors_header(
+    tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]], metadata: Mapping[str, str]
+) -> bytes:
+    """Make the head of a safetensors file of tensors by name, of which shapes and dtypes are given."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, (shape, dtype) in tensors.items():
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False).encode("utf-8", "replace")
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
@@ -320,14 +357,6 @@ def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     the reason of a failure and makes files that no other user may read. Tests read the result with it.
     https://github.com/huggingface/safetensors#format
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        offsets = [begin, end]
-        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-    text = json.dumps(header, ensure_ascii=False).encode("utf-8", "replace")
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
+    yield safetensors_header({name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}, metadata)
     for tensor in tensors.values():
         yield tensor.reshape(-1).view(torch.uint8).numpy().data

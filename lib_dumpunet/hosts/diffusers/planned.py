@@ -1,0 +1,65 @@
+"""What a job is going to capture, before anything is loaded or made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lib_dumpunet.assemble import Generation
+from lib_dumpunet.estimate import BlockShape, Estimate, KindEstimate, estimate
+from lib_dumpunet.hosts.diffusers.generate import dump_request
+from lib_dumpunet.hosts.diffusers.job import Job
+from lib_dumpunet.hosts.diffusers.loading import DTYPES, block_table, pick_device
+from lib_dumpunet.hosts.diffusers.text import tokenize
+from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
+from lib_dumpunet.settings import Settings
+from lib_dumpunet.unet.sites import describe
+
+
+def estimate_job(
+    pipe: Any, job: Job, settings: Settings, device: str, dtype: str
+) -> tuple[Estimate, tuple[str, ...]]:
+    """Work out what a job captures with a pipeline or its shell, and note what of the settings is left out.
+
+    Raises:
+        SettingsError: for the first mistake.
+    """
+    on_cpu = pick_device(device).type == "cpu"
+    weights = DTYPES[dtype] or (torch.float32 if on_cpu else torch.float16)
+    table = block_table(pipe.unet.config, job.width, job.height)
+    blocks = {row.block: BlockShape(_chw(row.input), _chw(row.output), row.heads) for row in table}
+    found: list[Estimate] = []
+    notes: tuple[str, ...] = ()
+    for asked, prompts in ((settings, job.plan), (of_plain_run(settings), job.plan.plain)):
+        if asked is not None:
+            generation = _generation(pipe, job, prompts, asked)
+            plan = resolve(asked, describe(pipe.unet).facts, generation.prompts)
+            found.append(estimate(plan, blocks, generation, len(job.prompts), weights))
+            notes = notes or plan.notes
+    return _added(found), notes
+
+
+def _generation(pipe: Any, job: Job, prompts: PromptPlan, settings: Settings) -> Generation:
+    read = dict.fromkeys((*prompts.texts("cond"), *prompts.texts("uncond")))
+    texts = Texts(prompts, {text: tokenize(pipe, text) for text in read}, tokenize(pipe, ""))
+    request = dump_request(pipe, job, with_table=needs_table(settings))
+    return Generation(request, job.width, job.height, texts)
+
+
+def _added(found: list[Estimate]) -> Estimate:
+    kinds: dict[str, KindEstimate] = {}
+    for one in (kind for each in found for kind in each.kinds):
+        so_far = kinds.get(one.kind, KindEstimate(one.kind, 0, 0))
+        kinds[one.kind] = replace(
+            so_far, tensors=so_far.tensors + one.tensors, bytes=so_far.bytes + one.bytes
+        )
+    return Estimate(tuple(kinds.values()), sum(each.disk for each in found))
+
+
+def _chw(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    channels, height, width = shape
+    return channels, height, width
