@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Tag
+from lib_dumpunet.errors import within
 from lib_dumpunet.explorer.document import About
 from lib_dumpunet.explorer.sink import ExplorerSink
 from lib_dumpunet.hooks.steer import Steering
@@ -138,7 +139,7 @@ def _pictures(plan: Plan, host: Host, generation: Generation) -> tuple[Sink, ...
         if plan.words or plan.points:
             steps = settings.attention.steps.strip() or f"1-{generation.request.steps}"
             about = {"Layer Name": spans(plan.attention.blocks), "Feature Steps": steps}
-            sinks += (HeatmapSink(about, host.show),)
+            sinks += (HeatmapSink(about, host.show, plan.points),)
     if plan.difference is not None:
         sinks += (PictureSink("difference", Style(settings.difference, ratio), host.show),)
     return sinks
@@ -160,10 +161,12 @@ def _about(plan: Plan, generation: Generation) -> About:
 
 
 def _dump_sinks(plan: Plan, generation: Generation) -> list[DumpSink]:
-    return [
-        DumpSink(path, file_format, request, kinds)
-        for (path, file_format), (request, kinds) in dump_targets(plan, generation).items()
-    ]
+    sinks = []
+    for (path, file_format), (request, kinds) in dump_targets(plan, generation).items():
+        first = next(name for name, section in plan.settings.looking.items() if section.dump.path == path)
+        with within(first, "dump", "path"):
+            sinks.append(DumpSink(path, file_format, request, kinds))
+    return sinks
 
 
 def dump_targets(

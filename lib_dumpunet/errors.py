@@ -14,6 +14,8 @@ nothing else in the project formats messages.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 QUOTED = 60
@@ -52,6 +54,8 @@ class DumpUNetError(Exception):
         self.remedy = remedy
         self.field = field
         self.spot = spot
+        self.path: tuple[str, ...] = ()
+        """The setting that is wrong, such as ``("features", "layers")``; empty for anything else."""
 
     @property
     def position(self) -> int | None:
@@ -90,6 +94,16 @@ class UnsupportedModelError(DumpUNetError):
 
 class HostError(DumpUNetError):
     """The program around the core could not give what was asked of it."""
+
+
+@contextmanager
+def within(*path: str) -> Iterator[None]:
+    """Say of which setting a mistake is that comes up in the ``with``, in front of what it says of that itself."""
+    try:
+        yield
+    except DumpUNetError as error:
+        error.path = (*path, *error.path)
+        raise
 
 
 def cell_width(text: str) -> int:

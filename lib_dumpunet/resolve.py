@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib_dumpunet.blocks import ModelFacts, spans
 from lib_dumpunet.captures import PLAIN, Branch
-from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.errors import SettingsError, within
 from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.kinds import KINDS, Kind, is_shown, kinds_of_choice
 from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
@@ -62,12 +62,14 @@ def resolve(settings: Settings, facts: ModelFacts, prompts: Prompts) -> Plan:
         SettingsError: for the first mistake.
         FormulaError: for a colour formula that cannot be read.
     """
-    for section in (settings.features, settings.attention, settings.difference):
+    for name, section in settings.looking.items():
         if section.enabled:
-            compile_channels(section.color)
+            with within(name, "color"):
+                compile_channels(section.color)
     plan = Plan(settings, facts.layers or {})
     if settings.features.enabled:
-        features, notes = _blocks(settings.features, facts, prompts)
+        with within("features"):
+            features, notes = _blocks(settings.features, facts, prompts)
         plan = replace(plan, features=features, notes=notes)
     if settings.attention.enabled:
         plan = _with_attention(plan, facts, prompts)
@@ -75,7 +77,8 @@ def resolve(settings: Settings, facts: ModelFacts, prompts: Prompts) -> Plan:
         parse_points(settings.attention.points)
     if settings.difference.enabled:
         require_brackets(prompts.templates)
-        request, notes = _blocks(settings.difference, facts, prompts)
+        with within("difference"):
+            request, notes = _blocks(settings.difference, facts, prompts)
         steered = replace(request, kind="steered")
         plan = replace(plan, difference=steered, notes=(*plan.notes, *notes))
     require_shown(settings)
@@ -86,8 +89,10 @@ def _blocks(
     section: FeatureSettings | DifferenceSettings, facts: ModelFacts, prompts: Prompts
 ) -> tuple[CaptureRequest, tuple[str, ...]]:
     layers, field = FIELDS[type(section)]
-    blocks = select_blocks(section.layers, facts.order, field=layers)
-    steps, notes = _steps(section.steps, field, prompts)
+    with within("layers"):
+        blocks = select_blocks(section.layers, facts.order, field=layers)
+    with within("steps"):
+        steps, notes = _steps(section.steps, field, prompts)
     return CaptureRequest(blocks, steps), notes
 
 
@@ -102,11 +107,15 @@ def _steps(text: str, field: str, prompts: Prompts) -> tuple[Container[int], tup
 
 def _with_attention(plan: Plan, facts: ModelFacts, prompts: Prompts) -> Plan:
     attention = plan.settings.attention
-    layers, field = _fields_of_attention(plan.settings)
-    blocks, skipped = attention_blocks(facts, attention.layers, field=layers)
-    steps, past = _steps(attention.steps, field, prompts)
-    words = choose_words(attention, prompts.texts)
-    points = parse_points(attention.points, prompts.size)
+    (of_layers, layers), (of_steps, field) = _fields_of_attention(plan.settings)
+    with within(of_layers, "layers"):
+        blocks, skipped = attention_blocks(facts, attention.layers, field=layers)
+    with within(of_steps, "steps"):
+        steps, past = _steps(attention.steps, field, prompts)
+    with within("attention"):
+        words = choose_words(attention, prompts.texts)
+        with within("points"):
+            points = parse_points(attention.points, prompts.size)
     kinds = kinds_of(choice for choice in attention.kinds if choice != "words")
     more = {"word": bool(words), "point": bool(points)}
     request = AttentionRequest(
@@ -122,13 +131,15 @@ def _with_attention(plan: Plan, facts: ModelFacts, prompts: Prompts) -> Plan:
     return replace(plan, attention=request, words=words, points=points, notes=notes)
 
 
-def _fields_of_attention(settings: Settings) -> tuple[str, str]:
-    """Name the fields that a user has filled in: attention takes what the features have where it has nothing."""
+def _fields_of_attention(settings: Settings) -> list[tuple[str, str]]:
+    """Name the fields that a user has filled in, each with its section, for blocks and for steps.
+
+    Attention takes what the features have where it has nothing of its own.
+    """
     texts = ((part.layers, part.steps) for part in (settings.features, settings.attention))
-    same = [bool(text.strip()) and text == own for text, own in zip(*texts, strict=True)]
-    pairs = zip(FIELDS[FeatureSettings], FIELDS[AttentionSettings], same, strict=True)
-    layers, steps = (shared if is_same else own for shared, own, is_same in pairs)
-    return layers, steps
+    shared = [bool(text.strip()) and text == own for text, own in zip(*texts, strict=True)]
+    labels = zip(FIELDS[FeatureSettings], FIELDS[AttentionSettings], shared, strict=True)
+    return [("features", first) if is_shared else ("attention", own) for first, own, is_shared in labels]
 
 
 def kinds_of(choices: Iterable[str]) -> frozenset[Kind]:
@@ -165,11 +176,13 @@ def choose_words(attention: AttentionSettings, texts: Texts | None) -> dict[Bran
     if "words" in attention.kinds or attention.words.strip():
         choices["cond"] = parse_words(attention.words, field="Words")
         if texts is not None:
-            choices["cond"].check(texts.of("cond"))
+            with within("words"):
+                choices["cond"].check(texts.of("cond"))
     if attention.negative_words.strip(" ,"):
         choices["uncond"] = parse_words(attention.negative_words, field="Negative words")
         if texts is not None:
-            _check_negative(choices["uncond"], texts)
+            with within("negative_words"):
+                _check_negative(choices["uncond"], texts)
     return choices
 
 
@@ -209,11 +222,12 @@ def require_shown(settings: Settings) -> None:
     texts = attention.words + attention.negative_words + attention.points
     looks = settings.features.enabled or settings.difference.enabled or shown or texts.strip()
     if settings.explorer.enabled and not looks:
-        raise SettingsError(
-            "nothing is captured that a page could show",
-            remedy="Turn on features, or attention with another choice than K, or leave the page out.",
-            field="Write explorer page",
-        )
+        with within("explorer", "enabled"):
+            raise SettingsError(
+                "nothing is captured that a page could show",
+                remedy="Turn on features, or attention with another choice than K, or leave the page out.",
+                field="Write explorer page",
+            )
 
 
 def needs_table(settings: Settings) -> bool:

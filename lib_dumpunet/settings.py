@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
-from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.errors import SettingsError, within
 from lib_dumpunet.kinds import CHOICES, KINDS
 
 METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom RGB", "hsl": "Custom HSL"}
@@ -64,10 +64,11 @@ def check_fields(settings: Any) -> None:
     """
     for f in fields(settings):
         value = getattr(settings, f.name)
-        if f.metadata.get("choices") is not None:
-            _check_choice(f, value)
-        elif f.metadata.get("limits") is not None:
-            _check_limits(f, value)
+        with within(f.name):
+            if f.metadata.get("choices") is not None:
+                _check_choice(f, value)
+            elif f.metadata.get("limits") is not None:
+                _check_limits(f, value)
 
 
 def _check_choice(f: Field[Any], value: object) -> None:
@@ -128,11 +129,12 @@ class ColorSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.clamp_min >= self.clamp_max:
-            raise SettingsError(
-                f"{self.clamp_min:g} is not below Clamp max. {self.clamp_max:g}",
-                remedy="Make the first number the smaller one.",
-                field="Clamp min.",
-            )
+            with within("clamp_min"):
+                raise SettingsError(
+                    f"{self.clamp_min:g} is not below Clamp max. {self.clamp_max:g}",
+                    remedy="Make the first number the smaller one.",
+                    field="Clamp min.",
+                )
 
     @property
     def channels(self) -> tuple[str, str, str]:
@@ -373,17 +375,20 @@ class Settings:
     difference: DifferenceSettings = field(default_factory=DifferenceSettings)
     explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
 
+    @property
+    def looking(self) -> Mapping[str, FeatureSettings | AttentionSettings | DifferenceSettings]:
+        """The sections that say what is looked at, by name."""
+        return {name: getattr(self, name) for name in ("features", "attention", "difference")}
+
     def with_dumps(self, change: Callable[[DumpSettings], DumpSettings]) -> Settings:
         """Change all that says what is dumped, and where."""
-        attention = replace(
-            self.attention, dump=change(self.attention.dump), heat=change(self.attention.heat)
-        )
-        return replace(
-            self,
-            features=replace(self.features, dump=change(self.features.dump)),
-            attention=attention,
-            difference=replace(self.difference, dump=change(self.difference.dump)),
-        )
+        changed: dict[str, Any] = {}
+        for name, section in self.looking.items():
+            with within(name, "dump", "path"):
+                changed[name] = replace(section, dump=change(section.dump))
+                if isinstance(section, AttentionSettings):
+                    changed[name] = replace(changed[name], heat=change(section.heat))
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -434,11 +439,12 @@ class PanelSettings:
 
     def __post_init__(self) -> None:
         if self.switch.enabled and not self.attention.enabled:
-            raise SettingsError(
-                "nothing is chosen",
-                remedy=f"Choose among {', '.join(CHOICES.values())}, or write words or points.",
-                field="Output features",
-            )
+            with within("attention", "kinds"):
+                raise SettingsError(
+                    "nothing is chosen",
+                    remedy=f"Choose among {', '.join(CHOICES.values())}, or write words or points.",
+                    field="Output features",
+                )
 
     @property
     def core(self) -> Settings:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
-from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.errors import DumpUNetError, SettingsError, within
 from lib_dumpunet.settings import FORMULAS, ColorSettings, PanelSettings
 
 Path = tuple[str, ...]
@@ -144,7 +144,8 @@ def unpack(values: Sequence[Any]) -> PanelSettings:
         )
     tree: dict[str, Any] = {}
     for entry, value in zip(ENTRIES, values, strict=True):
-        _put(tree, entry.path, _read(entry, value))
+        with within(*entry.path):
+            _put(tree, entry.path, _read(entry, value))
     return _build(PanelSettings, tree, PanelSettings())
 
 
@@ -323,7 +324,8 @@ def _build(kind: Any, tree: Mapping[str, Any], base: Any) -> Any:
             continue
         given = tree[f.name]
         if is_dataclass(hints[f.name]):
-            values[f.name] = _build(hints[f.name], given, getattr(base, f.name))
+            with within(f.name):
+                values[f.name] = _build(hints[f.name], given, getattr(base, f.name))
         elif f.name == "formula":
             method = tree.get("method", base.method)
             values[f.name] = _formula(given, method, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -55,6 +56,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def root() -> Path:
     """Return the folder that holds run.py."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def one_event_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Gradio have one event loop.
+
+    It makes two for each page and leaves them open, for which a later test is blamed that collects them.
+    """
+    loop = asyncio.new_event_loop()
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_dumpunet.errors import FormulaError, Spot
+from lib_dumpunet.errors import FormulaError, Spot, within
 from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS, NEEDS_MANY
 from lib_dumpunet.settings import ColorSettings
 
@@ -162,9 +162,11 @@ def compile_channels(color: ColorSettings) -> tuple[Formula, ...]:
     """
     if color.method not in CHANNELS:
         return ()
-    letters = CHANNELS[color.method]
-    named = zip(letters, color.channels, strict=True)
-    return tuple(compile_formula(text, f"Color space, {letter}") for letter, text in named)
+    formulas = []
+    for i, (letter, text) in enumerate(zip(CHANNELS[color.method], color.channels, strict=True)):
+        with within("formula", str(i)):
+            formulas.append(compile_formula(text, f"Color space, {letter}"))
+    return tuple(formulas)
 
 
 @lru_cache(maxsize=64)
@@ -395,7 +397,9 @@ class _Compiler:
             remedy = "A formula sees one number at a time."
             self._refuse(node, f"{node.id} needs more than one number", remedy)
         known = ["v", *CONSTANTS, *FUNCTIONS]
-        advice = [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(node.id[:40], known, 1)
+        advice = (
+            [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(node.id[:40], known, 1, 0.8)
+        )
         remedy = f"Write {advice[0]}." if advice else "Use v, pi, e and NumPy's element-wise functions."
         self._refuse(node, f"{node.id[:40]} is not known", remedy)
 

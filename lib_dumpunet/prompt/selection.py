@@ -100,7 +100,9 @@ def parse_steps(text: str, *, field: str = "Image saving steps") -> StepChoice:
         SettingsError: with the position, for text outside the grammar, or step 0.
     """
     fail = _failure(text, field)
-    tree = _parse(STEPS, text, fail)
+    # As in a bracket, where an @ stands in front; places of mistakes stay what they are.
+    plain = text.replace("@", " ", 1) if text.lstrip().startswith("@") else text
+    tree = _parse(STEPS, plain, fail)
     items = [item for child in tree.children if isinstance(child, Tree) for item in child.children]
     return StepChoice(text, tuple(step_range(item, fail) for item in items), field)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -13,6 +13,7 @@ from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.image.overlay import draw_overlay, layer_of
 from lib_dumpunet.kinds import of_image
 from lib_dumpunet.ports import Picture
+from lib_dumpunet.prompt.points import Point
 from lib_dumpunet.sinks.picture import Show
 
 
@@ -25,11 +26,13 @@ class _Expected:
 class HeatmapSink:
     """Draw each word and point over its image, and as a transparent layer of the image's size.
 
-    ``about`` is put into the captions: of which blocks and steps the maps are means.
+    ``about`` is put into the captions: of which blocks and steps the maps are means. ``points`` are those whose maps
+    come.
     """
 
-    def __init__(self, about: Mapping[str, str], show: Show) -> None:
+    def __init__(self, about: Mapping[str, str], show: Show, points: Sequence[Point] = ()) -> None:
         self._about, self._show = dict(about), show
+        self._points = {point.name: point for point in points}
         self._images: dict[int, _Expected] = {}
         self._lock = threading.Lock()
 
@@ -45,8 +48,9 @@ class HeatmapSink:
             return
         picture = self._take(capture.tag.image)
         info = {caption(capture.tag): capture.tag.name, **self._about}
-        point = _place(capture.tag, picture)
-        overlay = draw_overlay(picture, capture.tensor, _title(capture.tag), point=point)
+        point = self._points[capture.tag.name] if capture.tag.kind == "point" else None
+        place = None if point is None or picture is None else point.place
+        overlay = draw_overlay(picture, capture.tensor, _title(capture.tag, point), point=place)
         numbers = numbers_of(capture.tensor)
         self._show(Picture(overlay, capture.tag, "whole", info, numbers))
         if picture is not None:
@@ -73,15 +77,7 @@ def caption(tag: Tag) -> str:
     return "Negative Word" if tag.branch == "uncond" else "Word"
 
 
-def _title(tag: Tag) -> str:
-    if tag.kind == "point":
-        return f"from {tag.name.replace('x', ', ')}"
+def _title(tag: Tag, point: Point | None) -> str:
+    if point is not None:
+        return f"from {point.x}, {point.y}"
     return f"negative: {tag.name}" if tag.branch == "uncond" else tag.name
-
-
-def _place(tag: Tag, picture: Image.Image | None) -> tuple[float, float] | None:
-    """Find the point in the image, as fractions of its size."""
-    if tag.kind != "point" or picture is None:
-        return None
-    x, y = map(int, tag.name.split("x"))
-    return (x + 0.5) / picture.width, (y + 0.5) / picture.height

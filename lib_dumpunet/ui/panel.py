@@ -136,12 +136,8 @@ def build(
 
 
 def _is_of(error: DumpUNetError, field: Field) -> bool:
-    """Tell whether a mistake is in a control; of a colour the mistake names the channel alone."""
-    label = field.entry.label
-    space, _, channel = error.field.partition(", ")
-    if channel:
-        return label.startswith(space) and channel in label[len(space) :].split()
-    return error.field == label
+    """Whether a mistake is in a control; one that does not say in which setting it is has the control's label."""
+    return error.path == field.entry.path if error.path else error.field == field.entry.label
 
 
 def _preview(builder: _Builder) -> None:

@@ -184,3 +184,10 @@ def test_an_open_range_goes_past_no_end() -> None:
     assert parse_steps("11-").largest == 11
     assert not parse_steps("5-").goes_past(5)
     assert parse_steps("6-").goes_past(5)
+
+
+def test_an_at_sign_may_stand_in_front_as_in_a_bracket() -> None:
+    assert [step for step in range(1, 15) if step in parse_steps("@11-")] == [11, 12, 13, 14]
+    with pytest.raises(SettingsError) as caught:
+        parse_steps(" @1,x")
+    assert caught.value.position == 4

@@ -13,6 +13,7 @@ from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.image.sheet import draw_lattice, draw_sheet
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.ports import Picture
+from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.settings import AttentionSettings
 from lib_dumpunet.sinks.base import Fanout
 from lib_dumpunet.sinks.drawing import Style
@@ -105,7 +106,7 @@ def test_other_kinds_are_left_alone() -> None:
 
 def heat(*captures: Capture, image: Image.Image | None) -> list[Picture]:
     pictures: list[Picture] = []
-    sink = HeatmapSink({"Layer Name": "M00"}, pictures.append)
+    sink = HeatmapSink({"Layer Name": "M00"}, pictures.append, parse_points("90,60", (96, 64)))
     sink.expect(0, image, len(captures))
     with Fanout([sink]) as fanout:
         for capture in captures:

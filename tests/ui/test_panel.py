@@ -9,12 +9,18 @@ import gradio as gr
 import pytest
 
 from lib_dumpunet import wire
-from lib_dumpunet.settings import ColorSettings, FeatureSettings, PanelSettings
+from lib_dumpunet.blocks import SD1, ModelFacts
+from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.plan import plan_prompts
+from lib_dumpunet.prompt.texts import Texts
+from lib_dumpunet.prompt.words import Token
+from lib_dumpunet.resolve import Prompts, resolve
+from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, PanelSettings
 from lib_dumpunet.ui.events import Info
 from lib_dumpunet.ui.panel import Panel, build
 
-# Gradio makes an event loop for each page and leaves it open, for which the test is blamed that collects it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.usefixtures("one_event_loop")
 
 
 def no_model(width: int, height: int) -> Sequence[Any]:
@@ -80,3 +86,47 @@ def test_the_table_is_for_the_size_that_the_page_begins_with() -> None:
     with gr.Blocks(analytics_enabled=False):
         build("txt2img", info, (gr.Slider(64, 2048, 768), gr.Slider(64, 2048, 320)))
     assert (768, 320) in asked
+
+
+def marked(panel: Panel, error: DumpUNetError) -> list[tuple[str, ...]]:
+    """Name the settings below whose controls a mistake is told."""
+    places = [field for field in panel.fields if field.message is not None]
+    return [field.entry.path for field, told in zip(places, panel.messages(error), strict=True) if told]
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"difference": {"color": {"method": "hsl", "formula": ["1", "x", "1"]}}}, "difference.color.formula.1"),
+        ({"attention": {"kinds": ["qk"], "color": {"method": "rgb", "formula": "v;v;y"}}}, "attention.color.formula.2"),
+        ({"features": {"layers": "IN99"}}, "features.layers"),
+        ({"features": {"layers": "M00"}, "attention": {"kinds": ["qk"], "steps": "99"}}, "attention.steps"),
+        ({"features": {"layers": "IN00"}, "attention": {"kinds": ["qk"], "layers": "IN00"}}, "features.layers"),
+        ({"attention": {"words": "hat"}}, "attention.words"),
+        ({"attention": {"points": "999,1"}}, "attention.points"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_at_its_own_control_alone(tree: dict[str, Any], path: str) -> None:
+    """Sections have fields of the same names; only the one that is wrong turns red."""
+    _, panel = built()
+    token = Token(b"circle", ends_word=True)
+    template = parse_prompt("a (~: M00: b :~)", SD1)
+    plan = plan_prompts([template], [], ["M00"], 4)
+    texts = Texts(plan, dict.fromkeys(plan.texts("cond"), (token,)))
+    facts = ModelFacts(SD1, {block: int(block == "M00") for block in SD1})
+    with pytest.raises(DumpUNetError) as caught:
+        resolve(wire.from_dict(tree).core, facts, Prompts((template,), 4, (64, 64), texts))
+    assert ".".join(caught.value.path) == path
+    assert marked(panel, caught.value) == [tuple(path.split("."))]
+
+
+def test_a_folder_that_cannot_be_used_is_told_at_its_own_control() -> None:
+    def refuse(dump: DumpSettings) -> DumpSettings:
+        if dump.enabled:
+            raise SettingsError("no", field="Output path")
+        return dump
+
+    _, panel = built()
+    with pytest.raises(SettingsError) as caught:
+        wire.from_dict({"difference": {"dump": {"path": "x"}}}).core.with_dumps(refuse)
+    assert marked(panel, caught.value) == [("difference", "dump", "path")]

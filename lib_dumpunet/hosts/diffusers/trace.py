@@ -27,14 +27,8 @@ from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
 
-ARGUMENTS = {
-    "Layers": "layers",
-    "Image saving steps": "steps",
-    "Attention layers": "layers",
-    "Attention steps": "steps",
-    "Output features": "attention",
-}
-"""The arguments that fields of the settings come from."""
+ARGUMENTS = {"layers": "layers", "steps": "steps", "kinds": "attention"}
+"""The arguments that settings come from."""
 
 
 @contextmanager
@@ -103,7 +97,7 @@ def _plan(unet: Unet, layers: str, steps: str, attention: str, *, features: bool
         )
         plan = resolve(settings, unet.facts, Prompts((), None))
     except SettingsError as error:
-        error.field = ARGUMENTS.get(error.field, error.field)
+        error.field = ARGUMENTS.get(error.path[-1], error.field)
         raise
     for note in plan.notes:
         log.warning("%s", note)
