@@ -55,9 +55,9 @@ def make_pictures(folder: Path) -> None:
     keep(out, **{block: f"features/000-{block}-020-unet.png" for block in ("IN02", "M00", "OUT08")})
     pair = (PAIR, "--guidance", "4", "--seed", "6")
     keep(run(folder, "words", *pair), words="words.png")
-    out = run(folder, "words", *pair, "--points", "200,128", "--attention-layers", "OUT09-OUT11")
+    out = run(folder, "words", *pair, "--points", "200,128", "--attention-blocks", "OUT09-OUT11")
     keep(out, point="points/000-point-200x128.png")
-    look = ("--attention", "qk,self", "--layers", "IN04,OUT09", "--save-steps", "1,10,20", "--no-features")
+    look = ("--attention", "qk,self", "--blocks", "IN04,OUT09", "--save-steps", "1,10,20", "--no-features")
     out = run(folder, "generate", *pair, *look)
     keep(out, IN04_qk="attention/000-IN04-020-qk.png", OUT09_self="attention/000-OUT09-010-self.png")
     keep(

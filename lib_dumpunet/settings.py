@@ -38,12 +38,13 @@ def option(
     limits: tuple[float, float] | None = None,
     placeholder: str = "",
     flag: str | None = None,
+    alias: str = "",
 ) -> Any:
     """Declare a field.
 
     ``choices`` maps each value to the name that people read; a field that is a tuple takes any of them.
-    ``limits`` are inclusive. ``flag`` is the option of the
-    command line, the field's own name if None; fields with the same flag share it, their values joined by commas.
+    ``limits`` are inclusive. ``flag`` is the option of the command line, the field's own name if None; fields with the
+    same flag share it, their values joined by commas. ``alias`` is another name of the flag, which no help shows.
     """
     metadata = {
         "label": label,
@@ -52,6 +53,7 @@ def option(
         "limits": limits,
         "placeholder": placeholder,
         "flag": flag,
+        "alias": alias,
     }
     return field(default=default, metadata=metadata)
 
@@ -166,7 +168,12 @@ class FeatureSettings:
 
     enabled: bool = option(True, "Extract U-Net features", "draw what each block puts out", flag="features")
     layers: str = option(
-        "", "Layers", "blocks to look at; empty means all", placeholder="eg. IN00-OUT03(+2),OUT10"
+        "",
+        "Layers",
+        "blocks to look at; empty means all",
+        placeholder="eg. IN00-OUT03(+2),OUT10",
+        flag="blocks",
+        alias="layers",
     )
     steps: str = option(
         "",
@@ -203,7 +210,8 @@ class DifferenceSettings:
         "Difference layers",
         "blocks to compare; empty means all",
         placeholder="eg. IN00-OUT03(+2),OUT10",
-        flag="difference-layers",
+        flag="difference-blocks",
+        alias="difference-layers",
     )
     steps: str = option(
         "",
@@ -251,7 +259,8 @@ class AttentionSettings:
         "Attention layers",
         "blocks whose attention to look at; empty means all that have any",
         placeholder="eg. IN04-IN08,OUT09",
-        flag="attention-layers",
+        flag="attention-blocks",
+        alias="attention-layers",
     )
     steps: str = option(
         "",

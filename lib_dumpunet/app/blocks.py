@@ -26,7 +26,8 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         description="List a model's blocks: what goes in and comes out (channels, height, width) for an image size, "
         "the kind of layers, and the heads of each cross-attention layer. Read off the model itself.",
     )
-    parser.add_argument("--layers", default="", help="blocks to list, such as IN00-OUT03(+2) (default: all)")
+    parser.add_argument("--blocks", default="", help="blocks to list, such as IN00-OUT03(+2) (default: all)")
+    parser.add_argument("--layers", dest="blocks", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--width", type=int, metavar="N", help="pixels, a multiple of 8 (default: the model's own)"
     )
@@ -46,14 +47,14 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
                 remedy="Use for instance 512.",
                 field=field,
             )
-    select_blocks(args.layers, locate(args).order, field="--layers")
+    select_blocks(args.blocks, locate(args).order, field="--blocks")
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import block_table, unet_config
 
     config = unet_config(args.model) or load(args, terminal).unet.config
     own = config["sample_size"] * 8
     rows = block_table(config, args.width or own, args.height or own)
-    chosen = select_blocks(args.layers, [row.block for row in rows], field="--layers")
+    chosen = select_blocks(args.blocks, [row.block for row in rows], field="--blocks")
     rows = [row for row in rows if row.block in chosen]
     terminal.result(lines(rows), {"blocks": [asdict(row) for row in rows]})
     return 0

@@ -79,7 +79,12 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, *, skip: Iterable[
     for group_kind, members in groupby(options(kind, skip=skip), key=lambda o: o.kind):
         group = parser.add_argument_group((group_kind.__doc__ or "").partition("\n")[0].rstrip("."))
         for option in members:
-            group.add_argument(f"--{option.flag}", **_arguments(option))
+            arguments = _arguments(option)
+            group.add_argument(f"--{option.flag}", **arguments)
+            alias = option.members[0].metadata["alias"]
+            if alias:
+                dest = option.flag.replace("-", "_")
+                group.add_argument(f"--{alias}", **{**arguments, "dest": dest, "help": argparse.SUPPRESS})
 
 
 def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:

@@ -106,7 +106,8 @@ def read_explorer(args: argparse.Namespace) -> ExplorerSettings:
 
 def _like_features(settings: Like, features: FeatureSettings, args: argparse.Namespace, prefix: str) -> Like:
     """Take blocks, steps and averages from the features where they are not given."""
-    given = {name: getattr(args, f"{prefix}_{name}") is not None for name in ("layers", "steps", "average")}
+    flags = {"layers": "blocks", "steps": "steps", "average": "average"}
+    given = {name: getattr(args, f"{prefix}_{flag}") is not None for name, flag in flags.items()}
     return replace(settings, **{name: getattr(features, name) for name, own in given.items() if not own})
 
 

@@ -47,7 +47,7 @@ def draw_files(
     if not written:
         raise SettingsError(
             "none of the dumped tensors is of the chosen blocks and steps",
-            remedy="Leave out --layers or --save-steps.",
+            remedy="Leave out --blocks or --save-steps.",
         )
     return written
 
@@ -72,7 +72,7 @@ def _chosen(
 ) -> Iterator[tuple[Loaded[Any], str]]:
     """List the tensors that ``layers`` and ``steps`` leave, each with a name for its picture."""
     steps = parse_steps(settings.steps, field="--save-steps")
-    blocks = select_blocks(settings.layers, SD1, field="--layers") if settings.layers.strip() else None
+    blocks = select_blocks(settings.layers, SD1, field="--blocks") if settings.layers.strip() else None
     used: set[str] = set()
     for loaded in load_numbers(files, shape=size):
         tag = loaded.tag

@@ -41,7 +41,7 @@ MISTAKES = {
         ["sweep", "a (~:{block}:b:~)", "--blocks", "IN77"],
         "--blocks: the model has no block IN77",
     ),
-    "listed blocks": (["blocks", "--layers", "IN44"], "--layers: the model has no block IN44"),
+    "listed blocks": (["blocks", "--layers", "IN44"], "--blocks: the model has no block IN44"),
     "points outside": (
         ["words", "a", "--points", "99,9", "--width", "64", "--height", "64"],
         "Points: 99,9 is outside",

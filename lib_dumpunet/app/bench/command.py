@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from lib_dumpunet.app.bench.rows import Row
 
-COMMAND = ("generate", "a red circle", "--steps", "20", "--layers", "M00")
+COMMAND = ("generate", "a red circle", "--steps", "20", "--blocks", "M00")
 BUSY = "while True: pass"
 SLOWER = 3.0  # a core that two programs want gives each its half
 DEARER = 1.5
