@@ -11,6 +11,7 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import within
 from lib_dumpunet.explorer.document import About
 from lib_dumpunet.explorer.sink import ExplorerSink
+from lib_dumpunet.hooks.interventions import Intervention, TextPerBlock
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.kinds import KINDS, Kind, kinds_of_section, modes, of_image
 from lib_dumpunet.plan import Plan
@@ -52,9 +53,10 @@ class Generation:
         """Return the texts of a pass."""
         return self.hires[0] if hires and self.hires is not None else self.texts
 
-    def steering_of(self, *, hires: bool) -> Steering | None:
-        """Return the steering of a pass."""
-        return self.hires[1] if hires and self.hires is not None else self.steering
+    def interventions(self, *, hires: bool) -> tuple[Intervention, ...]:
+        """Return what is changed in a pass."""
+        steering = self.hires[1] if hires and self.hires is not None else self.steering
+        return () if steering is None else (TextPerBlock(steering),)
 
     @property
     def prompts(self) -> Prompts:

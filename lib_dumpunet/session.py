@@ -16,8 +16,8 @@ from lib_dumpunet.explorer.sink import ExplorerSink
 from lib_dumpunet.hooks.attention import capture_attention, require_readable
 from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
+from lib_dumpunet.hooks.interventions import Intervention, intervening
 from lib_dumpunet.hooks.reading import Emit, Report
-from lib_dumpunet.hooks.steer import Steering, steer
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Clock, Host, Row
 from lib_dumpunet.prompt.texts import Tokens
@@ -78,12 +78,12 @@ class Session:
         ``unet`` is the model that samples, where it is another than the session was opened with. ``hires`` tells the
         second pass of a hires fix.
         """
-        plan, steering = self._plan, self._generation.steering_of(hires=hires)
+        plan, changes = self._plan, self._generation.interventions(hires=hires)
         if plan.attention is not None:
             texts = self._generation.texts_of(hires=hires)
             plan = replace(plan, attention=replace(plan.attention, text_of=texts.text))
         with watching(
-            unet or self._unet, plan, self._clock, self._queue.put, self._report, self._heat, steering
+            unet or self._unet, plan, self._clock, self._queue.put, self._report, self._heat, changes
         ):
             yield
 
@@ -207,12 +207,12 @@ def record(
     clock: Clock,
     sinks: Sequence[Sink],
     problems: list[DumpUNetError],
-    steering: Steering | None = None,
+    interventions: Sequence[Intervention] = (),
 ) -> Iterator[Recording]:
     """Let captures of one run flow from the hooks to the sinks; ``problems`` gets what went wrong on the way."""
     queue = Fanout(sinks)
     try:
-        with watching(unet, plan, clock, queue.put, problems.append, steering=steering) as heat:
+        with watching(unet, plan, clock, queue.put, problems.append, interventions=interventions) as heat:
             yield Recording(queue, heat)
     finally:
         try:
@@ -229,13 +229,12 @@ def watching(
     emit: Emit,
     report: Report,
     heat: Heat | None = None,
-    steering: Steering | None = None,
+    interventions: Sequence[Intervention] = (),
 ) -> Iterator[Heat]:
-    """Put hooks on: first those that steer, then those that read what a plan says, which add words up in ``heat``."""
+    """Put hooks on: first interventions, then those that read what a plan says, which add words up in ``heat``."""
     heat = Heat() if heat is None else heat
     with ExitStack() as hooks:
-        if steering is not None:
-            hooks.enter_context(steer(unet, steering, clock, report))
+        hooks.enter_context(intervening(unet, interventions, clock, report))
         for want in (plan.features, plan.difference):
             if want is not None:
                 hooks.enter_context(capture_blocks(unet, want, clock, emit, report))

@@ -16,6 +16,8 @@ Replace = Callable[[tuple[Any, ...], dict[str, Any]], Arguments | None]
 """Gives other arguments for a module that is about to run; None leaves them as they are."""
 Around = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 """Sees the arguments of a module that has run, and what it has put out."""
+Change = Callable[[Tensor], Tensor]
+"""Makes another tensor of what a module has put out."""
 After = Callable[[Tensor], None]
 """Sees what a module has put out."""
 
@@ -63,6 +65,17 @@ class HookSet:
             return replace(args, kwargs)
 
         handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        self._stack.callback(handle.remove)
+
+    def change(self, module: nn.Module, change: Change) -> None:
+        """Let ``change`` make another output of every output of ``module``; hooks that come later see that one."""
+
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            if isinstance(output, Tensor):
+                return change(output)
+            return (change(output[0]), *output[1:])
+
+        handle = module.register_forward_hook(hook)
         self._stack.callback(handle.remove)
 
     def after(self, module: nn.Module, see: After) -> None:

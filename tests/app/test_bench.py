@@ -12,6 +12,7 @@ from lib_dumpunet.app.bench import attention, command, explorer, memory, steerin
 from lib_dumpunet.app.bench.attention import measure_attention
 from lib_dumpunet.app.bench.sampling import PLAIN, added_seconds, sampling_step
 from lib_dumpunet.app.bench.words import measure_words
+from lib_dumpunet.hooks.interventions import TextPerBlock
 
 NARROW = (32, 64, 128, 128)
 
@@ -65,11 +66,11 @@ def test_steering_is_timed_and_difference_runs_are_weighed(monkeypatch: pytest.M
 def test_every_layer_is_steered() -> None:
     unet, run = sampling_step(NARROW, size=16)
     watch = steering.watch_of(unet)
-    assert watch.steering is not None
-    assert len(watch.steering.plan.steered) == 16
-    assert (
-        len(set(watch.steering.plan.texts("cond"))) == 17
-    )  # the main text is the prompt without the bracket
+    (text,) = watch.interventions
+    assert isinstance(text, TextPerBlock)
+    assert len(text.steering.plan.steered) == 16
+    # The main text is the prompt without the bracket.
+    assert len(set(text.steering.plan.texts("cond"))) == 17
     run(watch, copies=2)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from diffusers import UNet2DConditionModel
 
-from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.hooks.interventions import Intervention
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Moment, Row
 from lib_dumpunet.session import record
@@ -39,7 +39,7 @@ class Watch:
 
     plan: Plan = field(default_factory=Plan)
     sinks: tuple[Sink, ...] = ()
-    steering: Steering | None = None
+    interventions: tuple[Intervention, ...] = ()
 
 
 def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[Unet, Callable[..., None]]:
@@ -63,7 +63,7 @@ def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[
         clock = _Steps()
         with torch.inference_mode(), ExitStack() as watching:
             for one in [] if watch is None else [watch] * copies:
-                watching.enter_context(record(unet, one.plan, clock, one.sinks, [], one.steering))
+                watching.enter_context(record(unet, one.plan, clock, one.sinks, [], one.interventions))
             for clock.step in range(1, steps + 1):
                 module(*inputs)
 

@@ -7,6 +7,7 @@ import torch
 from lib_dumpunet.app.bench.memory import growth
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import WIDTHS, Watch, added_seconds, sampling_step
+from lib_dumpunet.hooks.interventions import TextPerBlock
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan
@@ -34,4 +35,5 @@ def watch_of(unet: Unet) -> Watch:
     attending = [site.block for site in unet.sites if site.layers]
     plan = PromptPlan((template,), (template,), tuple(attending), 1)
     contexts = {text: torch.randn(77, 768) for text in plan.texts("cond")}
-    return Watch(steering=Steering(plan, lambda text, *_: contexts[text], lambda context, _: context))
+    steering = Steering(plan, lambda text, *_: contexts[text], lambda context, _: context)
+    return Watch(interventions=(TextPerBlock(steering),))
