@@ -59,7 +59,7 @@ class Trace:
     def attention(
         self, block: str, step: int, image: int = 0, *, kind: Kind = "qk", layer: int = 0
     ) -> Tensor:
-        """Get attention: ``kind`` is "qk" (head token h w), "k", "vqk", "self" or "pca".
+        """Get attention: ``kind`` is "qk" (head token h w), "k", "vqk", "self", "pca" or "update".
 
         ``layer`` counts the attention layers of a block from 0; SD 1.x has one in each, SDXL up to ten.
         """

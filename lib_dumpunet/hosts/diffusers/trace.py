@@ -50,7 +50,7 @@ def trace(
         pipe: a text-to-image, img2img or inpainting pipeline of Stable Diffusion 1.x, 2.x or XL.
         layers: blocks, such as ``"IN00-OUT11(+2)"``; empty means all.
         steps: sampling steps, such as ``"1,5-20(+5)"``; empty means all.
-        attention: what to keep of attention layers, such as ``"qk,words"``: any of k, qk, vqk, self and words.
+        attention: what to keep of attention layers, such as ``"qk,words"``: any of k, qk, vqk, self, update and words.
             Words take no more memory for more steps.
         features: whether to keep the outputs of blocks.
         steered: what ``steer`` has given, if the pipeline is steered: words are found in what each block reads then.
