@@ -165,8 +165,10 @@ def _about(plan: Plan, generation: Generation) -> About:
 def _dump_sinks(plan: Plan, generation: Generation) -> list[DumpSink]:
     sinks = []
     for (path, file_format), (request, kinds) in dump_targets(plan, generation).items():
-        first = next(name for name, section in plan.settings.looking.items() if section.dump.path == path)
-        with within(first, "dump", "path"):
+        owners = (name for name, section in plan.settings.looking.items() if section.dump.path == path)
+        with within(
+            next(owners, "attention"), "dump", "path"
+        ):  # maps of words may go elsewhere than the rest
             sinks.append(DumpSink(path, file_format, request, kinds))
     return sinks
 
