@@ -181,7 +181,7 @@ for _row in (
         drawing="channels",
         choice="vqk",
         choice_label="V*Q*K",
-        choice_help="what it gets out of the text",
+        choice_help="the cross-attention output",
         heading="Attention: V*Q*K",
         mode="values",
         mode_label="Values",

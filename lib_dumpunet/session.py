@@ -140,7 +140,7 @@ class Session:
             if missed:
                 self._report(
                     HostError(
-                        f"no block that is looked at reads {', '.join(map(repr, missed))} for the most part",
+                        f"no captured block mainly uses {', '.join(map(repr, missed))}",
                         remedy="Choose other blocks or steps; the command prompt shows what each block reads.",
                     )
                 )

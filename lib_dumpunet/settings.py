@@ -289,9 +289,7 @@ class AttentionSettings:
         placeholder="eg. blurry",
         flag="negative-words",
     )
-    lattice: int = option(
-        8, "Lattice", "points in a row and in a column whose looks self-attention shows", limits=(1, 16)
-    )
+    lattice: int = option(8, "Lattice", "query points per side of the self-attention grid", limits=(1, 16))
     points: str = option(
         "",
         "Points",
@@ -358,7 +356,7 @@ class ExplorerSettings:
     )
     alone: bool = option(
         False,
-        "Nothing but the page",
+        "Explorer page only",
         "leave out the pictures of single blocks, layers and words",
         flag="html-only",
     )

@@ -462,7 +462,7 @@ def test_a_word_that_only_unwatched_blocks_read_is_told(tiny: Any) -> None:
         outcome = generate(tiny, job, replace(OFF, attention=attention), results.outlet)
         assert {p.tag.name for p in results.pictures} == {"star"}
         (problem,) = outcome.problems
-        assert "no block that is looked at reads 'red'" in str(problem)
+        assert "no captured block mainly uses 'red'" in str(problem)
 
 
 def test_columns_are_labelled_by_the_blocks_own_text(tiny: Any, tmp_path: Path) -> None:
