@@ -99,20 +99,16 @@ def _of_image(
 ) -> list[Captured]:
     steps = range(1, generation.request.steps + 1)
     tokens = max(map(len, generation.texts.tokens.values()), default=0)
+    planned = planned_tags(plan)
+    # Components come with the lattice, and are made at the end.
+    planned += [(replace(tag, kind="pca"), own) for tag, own in planned if tag.kind == "self"]
     captured = []
-    for planned, own in planned_tags(plan):
-        shape = _shape(planned, blocks[planned.block], plan, tokens)
-        kept = dtype if KINDS[planned.kind].keeps_dtype else torch.float32
+    for tag, own in planned:
+        shape = _shape(tag, blocks[tag.block], plan, tokens)
+        kept = dtype if KINDS[tag.kind].keeps_dtype else torch.float32
         captured += [
-            Captured(replace(planned, image=image, step=step), shape, kept) for step in steps if step in own
+            Captured(replace(tag, image=image, step=step), shape, kept) for step in steps if step in own
         ]
-        if planned.kind == "self":  # comes with the components, which are made at the end
-            shape = _shape(replace(planned, kind="pca"), blocks[planned.block], plan, tokens)
-            captured += [
-                Captured(replace(planned, kind="pca", image=image, step=step), shape, torch.float32)
-                for step in steps
-                if step in own
-            ]
     return captured + _of_words(plan, blocks, generation, image)
 
 

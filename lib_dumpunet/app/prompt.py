@@ -64,7 +64,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
             facts = _facts(args, terminal)
     template = read_prompt(args.prompt, facts.order, "prompt")
     warn_of_webui_syntax([args.prompt])
-    plan_prompts([template], [], facts.attending, _last_step(template))  # which warns of what nothing reads
+    # Which warns of what no block reads.
+    plan_prompts([template], [], facts.attending, min(_last_step(template), MOST_STEPS))
     order = facts.order
     phases = {block: _phases(template, block) for block in order}
     groups: dict[tuple[_Phase, ...], list[str]] = {}

@@ -181,7 +181,8 @@ class UpdateTap:
         self.fired = False
         self._transformers, self._out, self._kind = site.transformers, out, kind
         self._picker = Picker(out.want.steps, out.clock)
-        self._call: tuple[Moment, dict[int, Row]] = (out.clock.now(), {})
+        self._moment: Moment
+        self._rows: dict[int, Row] = {}
         self._sum: Tensor | None = None
         self._stop: Report
 
@@ -199,18 +200,19 @@ class UpdateTap:
             after = output if isinstance(output, Tensor) else output[0]
             before = args[0] if args else next(iter(kwargs.values()))
             if transformer is self._transformers[0]:
-                self._call, self._sum = self._picker.pick(len(after)), None
-            moment, rows = self._call
-            if rows:
-                added = after.detach()[list(rows)].float() - before.detach()[list(rows)].float()
+                self._moment, self._rows = self._picker.pick(len(after))
+                self._sum = None
+            if self._rows:
+                rows = list(self._rows)
+                added = after.detach()[rows].float() - before.detach()[rows].float()
                 self._sum = added if self._sum is None else self._sum + added
                 if transformer is self._transformers[-1]:
-                    self._send(moment, list(rows.values()), self._sum)
+                    self._send(self._sum)
 
-    def _send(self, moment: Moment, rows: Sequence[Row], added: Tensor) -> None:
+    def _send(self, added: Tensor) -> None:
         tensor, ready = to_cpu(added)
-        for row, part in zip(rows, tensor, strict=True):
-            tag = Tag(row.image, moment.step, self.block, self._kind, hires=moment.hires)
+        for row, part in zip(self._rows.values(), tensor, strict=True):
+            tag = Tag(row.image, self._moment.step, self.block, self._kind, hires=self._moment.hires)
             self._out.emit(Capture(tag, part, ready))
 
 

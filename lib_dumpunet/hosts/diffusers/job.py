@@ -134,16 +134,19 @@ def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps
     return plan_prompts([known[prompt] for prompt in prompts], uncond, attending, steps)
 
 
+def texts_of(pipe: Any, plan: PromptPlan) -> Texts:
+    """Cut what blocks read into tokens, without encoding it."""
+    read = (*plan.texts("cond"), *plan.texts("uncond"))
+    return Texts(plan, {text: tokenize(pipe, text) for text in read}, tokenize(pipe, ""))
+
+
 def check(pipe: Any, job: Job, settings: Settings) -> None:
     """Find all mistakes before anything is made; where there is attention, prompts are cut into tokens for that.
 
     Raises:
         SettingsError: for the first.
     """
-    texts = None
-    if settings.attention.enabled:
-        read = (*job.plan.texts("cond"), *job.plan.texts("uncond"))
-        texts = Texts(job.plan, {text: tokenize(pipe, text) for text in read})
+    texts = texts_of(pipe, job.plan) if settings.attention.enabled else None
     templates = (*job.plan.cond, *job.plan.uncond)
     prompts = Prompts(templates, job.sampling.steps, (job.width, job.height), texts)
     resolve(settings, describe(pipe.unet).facts, prompts)

@@ -54,7 +54,7 @@ def load_pipeline(
     """
     place = pick_device(device)
     predicted = PREDICTIONS[prediction]
-    weights = DTYPES[dtype] or (torch.float32 if place.type == "cpu" else torch.float16)
+    weights = pick_dtype(dtype, place)
     with _told(model):
         pipe = _from_anywhere(model, weights, config, predicted, tell)
         _require_text_to_image(pipe)
@@ -121,6 +121,11 @@ def pick_device(device: str) -> torch.device:
         raise SettingsError(
             f"{device!r} is not available here", remedy=f"Use {_devices()}.", field="device"
         ) from None
+
+
+def pick_dtype(dtype: str, place: torch.device) -> torch.dtype:
+    """Choose the dtype of the weights, "auto" being fp16 on an accelerator and fp32 on a CPU."""
+    return DTYPES[dtype] or (torch.float32 if place.type == "cpu" else torch.float16)
 
 
 def block_table(config: Mapping[str, Any], width: int, height: int) -> list[BlockInfo]:
@@ -191,7 +196,7 @@ def _from_anywhere(
 
 
 def _require_hub(model: str) -> None:
-    """Make sure that a model of the hub is on this computer, or that the hub can be reached: it is tried for 30 s.
+    """Make sure that a model of the hub is on this computer, or that the hub answers: libraries would try for 30 s.
 
     Raises:
         SettingsError: if neither is so.

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from lib_dumpunet.assemble import Generation
 from lib_dumpunet.estimate import BlockShape, Estimate, KindEstimate, estimate
 from lib_dumpunet.hosts.diffusers.generate import dump_request
-from lib_dumpunet.hosts.diffusers.job import Job
-from lib_dumpunet.hosts.diffusers.loading import DTYPES, block_table, pick_device
-from lib_dumpunet.hosts.diffusers.text import tokenize
+from lib_dumpunet.hosts.diffusers.job import Job, texts_of
+from lib_dumpunet.hosts.diffusers.loading import block_table, pick_device, pick_dtype
 from lib_dumpunet.prompt.plan import PromptPlan
-from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
 from lib_dumpunet.settings import Settings
 from lib_dumpunet.unet.sites import describe
@@ -28,8 +24,7 @@ def estimate_job(
     Raises:
         SettingsError: for the first mistake.
     """
-    on_cpu = pick_device(device).type == "cpu"
-    weights = DTYPES[dtype] or (torch.float32 if on_cpu else torch.float16)
+    weights = pick_dtype(dtype, pick_device(device))
     table = block_table(pipe.unet.config, job.width, job.height)
     blocks = {row.block: BlockShape(_chw(row.input), _chw(row.output), row.heads) for row in table}
     found: list[Estimate] = []
@@ -44,10 +39,8 @@ def estimate_job(
 
 
 def _generation(pipe: Any, job: Job, prompts: PromptPlan, settings: Settings) -> Generation:
-    read = dict.fromkeys((*prompts.texts("cond"), *prompts.texts("uncond")))
-    texts = Texts(prompts, {text: tokenize(pipe, text) for text in read}, tokenize(pipe, ""))
     request = dump_request(pipe, job, with_table=needs_table(settings))
-    return Generation(request, job.width, job.height, texts)
+    return Generation(request, job.width, job.height, texts_of(pipe, prompts))
 
 
 def _added(found: list[Estimate]) -> Estimate:
