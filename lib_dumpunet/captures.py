@@ -22,7 +22,7 @@ PLAIN = "plain"
 class Tag:
     """What a tensor is: ``image`` counts from 0 over a whole request, ``step`` from 1 as the sampler's own.
 
-    ``site`` is the n-th attention layer inside the block, from 0; 0 too for what a block has only one of. A word or
+    ``layer`` is the n-th attention layer inside the block, from 0; 0 too for what a block has only one of. A word or
     point is a mean over blocks and steps: its ``block`` is empty and its ``step`` 0, and ``name`` says which word or
     point. ``branch`` is "uncond" for words of the negative prompt. ``hires`` tells the second pass of a hires fix,
     which counts its steps from 1 again; words and points are means over both passes.
@@ -32,7 +32,7 @@ class Tag:
     step: int
     block: str
     kind: Kind = FEATURE
-    site: int = 0
+    layer: int = 0
     name: str = ""
     branch: Branch = "cond"
     hires: bool = False
@@ -52,7 +52,7 @@ class Tag:
         if of_image(self.kind):
             what = "negative" if self.branch == "uncond" else self.kind
             return f"{self.image:03}-{what}-{slug(self.name)}"
-        layer = "" if self.kind == FEATURE else f"-{self.kind}{self.site + 1 if self.site else ''}"
+        layer = "" if self.kind == FEATURE else f"-{self.kind}{self.layer + 1 if self.layer else ''}"
         return f"{self.image:03}-{self.block}-{'hr' * self.hires}{self.step:03}{layer}"
 
 

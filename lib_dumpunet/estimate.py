@@ -117,7 +117,7 @@ def _shape(tag: Tag, block: BlockShape, plan: Plan, tokens: int) -> tuple[int, .
     row = KINDS[tag.kind]
     channels = block.output[0]
     height, width = (block.input if row.section == "attention" else block.output)[1:]
-    heads = block.heads[tag.site] if row.scope == "layer" else 1
+    heads = block.heads[tag.layer] if row.scope == "layer" else 1
     lattice = plan.attention.lattice if plan.attention is not None else 0
     sizes = {
         "channel": channels,

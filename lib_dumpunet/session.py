@@ -18,12 +18,12 @@ from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
 from lib_dumpunet.hooks.interventions import Intervention, intervening
 from lib_dumpunet.hooks.reading import Emit, Report
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Clock, Host, Row
 from lib_dumpunet.prompt.texts import Tokens
 from lib_dumpunet.sinks.base import Fanout, Sink
 from lib_dumpunet.sinks.heatmap import HeatmapSink
-from lib_dumpunet.unet.sites import Unet
 
 log = logging.getLogger("dumpunet")
 
@@ -41,7 +41,7 @@ class Session:
 
     def __init__(
         self,
-        unet: Unet,
+        unet: Model,
         plan: Plan,
         clock: Clock,
         generation: Generation,
@@ -62,7 +62,7 @@ class Session:
         return self._plan.difference is not None
 
     @contextmanager
-    def plain_run(self, unet: Unet | None = None) -> Iterator[None]:
+    def plain_run(self, unet: Model | None = None) -> Iterator[None]:
         """Put the features aside that the next run is compared to; the host samples with the base prompts."""
         want = self._plan.difference
         assert want is not None
@@ -72,7 +72,7 @@ class Session:
         self._queue.drain()
 
     @contextmanager
-    def run(self, unet: Unet | None = None, *, hires: bool = False) -> Iterator[None]:
+    def run(self, unet: Model | None = None, *, hires: bool = False) -> Iterator[None]:
         """Steer and watch a batch, or a part of one.
 
         ``unet`` is the model that samples, where it is another than the session was opened with. ``hires`` tells the
@@ -178,7 +178,7 @@ class Session:
 
 @contextmanager
 def open_session(
-    unet: Unet, plan: Plan, host: Host, generation: Generation, *, threads: int | None = None
+    unet: Model, plan: Plan, host: Host, generation: Generation, *, threads: int | None = None
 ) -> Iterator[Session]:
     """Prepare to watch and steer what the host samples in the session's runs, as a plan says.
 
@@ -202,7 +202,7 @@ def open_session(
 
 @contextmanager
 def record(
-    unet: Unet,
+    unet: Model,
     plan: Plan,
     clock: Clock,
     sinks: Sequence[Sink],
@@ -223,7 +223,7 @@ def record(
 
 @contextmanager
 def watching(
-    unet: Unet,
+    unet: Model,
     plan: Plan,
     clock: Clock,
     emit: Emit,

@@ -20,11 +20,11 @@ from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.kinds import CHANNELS, CHOICES, KINDS, KindRow
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.settings import AttentionSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.sinks.drawing import DRAWINGS
 from lib_dumpunet.sinks.names import key_of, npy_name, parse_name, tag_of_key
 from lib_dumpunet.sinks.reader import load_dump
-from lib_dumpunet.unet.sites import describe
 from lib_dumpunet.wire import ENTRIES, from_dict, to_infotext
 from tests.explorer.pages import make_pages, read_page
 
@@ -75,9 +75,9 @@ def updates(pipe: Any, prompt: str) -> dict[tuple[str, int], Tensor]:
 
     with HookSet() as hooks:
         hooks.before(pipe.unet, lambda *_: calls.append(None))
-        for site in describe(pipe.unet).sites:
-            for transformer in site.transformers:
-                hooks.around(transformer, lambda *a, block=site.block: note(block, *a))
+        for block in describe(pipe.unet).blocks:
+            for port in block.updates:
+                hooks.around(port.output.module, lambda *a, block=block.name: note(block, *a))
         generate(pipe, job, Settings(FeatureSettings(enabled=False)), Outlet(*[lambda *_: None] * 3))
     return added
 
@@ -94,7 +94,7 @@ def test_updates_are_what_transformers_add_drawn_dumped_averaged_and_paged(pipe:
     expected = updates(pipe, "a red circle")
     dumped = {(item.tag.block, item.tag.step): item for item in load_dump(tmp_path) if item.tag}
     assert dumped.keys() == expected.keys()
-    assert {block for block, _ in dumped} == {s.block for s in describe(pipe.unet).sites if s.transformers}
+    assert {block for block, _ in dumped} == {s.name for s in describe(pipe.unet).blocks if s.updates}
     for key, item in dumped.items():
         torch.testing.assert_close(item.tensor, expected[key], rtol=0, atol=1e-4)
     listed = json.loads((tmp_path / "manifest.json").read_text("utf-8"))["files"][0]

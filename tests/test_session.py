@@ -16,6 +16,8 @@ from torch import Tensor
 from lib_dumpunet.assemble import Generation
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
@@ -32,7 +34,6 @@ from lib_dumpunet.settings import (
 )
 from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.sinks.reader import load_dump
-from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import FakeClock, diffusers_unet, unet_inputs
 
 PROMPT = "red circle(~: M00: and star :~)"
@@ -67,12 +68,12 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def unet() -> Unet:
+def unet() -> Model:
     return describe(diffusers_unet("sd1"))
 
 
 @pytest.fixture(scope="module", params=["bin", "npy", "safetensors"])
-def made(unet: Unet, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(unet: Model, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder, host = tmp_path_factory.mktemp("dump"), Host()
     dump = DumpSettings(True, request.param, str(folder))
     settings = Settings(
@@ -97,8 +98,8 @@ def made(unet: Unet, request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
     return Made(request.param, folder, host.pictures, plain, steered)
 
 
-def generation(unet: Unet) -> Generation:
-    attending = [site.block for site in unet.sites if site.layers]
+def generation(unet: Model) -> Generation:
+    attending = unet.attending
     plan = plan_prompts([parse_prompt(PROMPT, unet.order)], [], attending, len(STEPS))
     texts = Texts(plan, {text: tokens(text) for text in plan.texts("cond")})
     return Generation(DumpRequest(prompts=[PROMPT], steps=len(STEPS)), 64, 64, texts)
@@ -110,7 +111,7 @@ def tokens(text: str) -> tuple[Token, ...]:
     return (Token(mark="start"), *words, *(Token(mark="end" if i == 0 else "pad") for i in range(padding)))
 
 
-def sample(unet: Unet, clock: FakeClock, hires: bool, strength: float) -> dict[Tag, Tensor]:
+def sample(unet: Model, clock: FakeClock, hires: bool, strength: float) -> dict[Tag, Tensor]:
     """Go through the steps of a pass, and tell what the blocks put out for the prompt, seen by other hooks."""
     latents, time, text = unet_inputs(len(ROWS), SIDES[hires], SIDES[hires])
     seen: dict[Tag, Tensor] = {}
@@ -120,7 +121,7 @@ def sample(unet: Unet, clock: FakeClock, hires: bool, strength: float) -> dict[T
 
     with HookSet() as hooks, torch.no_grad():
         for block in BLOCKS:
-            hooks.after(unet.sites[unet.order.index(block)].output, partial(keep, block))
+            hooks.after(unet.block(block).output.module, partial(keep, block))
         clock.hires = hires
         for clock.step in STEPS:
             unet.module(latents * clock.step, time, text * strength)

@@ -37,7 +37,7 @@ def tell_sweep(args: argparse.Namespace, sampling: GenerateSettings, terminal: T
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.shell import shell_pipeline
     from lib_dumpunet.hosts.diffusers.sweep import choose_targets, plan_sweep
-    from lib_dumpunet.unet.sites import describe
+    from lib_dumpunet.models.describe import describe
 
     shell = shell_pipeline(args.model, args.config)
     targets = choose_targets(describe(shell.unet), args.blocks, args.groups)

@@ -143,8 +143,8 @@ def produce(
     from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
     from lib_dumpunet.hosts.diffusers.job import check, make_job
+    from lib_dumpunet.models.describe import describe
     from lib_dumpunet.sinks.files import told_once
-    from lib_dumpunet.unet.sites import describe
 
     job = make_job(pipe, prompts, sampling)
     check(pipe, job, settings)

@@ -124,7 +124,7 @@ def _as_data(phase: _Phase) -> dict[str, Any]:
 def _facts(args: argparse.Namespace, terminal: Terminal) -> ModelFacts:
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.loading import unet_config, unet_shell
-    from lib_dumpunet.unet.sites import describe
+    from lib_dumpunet.models.describe import describe
 
     config = unet_config(args.model)
     return describe(load(args, terminal).unet if config is None else unet_shell(config)).facts

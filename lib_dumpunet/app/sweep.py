@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         plan_sweep,
         run_sweep,
     )
-    from lib_dumpunet.unet.sites import describe
+    from lib_dumpunet.models.describe import describe
 
     pipe = load(args, terminal)
     targets = choose_targets(describe(pipe.unet), args.blocks, args.groups)

@@ -160,7 +160,7 @@ class Collection:
         return self._images.setdefault(number, Collected())
 
     def _put(self, tag: Tag, part: str, names: Sequence[Name], values: Float32) -> None:
-        layer = Layer(KINDS[tag.kind].mode, tag.hires, tag.block, tag.site)
+        layer = Layer(KINDS[tag.kind].mode, tag.hires, tag.block, tag.layer)
         with np.errstate(all="ignore"):
             variance = np.nan_to_num(values.var((1, 2), dtype=np.float32), posinf=0.0)
         maps = quantise(values)

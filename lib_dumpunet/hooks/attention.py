@@ -19,18 +19,20 @@ from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.readers import READERS, Source
 from lib_dumpunet.hooks.reading import NOTHING, Emit, FirstCall, Report, stopping
+from lib_dumpunet.hooks.streams import CallStreams
 from lib_dumpunet.hooks.taps import OutputTap, PairTap, UpdateTap
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.models.model import Model
+from lib_dumpunet.models.ports import AttentionLayer
 from lib_dumpunet.plan import AttentionRequest
 from lib_dumpunet.ports import Clock
-from lib_dumpunet.unet.sites import AttentionLayer, Unet
 
 log = logging.getLogger("dumpunet")
 
 
 @contextmanager
 def capture_attention(
-    unet: Unet, want: AttentionRequest, clock: Clock, emit: Emit, report: Report, heat: Heat
+    model: Model, want: AttentionRequest, clock: Clock, emit: Emit, report: Report, heat: Heat
 ) -> Iterator[None]:
     """Emit attention of each wanted layer as it comes, and sum words and points up in ``heat``.
 
@@ -40,21 +42,24 @@ def capture_attention(
     Raises:
         UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
     """
-    layers = require_readable(unet, want)
-    out = Out(want, clock, emit, heat)
+    layers = require_readable(model, want)
+    streams = CallStreams(model)
+    out = Out(want, clock, emit, heat, streams)
     cross: list[PairTap | OutputTap | UpdateTap] = []
     if wanted := _reads(want, "cross"):
         cross += [PairTap(layer, layer.cross_attention, out, wanted) for layer in layers]
     cross += [OutputTap(layer, out, kind) for kind in _kinds(want, "output") for layer in layers]
-    sites = [site for site in unet.sites if site.block in want.blocks and site.layers]
-    cross += [UpdateTap(site, out, kind) for kind in _kinds(want, "transformer") for site in sites]
+    blocks = [block for block in model.blocks if block.name in want.blocks and block.updates]
+    cross += [UpdateTap(block, out, kind) for kind in _kinds(want, "transformer") for block in blocks]
     within = [PairTap(layer, layer.self_attention, out, _reads(want, "self")) for layer in layers]
-    with _watching(unet, cross, report):
-        if not _kinds(want, "self"):
-            yield
-            return
-        with _watching(unet, within, report):
-            yield
+    with HookSet() as hooks:
+        streams.install(hooks)
+        with _watching(model, cross, report):
+            if not _kinds(want, "self"):
+                yield
+                return
+            with _watching(model, within, report):
+                yield
 
 
 def _kinds(want: AttentionRequest, *sources: Source) -> list[Kind]:
@@ -65,13 +70,13 @@ def _reads(want: AttentionRequest, source: Source) -> list[Read]:
     return [read for kind in _kinds(want, source) if (read := READERS[kind].read) is not None]
 
 
-def require_readable(unet: Unet, want: AttentionRequest) -> list[AttentionLayer]:
+def require_readable(model: Model, want: AttentionRequest) -> list[AttentionLayer]:
     """List the layers that are wanted, and make sure that they can be read.
 
     Raises:
         UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
     """
-    layers = [layer for site in unet.sites if site.block in want.blocks for layer in site.layers]
+    layers = [layer for block in model.blocks if block.name in want.blocks for layer in block.layers]
     cross = [layer.cross_attention for layer in layers if _kinds(want, "cross", "output")]
     within = [layer.self_attention for layer in layers if _kinds(want, "self")]
     require_projections([*cross, *within], spans(want.blocks))
@@ -105,12 +110,14 @@ def _processor(attention: nn.Module) -> str:
 
 
 @contextmanager
-def _watching(unet: Unet, taps: Sequence[PairTap | OutputTap | UpdateTap], report: Report) -> Iterator[None]:
+def _watching(
+    model: Model, taps: Sequence[PairTap | OutputTap | UpdateTap], report: Report
+) -> Iterator[None]:
     with HookSet() as hooks:
         stop = stopping(hooks, report)
         for tap in taps:
             tap.install(hooks, stop)
         hooks.after(
-            unet.module, FirstCall(taps, stop, NOTHING.format(blocks="the attention layers of {blocks}"))
+            model.module, FirstCall(taps, stop, NOTHING.format(blocks="the attention layers of {blocks}"))
         )
         yield

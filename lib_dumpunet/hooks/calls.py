@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -11,11 +11,17 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.probabilities import cross_map, cross_mean
 from lib_dumpunet.hooks.reading import Emit, to_cpu
+from lib_dumpunet.hooks.streams import CallStreams
 from lib_dumpunet.hooks.subcalls import Place
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.models.ports import AttentionLayer
 from lib_dumpunet.plan import AttentionRequest
 from lib_dumpunet.ports import Clock, Moment, Row
-from lib_dumpunet.unet.sites import AttentionLayer
+
+
+def all_keys() -> slice:
+    """Return where the keys are of a layer that looks at the text alone, or at the image alone."""
+    return slice(None)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Out:
     clock: Clock
     emit: Emit
     heat: Heat
+    streams: CallStreams
 
     def send(self, tag: Tag, tensor: Tensor) -> None:
         """Emit a tensor that was made here, or a view whose content will not change."""
@@ -40,7 +47,10 @@ def tag_of(moment: Moment, row: Row, layer: AttentionLayer, kind: Kind) -> Tag:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Query "head query dim" and key "head key dim" of one image in one layer; queries fill a map of ``shape``."""
+    """Query "head query dim" and key "head key dim" of one image in one layer; queries fill a map of ``shape``.
+
+    ``text`` and ``image`` say which keys are of what the layer looks at, where one sequence holds both.
+    """
 
     layer: AttentionLayer
     moment: Moment
@@ -49,6 +59,8 @@ class Seen:
     k: Tensor
     scale: float
     shape: tuple[int, int]
+    text: slice = field(default_factory=all_keys)
+    image: slice = field(default_factory=all_keys)
 
     def tag(self, kind: Kind) -> Tag:
         """Name a tensor of this layer and call."""
@@ -56,23 +68,23 @@ class Seen:
 
     def keys(self) -> Tensor:
         """Give the keys "head token dim", as memory of their own."""
-        return self.k.clone()
+        return self.k[:, self.text].clone()
 
     def maps(self) -> Tensor:
-        """Compute where each head looks: "head token query"."""
-        return cross_map(self.q, self.k, self.scale)
+        """Compute how much each head looks at each token of the text: "head token query"."""
+        return cross_map(self.q, self.k, self.scale)[:, self.text]
 
     def mean(self) -> Tensor:
         """Average the maps over heads: "token query"."""
-        return cross_mean(self.q, self.k, self.scale)
+        return cross_mean(self.q, self.k, self.scale)[self.text]
 
 
 @dataclass(frozen=True, eq=False)
 class SeenInParts(Seen):
     """A layer that was run in parts: ``q`` is that of the first; tokens that no part read have nothing."""
 
-    parts: tuple[tuple[Seen, Place], ...]
-    tokens: int
+    parts: tuple[tuple[Seen, Place], ...] = ()
+    tokens: int = 0
 
     def keys(self) -> Tensor:
         return self._joined(1, [part.k for part, _ in self.parts])

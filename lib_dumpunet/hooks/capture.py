@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from torch import Tensor
+from typing import Any
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import Emit, FirstCall, Picker, Report, copy_rows, guarded, stopping
+from lib_dumpunet.hooks.streams import CallStreams
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.models.model import Block, Model
 from lib_dumpunet.plan import CaptureRequest
 from lib_dumpunet.ports import Clock
-from lib_dumpunet.unet.sites import Unet
 
 
 @contextmanager
 def capture_blocks(
-    unet: Unet, want: CaptureRequest, clock: Clock, emit: Emit, report: Report
+    model: Model, want: CaptureRequest, clock: Clock, emit: Emit, report: Report
 ) -> Iterator[None]:
     """Emit the output of each wanted block as it comes, one capture for each image of the prompt's rows.
 
@@ -27,31 +27,35 @@ def capture_blocks(
     """
     with HookSet() as hooks:
         stop = stopping(hooks, report)
-        taps = [
-            _Tap(site.block, want.kind, Picker(want.steps, clock), emit, stop)
-            for site in unet.sites
-            if site.block in want.blocks
-        ]
-        for tap in taps:
-            hooks.after(unet.sites[unet.order.index(tap.block)].output, tap)
-        hooks.after(unet.module, FirstCall(taps, stop))
+        streams = CallStreams(model)
+        streams.install(hooks)
+        taps: list[_Tap] = []
+        for block in model.blocks:
+            if block.name in want.blocks:
+                taps.append(_Tap(block, want.kind, Picker(want.steps, clock), emit, stop, streams))
+                hooks.around(block.output.module, taps[-1])
+        hooks.after(model.module, FirstCall(taps, stop))
         yield
 
 
 class _Tap:
     """A hook on one block's output."""
 
-    def __init__(self, block: str, kind: Kind, picker: Picker, emit: Emit, stop: Report) -> None:
-        self.block = block
+    def __init__(
+        self, block: Block, kind: Kind, picker: Picker, emit: Emit, stop: Report, streams: CallStreams
+    ) -> None:
+        self.block = block.name
         self.fired = False
+        self._port, self._streams = block.output, streams
         self._kind, self._picker, self._emit, self._stop = kind, picker, emit, stop
 
-    def __call__(self, output: Tensor) -> None:
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         self.fired = True
         with guarded(self.block, self._stop):
-            moment, rows = self._picker.pick(len(output))
+            image = self._port.read(output, self._streams.now)
+            moment, rows = self._picker.pick(len(image))
             if rows:
-                tensor, ready = copy_rows(output, list(rows))
+                tensor, ready = copy_rows(image, list(rows))
                 for row, part in zip(rows.values(), tensor, strict=True):
                     tag = Tag(row.image, moment.step, self.block, self._kind, hires=moment.hires)
                     self._emit(Capture(tag, part, ready))

@@ -9,15 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lib_dumpunet.models.ports import Arguments
+
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 """Sees the positional and keyword arguments of a module that is about to run."""
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Replace = Callable[[tuple[Any, ...], dict[str, Any]], Arguments | None]
 """Gives other arguments for a module that is about to run; None leaves them as they are."""
 Around = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 """Sees the arguments of a module that has run, and what it has put out."""
-Change = Callable[[Tensor], Tensor]
-"""Makes another tensor of what a module has put out."""
+Change = Callable[[Any], Any]
+"""Makes another output of the one of a module."""
 After = Callable[[Tensor], None]
 """Sees what a module has put out."""
 
@@ -71,9 +72,7 @@ class HookSet:
         """Let ``change`` make another output of every output of ``module``; hooks that come later see that one."""
 
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-            if isinstance(output, Tensor):
-                return change(output)
-            return (change(output[0]), *output[1:])
+            return change(output)
 
         handle = module.register_forward_hook(hook)
         self._stack.callback(handle.remove)

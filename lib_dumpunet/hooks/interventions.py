@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 from lib_dumpunet.hooks.reading import Report
 from lib_dumpunet.hooks.steer import Steering, steer
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import Clock
-from lib_dumpunet.unet.sites import Unet
 
 Stage = Literal["text", "edit"]
 STAGES: Sequence[Stage] = ("text", "edit")
@@ -24,7 +24,7 @@ class Intervention(Protocol):
     def stage(self) -> Stage:
         """What it changes: the text that blocks read, or activations."""
 
-    def put_on(self, unet: Unet, clock: Clock, report: Report) -> AbstractContextManager[None]:
+    def put_on(self, model: Model, clock: Clock, report: Report) -> AbstractContextManager[None]:
         """Change what it changes while the ``with`` lasts; ``report`` hears of what could not be."""
 
 
@@ -35,19 +35,19 @@ class TextPerBlock:
     steering: Steering
     stage: Stage = "text"
 
-    def put_on(self, unet: Unet, clock: Clock, report: Report) -> AbstractContextManager[None]:
+    def put_on(self, model: Model, clock: Clock, report: Report) -> AbstractContextManager[None]:
         """Replace what the blocks' cross-attention reads."""
-        return steer(unet, self.steering, clock, report)
+        return steer(model, self.steering, clock, report)
 
 
 @contextmanager
 def intervening(
-    unet: Unet, interventions: Sequence[Intervention], clock: Clock, report: Report
+    model: Model, interventions: Sequence[Intervention], clock: Clock, report: Report
 ) -> Iterator[None]:
     """Put interventions on, stage by stage, in whatever order they are given."""
     with ExitStack() as stack:
         for stage in STAGES:
             for intervention in interventions:
                 if intervention.stage == stage:
-                    stack.enter_context(intervention.put_on(unet, clock, report))
+                    stack.enter_context(intervention.put_on(model, clock, report))
         yield

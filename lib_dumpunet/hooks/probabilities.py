@@ -59,14 +59,17 @@ def self_map(q: Tensor, k: Tensor, scale: float, queries: Tensor) -> Tensor:
     return result
 
 
-def self_gaze(q: Tensor, k: Tensor, scale: float, shape: tuple[int, int]) -> Tensor:
+def self_gaze(
+    q: Tensor, k: Tensor, scale: float, shape: tuple[int, int], image: slice = slice(None)
+) -> Tensor:
     """Compute where each query looks, averaged over heads and summed over parts of the map.
 
     Parts are ``PARTS`` rows and columns at most: as many numbers for each query however large the map, and they still
     add up to 1.
 
     Args:
-        shape: height and width of the map; there are height × width queries and keys.
+        shape: height and width of the map; there are height × width queries, and as many keys.
+        image: which keys are these, where others are in the same softmax; theirs is what is missing to 1.
     Returns:
         "query row column".
     """
@@ -75,7 +78,7 @@ def self_gaze(q: Tensor, k: Tensor, scale: float, shape: tuple[int, int]) -> Ten
     parts = []
     for start in range(0, q.shape[1], step):
         logits = _logits(q[:, start : start + step], k, scale)
-        seen = torch.softmax(logits, dim=-1).mean(0).unflatten(-1, shape)
+        seen = torch.softmax(logits, dim=-1)[..., image].mean(0).unflatten(-1, shape)
         parts.append(into_rows.T @ (seen @ into_columns))
     return torch.cat(parts)
 

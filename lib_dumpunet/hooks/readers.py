@@ -44,14 +44,14 @@ def read_lattice(out: Out, seen: Seen) -> None:
     """Send where the points of a lattice look: "head row column h w"."""
     if _is_of_prompt(seen):
         queries = _lattice(out.want.lattice, seen.shape).to(seen.q.device)
-        maps = self_map(seen.q, seen.k, seen.scale, queries.flatten())
+        maps = self_map(seen.q, seen.k, seen.scale, queries.flatten())[..., seen.image]
         out.send(seen.tag("self"), maps.unflatten(1, queries.shape).unflatten(-1, seen.shape))
 
 
 def read_pooled(out: Out, seen: Seen) -> None:
     """Send where each place looks, summed over heads and parts of the map: "h w row column"."""
     if _is_of_prompt(seen):
-        pooled = self_gaze(seen.q, seen.k, seen.scale, seen.shape)
+        pooled = self_gaze(seen.q, seen.k, seen.scale, seen.shape, seen.image)
         out.send(seen.tag("pooled_self"), pooled.unflatten(0, seen.shape))
 
 
@@ -61,7 +61,7 @@ def add_points(out: Out, seen: Seen) -> None:
         height, width = seen.shape
         places = [_cell(y, height) * width + _cell(x, width) for x, y in out.want.points]
         queries = torch.tensor(places, device=seen.q.device)
-        maps = self_map(seen.q, seen.k, seen.scale, queries).mean(0)
+        maps = self_map(seen.q, seen.k, seen.scale, queries).mean(0)[..., seen.image]
         out.heat.add(seen.row, "point", maps.unflatten(-1, seen.shape))
 
 
@@ -69,7 +69,7 @@ def _is_of_prompt(seen: Seen) -> bool:
     """Whether a self-attention layer is of the prompt; it must have a query and a key for each place."""
     if seen.row.branch != "cond":
         return False
-    for count in (seen.q.shape[1], seen.k.shape[1]):
+    for count in (seen.q.shape[1], seen.k[:, seen.image].shape[1]):
         require_places(count, seen.shape)
     return True
 

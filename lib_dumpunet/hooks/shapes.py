@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-
+from lib_dumpunet.errors import UnsupportedModelError
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.unet.sites import Site, Unet
+from lib_dumpunet.hooks.streams import CallStreams
+from lib_dumpunet.models.model import Block, Model
+from lib_dumpunet.models.ports import AttentionLayer
 
 Shape = tuple[int, ...]
 
@@ -25,32 +26,46 @@ class BlockInfo:
     heads: tuple[int, ...]
 
 
-def measure_blocks(unet: Unet, forward: Callable[[], object]) -> list[BlockInfo]:
-    """Watch ``forward``, which must call the U-Net once; tensors on the meta device serve, as they have shapes."""
+def measure_blocks(model: Model, forward: Callable[[], object]) -> list[BlockInfo]:
+    """Watch ``forward``, which must call the model once; tensors on the meta device serve, as they have shapes.
+
+    Raises:
+        UnsupportedModelError: if a port is not reached, or no image comes out of it: the adapter is wrong about this
+            model.
+    """
     inputs: dict[str, Shape] = {}
     outputs: dict[str, Shape] = {}
     with HookSet() as hooks:
-        for site in unet.sites:
-            _watch(hooks, site, inputs, outputs)
+        streams = CallStreams(model)
+        streams.install(hooks)
+        for block in model.blocks:
+            _watch(hooks, block, streams, inputs, outputs)
         forward()
+    for block in model.blocks:
+        for where, shapes in (("goes into", inputs), ("comes out of", outputs)):
+            if len(shapes.get(block.name, ())) != 3:
+                raise UnsupportedModelError(
+                    f"what {where} block {block.name} of this {type(model.module).__name__} cannot be read",
+                    remedy="It is laid out as no model that is known; please report which one it is.",
+                )
     return [
-        BlockInfo(
-            site.block, site.kind, inputs[site.block], outputs[site.block], _heads(site.cross_attentions)
-        )
-        for site in unet.sites
+        BlockInfo(block.name, block.kind, inputs[block.name], outputs[block.name], _heads(block.layers))
+        for block in model.blocks
     ]
 
 
-def _watch(hooks: HookSet, site: Site, inputs: dict[str, Shape], outputs: dict[str, Shape]) -> None:
+def _watch(
+    hooks: HookSet, block: Block, streams: CallStreams, inputs: dict[str, Shape], outputs: dict[str, Shape]
+) -> None:
     def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs[site.block] = tuple((args[0] if args else next(iter(kwargs.values()))).shape[1:])
+        inputs[block.name] = tuple(block.input.read(args, kwargs, streams.now).shape[1:])
 
-    def leave(output: Tensor) -> None:
-        outputs[site.block] = tuple(output.shape[1:])
+    def leave(_args: tuple[Any, ...], _kwargs: dict[str, Any], output: Any) -> None:
+        outputs[block.name] = tuple(block.output.read(output, streams.now).shape[1:])
 
-    hooks.before(site.entry, enter)
-    hooks.after(site.output, leave)
+    hooks.before(block.input.module, enter)
+    hooks.around(block.output.module, leave)
 
 
-def _heads(layers: tuple[nn.Module, ...]) -> tuple[int, ...]:
-    return tuple(int(layer.heads) for layer in layers)  # type: ignore[arg-type]
+def _heads(layers: tuple[AttentionLayer, ...]) -> tuple[int, ...]:
+    return tuple(int(layer.cross_attention.heads) for layer in layers)  # type: ignore[arg-type]

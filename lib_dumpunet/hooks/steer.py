@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.hooks.hookset import Arguments, HookSet
+from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import FirstCall, Report
+from lib_dumpunet.models.model import Model
+from lib_dumpunet.models.ports import Argument, Arguments
 from lib_dumpunet.ports import Clock, Moment, Row
 from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.plan import PromptPlan
-from lib_dumpunet.unet.sites import Unet
-
-CONTEXT_NAMES = ("encoder_hidden_states", "context")
-"""Names of the text among the arguments of a spatial transformer, in diffusers and in ldm."""
 
 UNREACHED = (
     "the text of {blocks} was not read in the first U-Net call, so the image is as if it had not been given"
@@ -44,7 +43,7 @@ class Steering:
 
 
 @contextmanager
-def steer(unet: Unet, steering: Steering, clock: Clock, report: Report) -> Iterator[None]:
+def steer(model: Model, steering: Steering, clock: Clock, report: Report) -> Iterator[None]:
     """Let each block's cross-attention read the block's own text.
 
     The host passes the main text of each row to the U-Net; rows and blocks that get no other are left as they are.
@@ -56,14 +55,14 @@ def steer(unet: Unet, steering: Steering, clock: Clock, report: Report) -> Itera
     """
     call = _Call(steering)
     with HookSet() as hooks:
-        steered = [site for site in unet.sites if site.block in steering.plan.steered]
-        taps = [_Tap(site.block, call, clock) for site in steered]
-        for site, tap in zip(steered, taps, strict=True):
-            for transformer in site.transformers:
-                hooks.replace(transformer, tap)
+        steered = [block for block in model.blocks if block.name in steering.plan.steered]
+        taps = [_Tap(block.name, call, clock) for block in steered]
+        for block, tap in zip(steered, taps, strict=True):
+            for port in block.texts:
+                hooks.replace(port.module, partial(tap, port.argument))
         if taps:
-            hooks.after(unet.module, FirstCall(taps, report, UNREACHED))
-            hooks.after(unet.module, call.forget)
+            hooks.after(model.module, FirstCall(taps, report, UNREACHED))
+            hooks.after(model.module, call.forget)
         yield
 
 
@@ -77,20 +76,19 @@ def fill_up(context: Tensor, tokens: int, *, filler: Tensor) -> Tensor:
 
 
 class _Tap:
-    """Replaces the context of one block's transformers."""
+    """Replaces the text that one block reads."""
 
     def __init__(self, block: str, call: _Call, clock: Clock) -> None:
         self.block = block
         self.fired = False
         self._call, self._clock = call, clock
 
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+    def __call__(self, argument: Argument, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         self.fired = True
         moment = self._clock.now()
         if moment.step < 1:
             return None
-        name = next((name for name in CONTEXT_NAMES if name in kwargs), None)
-        context = kwargs.get(name) if name else args[1] if len(args) > 1 else None
+        context = argument.of(args, kwargs)
         # Beside an IP-Adapter, diffusers passes a pair: the text, and what was made of images.
         text, *beside = context if isinstance(context, tuple) else (context,)
         if not isinstance(text, Tensor):
@@ -101,11 +99,7 @@ class _Tap:
         own: Any = self._call.context(self.block, moment, text)
         if own is None:
             return None
-        if beside:
-            own = (own, *beside)
-        if name:
-            return args, {**kwargs, name: own}
-        return (args[0], own, *args[2:]), kwargs
+        return argument.replaced(args, kwargs, (own, *beside) if beside else own)
 
 
 class _Call:

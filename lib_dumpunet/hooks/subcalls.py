@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.hooks.hookset import HookSet
-
-CONTEXT_NAMES = ("context", "encoder_hidden_states")
-"""Names of the text among the arguments of an attention layer, in ldm and in diffusers."""
+from lib_dumpunet.models.unet import TEXT
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ class SubCalls:
         return best[0]
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        name = next((name for name in CONTEXT_NAMES if name in kwargs), None)
-        text = kwargs.get(name) if name else args[1] if len(args) > 1 else None
+        text = TEXT.of(args, kwargs)
         # Beside an IP-Adapter, diffusers passes a pair, and calls `to_k` with the text alone, at once.
         self._text = text if isinstance(text, Tensor) else None
         self._given = None

@@ -19,10 +19,12 @@ from lib_dumpunet.hooks.calls import Out, Read, Seen, SeenInParts, tag_of
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.probabilities import split_heads
 from lib_dumpunet.hooks.reading import Picker, Report, copy_rows, guarded, to_cpu
+from lib_dumpunet.hooks.streams import CallStreams
 from lib_dumpunet.hooks.subcalls import Place, SubCalls
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.models.model import Block
+from lib_dumpunet.models.ports import AttentionLayer, UpdatePort
 from lib_dumpunet.ports import Moment, Row
-from lib_dumpunet.unet.sites import AttentionLayer, Site
 
 
 class PairTap:
@@ -43,8 +45,8 @@ class PairTap:
     def install(self, hooks: HookSet, stop: Report) -> None:
         """Put the hooks on; ``stop`` is told of a fault."""
         self._stop = stop
-        hooks.before(self._layer.transformer, self._enter)
-        if self.attention is self._layer.cross_attention:
+        hooks.before(self._layer.entry.module, self._enter)
+        if self.attention is self._layer.cross_attention and not self._layer.joined:
             self._calls.install(hooks, self.attention)
             hooks.after(self.attention, self._end)
         hooks.after(self.attention.to_q, self._see_q)  # type: ignore[arg-type]
@@ -55,7 +57,7 @@ class PairTap:
         self._q = self._k = None
         self._parts.clear()
         with guarded(self.block, self._stop):
-            self._shape = map_shape(args, kwargs)
+            self._shape = map_shape(self._layer, self._out.streams, args, kwargs)
 
     def _see_q(self, q: Tensor) -> None:
         self._q = q
@@ -96,7 +98,7 @@ class PairTap:
                 if own:
                     first = own[0][0]
                     what = (self._layer, moment, row, first.q, first.k, first.scale, self._shape)
-                    self._see_layer(SeenInParts(*what, tuple(own), tokens))
+                    self._see_layer(SeenInParts(*what, parts=tuple(own), tokens=tokens))
 
     def _see_layer(self, seen: Seen) -> None:
         for read in self._reads:
@@ -106,7 +108,13 @@ class PairTap:
         heads = int(self.attention.heads)  # type: ignore[arg-type]
         query, key = split_heads(q, heads), split_heads(k, heads)
         scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
-        return Seen(self._layer, moment, row, query, key, scale, self._shape)
+        what = (self._layer, moment, row)
+        if not self._layer.joined:
+            return Seen(*what, query, key, scale, self._shape)
+        streams = self._out.streams.now
+        assert streams is not None
+        image, text = streams.image_tokens, streams.text_tokens
+        return Seen(*what, query[:, image], key, scale, self._shape, text, image)
 
 
 class OutputTap:
@@ -125,7 +133,7 @@ class OutputTap:
     def install(self, hooks: HookSet, stop: Report) -> None:
         """Put the hooks on; ``stop`` is told of a fault."""
         self._stop = stop
-        hooks.before(self._layer.transformer, self._enter)
+        hooks.before(self._layer.entry.module, self._enter)
         self._calls.install(hooks, self.attention)
         hooks.before(self.attention.to_out[0], self._see)  # type: ignore[index, arg-type]
         hooks.after(self.attention, self._end)
@@ -133,12 +141,16 @@ class OutputTap:
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._parts.clear()
         with guarded(self.block, self._stop):
-            self._shape = map_shape(args, kwargs)
+            self._shape = map_shape(self._layer, self._out.streams, args, kwargs)
 
     def _see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.fired = True
         with guarded(self.block, self._stop):
             attended = args[0] if args else next(iter(kwargs.values()))
+            if self._layer.joined:
+                streams = self._out.streams.now
+                assert streams is not None
+                attended = attended[:, streams.image_tokens]
             require_places(attended.shape[1], self._shape)
             if self._calls.is_whole:
                 self._send(attended, len(attended))
@@ -174,12 +186,12 @@ class OutputTap:
 
 
 class UpdateTap:
-    """Hooks on the transformers of a block, most of which have one: what they add to the stream, as one tensor."""
+    """Hooks on the updates of a block, most of which have one: what they add to the stream, as one tensor."""
 
-    def __init__(self, site: Site, out: Out, kind: Kind) -> None:
-        self.block = site.block
+    def __init__(self, block: Block, out: Out, kind: Kind) -> None:
+        self.block = block.name
         self.fired = False
-        self._transformers, self._out, self._kind = site.transformers, out, kind
+        self._updates, self._out, self._kind = block.updates, out, kind
         self._picker = Picker(out.want.steps, out.clock)
         self._moment: Moment
         self._rows: dict[int, Row] = {}
@@ -189,24 +201,22 @@ class UpdateTap:
     def install(self, hooks: HookSet, stop: Report) -> None:
         """Put the hooks on; ``stop`` is told of a fault."""
         self._stop = stop
-        for transformer in self._transformers:
-            hooks.around(transformer, partial(self._see, transformer))
+        for port in self._updates:
+            hooks.around(port.output.module, partial(self._see, port))
 
-    def _see(
-        self, transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> None:
+    def _see(self, port: UpdatePort, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         self.fired = True
         with guarded(self.block, self._stop):
-            after = output if isinstance(output, Tensor) else output[0]
-            before = args[0] if args else next(iter(kwargs.values()))
-            if transformer is self._transformers[0]:
+            streams = self._out.streams.now
+            before, after = port.input.read(args, kwargs, streams), port.output.read(output, streams)
+            if port is self._updates[0]:
                 self._moment, self._rows = self._picker.pick(len(after))
                 self._sum = None
             if self._rows:
                 rows = list(self._rows)
                 added = after.detach()[rows].float() - before.detach()[rows].float()
                 self._sum = added if self._sum is None else self._sum + added
-                if transformer is self._transformers[-1]:
+                if port is self._updates[-1]:
                     self._send(self._sum)
 
     def _send(self, added: Tensor) -> None:
@@ -216,10 +226,12 @@ class UpdateTap:
             self._out.emit(Capture(tag, part, ready))
 
 
-def map_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
-    """Read height and width off the arguments of a spatial transformer, whose first is "b c h w"."""
-    hidden = args[0] if args else next(iter(kwargs.values()))
-    return int(hidden.shape[-2]), int(hidden.shape[-1])
+def map_shape(
+    layer: AttentionLayer, streams: CallStreams, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[int, int]:
+    """Read height and width of a layer's maps off the image that goes into its entry."""
+    height, width = layer.entry.read(args, kwargs, streams.now).shape[-2:]
+    return int(height), int(width)
 
 
 @contextmanager

@@ -116,4 +116,4 @@ class _Moments:
 
 def _layer(tag: Tag, looks: Tensor) -> _Layer:
     """Tell which maps share a basis; those of a run with images of two sizes may differ in their parts."""
-    return tag.block, tag.site, tuple(looks.shape[2:])
+    return tag.block, tag.layer, tuple(looks.shape[2:])

@@ -299,7 +299,7 @@ def _details(tag: Tag) -> dict[str, Any]:
         return {"word": tag.name, "prompt_part": "negative" if tag.branch == "uncond" else "positive"}
     if tag.kind == "point":
         return {"point": tag.name}
-    return {"layer": tag.site} if KINDS[tag.kind].scope == "layer" else {}
+    return {"layer": tag.layer} if KINDS[tag.kind].scope == "layer" else {}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

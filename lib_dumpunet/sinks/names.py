@@ -118,7 +118,7 @@ def key_of(tag: Tag) -> str:
     if scope == "image":
         return f"{tag.kind}.{tag.branch}.{tag.name}"
     if scope == "layer":
-        return f"{tag.block}.{tag.kind}.{tag.site}"
+        return f"{tag.block}.{tag.kind}.{tag.layer}"
     return tag.block if tag.kind == FEATURE else f"{tag.block}.{tag.kind}"
 
 

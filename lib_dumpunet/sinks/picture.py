@@ -46,4 +46,4 @@ def describe_tag(tag: Tag) -> dict[str, str]:
         info["Attention"] = tag.kind
     elif row.section == "difference":
         info["Difference"] = "with - without Layer Prompt"
-    return {**info, "Attention Layer": str(tag.site + 1)} if tag.site else info
+    return {**info, "Attention Layer": str(tag.layer + 1)} if tag.layer else info

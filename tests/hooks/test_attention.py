@@ -20,9 +20,10 @@ from lib_dumpunet.hooks.attention import capture_attention
 from lib_dumpunet.hooks.heat import Heat, mean_of
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.kinds import KINDS as KIND_ROWS
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import AttentionRequest
 from lib_dumpunet.ports import Row
-from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import CONTEXT, FakeClock, diffusers_unet, hook_count, sdxl_unet, twins, unet_inputs
 
 IMAGES = 4
@@ -56,7 +57,7 @@ class Reading:
 
 @contextmanager
 def reading(
-    unet: Unet,
+    unet: Model,
     kinds: frozenset[str] = KINDS,
     rows: Sequence[tuple[int, str] | tuple[int, str, int]] = ROWS,
     *,
@@ -93,13 +94,13 @@ class Layer:
         return torch.softmax(self.q.double() @ self.k.double().mT * self.scale, dim=-1)
 
 
-def layers(unet: Unet, attention: str) -> dict[tuple[str, int], Layer]:
+def layers(unet: Model, attention: str) -> dict[tuple[str, int], Layer]:
     """Run the U-Net once and work out each layer's query, key and value from what goes into the layer."""
     inputs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     modules: dict[tuple[str, int], Any] = {}
     with HookSet() as hooks:
-        for site in unet.sites:
-            for layer in site.layers:
+        for block in unet.blocks:
+            for layer in block.layers:
                 key = (layer.block, layer.number)
                 modules[key] = getattr(layer, attention)
 
@@ -123,20 +124,20 @@ def layers(unet: Unet, attention: str) -> dict[tuple[str, int], Layer]:
 
 
 @pytest.fixture(scope="module", params=list(UNETS))
-def unet(request: pytest.FixtureRequest) -> Unet:
+def unet(request: pytest.FixtureRequest) -> Model:
     return describe(UNETS[request.param]())
 
 
 @pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-def test_every_layer_equals_a_plain_computation(unet: Unet, dtype: torch.dtype, processor: Any) -> None:
+def test_every_layer_equals_a_plain_computation(unet: Model, dtype: torch.dtype, processor: Any) -> None:
     unet.module.to(dtype)
     unet.module.set_attn_processor(processor())
     with reading(unet) as read:
         call(unet.module)
     assert read.problems == []
     reference = layers(unet, "cross_attention")
-    assert {(t.block, t.site) for t in read.seen if t.kind == "qk"} == set(reference)
+    assert {(t.block, t.layer) for t in read.seen if t.kind == "qk"} == set(reference)
     for (block, site), layer in reference.items():
         for image in range(IMAGES):
             row = IMAGES + image
@@ -160,7 +161,7 @@ def test_every_layer_equals_a_plain_computation(unet: Unet, dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-def test_self_attention_equals_a_plain_computation(unet: Unet, dtype: torch.dtype) -> None:
+def test_self_attention_equals_a_plain_computation(unet: Model, dtype: torch.dtype) -> None:
     unet.module.to(dtype)
     with reading(unet, lattice=2) as read:
         call(unet.module)
@@ -194,7 +195,7 @@ def test_keys_of_a_large_map_are_summed_over_equal_parts() -> None:
             torch.testing.assert_close(gaze[16, 20, y, x], part, rtol=1e-4, atol=1e-7)
 
 
-def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Unet) -> None:
+def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Model) -> None:
     unet.module.float()
     clock = FakeClock(1, ROWS)
     with reading(unet, branches=("cond", "uncond"), clock=clock) as read:
@@ -268,7 +269,7 @@ def test_the_other_layout_gives_the_same_maps() -> None:
         torch.testing.assert_close(tensor, expected.seen[tag], rtol=1e-3, atol=1e-4)
 
 
-def test_output_is_untouched_and_hooks_are_gone(unet: Unet) -> None:
+def test_output_is_untouched_and_hooks_are_gone(unet: Model) -> None:
     plain = call(unet.module)
     with reading(unet) as read:
         seen = call(unet.module)
@@ -349,7 +350,7 @@ def test_the_first_part_of_a_prompt_stands_for_it() -> None:
 
 def test_a_call_that_broke_off_is_not_paired_with_the_next() -> None:
     unet = describe(diffusers_unet("sd1"))
-    attention = next(s for s in unet.sites if s.block == "M00").layers[0].cross_attention
+    attention = unet.block("M00").layers[0].cross_attention
     with reading(unet, frozenset({"qk"}), blocks=("M00",)) as read:
 
         def fail(*_: Any) -> None:
@@ -388,7 +389,7 @@ def test_fused_projections_are_refused_with_the_call_that_undoes_it() -> None:
 def test_merged_tokens_stop_self_attention_alone() -> None:
     module = diffusers_unet("sd1")
     unet = describe(module)
-    attention = next(s for s in unet.sites if s.block == "IN01").layers[0].self_attention
+    attention = unet.block("IN01").layers[0].self_attention
     whole = attention.processor
 
     class Merging:
@@ -431,7 +432,7 @@ def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_layers_that_are_never_reached_are_named(unet: Unet) -> None:
+def test_layers_that_are_never_reached_are_named(unet: Model) -> None:
     class Other(nn.Module):
         def __init__(self, inner: UNet2DConditionModel) -> None:
             super().__init__()
@@ -442,7 +443,7 @@ def test_layers_that_are_never_reached_are_named(unet: Unet) -> None:
             return latents
 
     other = describe(Other(unet.module))
-    block = next(site.block for site in other.sites if site.layers)
+    block = next(block.name for block in other.blocks if block.layers)
     with reading(other, frozenset({"qk", "self"}), blocks=(block,)) as read:
         other.module(torch.zeros(1))
     assert len(read.problems) == 2
@@ -546,8 +547,8 @@ def test_parts_of_equal_texts_are_refused() -> None:
 ROWS_FIRST = [(image, branch) for branch in ("cond", "uncond") for image in range(HALF)]
 
 
-def layer_of(unet: Unet) -> nn.Module:
-    return unet.sites[unet.order.index("IN01")].layers[0].cross_attention
+def layer_of(unet: Model) -> nn.Module:
+    return unet.block("IN01").layers[0].cross_attention
 
 
 def call_ldm(module: nn.Module, *, same: bool = False) -> None:

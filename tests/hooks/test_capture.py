@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.reading import copy_rows
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import CaptureRequest
-from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import FakeClock, hook_count, ldm_unet, unet_inputs
 
 LATENTS, TIME, CONTEXT = unet_inputs(4)
 
 
 @pytest.fixture(scope="module")
-def unet() -> Unet:
+def unet() -> Model:
     return describe(ldm_unet("sd1"))
 
 
@@ -27,7 +28,7 @@ class Watch:
     """Captures of several calls, with the clock set by hand."""
 
     def __init__(
-        self, unet: Unet, blocks: tuple[str, ...] = ("M00", "OUT11"), steps: Any = range(1, 100)
+        self, unet: Model, blocks: tuple[str, ...] = ("M00", "OUT11"), steps: Any = range(1, 100)
     ) -> None:
         self.unet, self.clock = unet, FakeClock()
         self.seen: list[Capture] = []
@@ -55,7 +56,7 @@ class Watch:
         return [c.tag for c in self.seen]
 
 
-def test_only_the_prompts_rows_are_taken_in_any_order(unet: Unet) -> None:
+def test_only_the_prompts_rows_are_taken_in_any_order(unet: Model) -> None:
     with Watch(unet, ("OUT11",)) as whole:
         whole.call(1, (0, "cond"), (1, "cond"), (2, "cond"), (3, "cond"))
     rows = [c.tensor for c in whole.seen]
@@ -73,7 +74,7 @@ def test_only_the_prompts_rows_are_taken_in_any_order(unet: Unet) -> None:
             assert torch.equal(capture.tensor, expected[capture.tag.image])
 
 
-def test_negative_pass_of_its_own_is_not_mistaken(unet: Unet) -> None:
+def test_negative_pass_of_its_own_is_not_mistaken(unet: Model) -> None:
     with Watch(unet) as watch:
         watch.call(1, (0, "uncond"), (1, "uncond"), at=slice(2))
         assert not watch.seen
@@ -81,7 +82,7 @@ def test_negative_pass_of_its_own_is_not_mistaken(unet: Unet) -> None:
     assert sorted(watch.tags) == [Tag(i, 1, b) for i in (0, 1) for b in ("M00", "OUT11")]
 
 
-def test_of_two_evaluations_in_a_step_the_first_counts(unet: Unet) -> None:
+def test_of_two_evaluations_in_a_step_the_first_counts(unet: Model) -> None:
     with Watch(unet, ("M00",)) as watch:
         watch.call(1, (0, "cond"), at=slice(0, 1))
         watch.call(1, (0, "cond"), at=slice(1, 2))
@@ -92,7 +93,7 @@ def test_of_two_evaluations_in_a_step_the_first_counts(unet: Unet) -> None:
     assert torch.equal(watch.seen[0].tensor, alone.seen[0].tensor)
 
 
-def test_a_hires_pass_of_the_same_step_and_images_is_another_one(unet: Unet) -> None:
+def test_a_hires_pass_of_the_same_step_and_images_is_another_one(unet: Model) -> None:
     rows = [(0, "uncond"), (1, "uncond"), (0, "cond"), (1, "cond")]
     with Watch(unet, ("OUT11",), {2}) as watch:
         watch.clock.rows = rows
@@ -113,7 +114,7 @@ def test_a_hires_pass_of_the_same_step_and_images_is_another_one(unet: Unet) -> 
 
 
 @pytest.mark.parametrize("hires", [False, True])
-def test_the_first_part_of_a_prompt_stands_for_it(unet: Unet, hires: bool) -> None:
+def test_the_first_part_of_a_prompt_stands_for_it(unet: Model, hires: bool) -> None:
     with Watch(unet, ("M00",)) as whole:
         whole.call(1, (0, "cond"), (1, "cond"), (2, "cond"), (3, "cond"))
     with Watch(unet, ("M00",)) as watch:
@@ -124,27 +125,27 @@ def test_the_first_part_of_a_prompt_stands_for_it(unet: Unet, hires: bool) -> No
     assert torch.equal(watch.seen[1].tensor, whole.seen[2].tensor)
 
 
-def test_only_wanted_steps_and_none_outside_of_steps(unet: Unet) -> None:
+def test_only_wanted_steps_and_none_outside_of_steps(unet: Model) -> None:
     with Watch(unet, ("M00",), {2, 4}) as watch:
         for step in (0, 1, 2, 3, 4, 5):
             watch.call(step, (0, "cond"), at=slice(1))
     assert [t.step for t in watch.tags] == [2, 4]
 
 
-def test_a_capture_is_safe_from_changes_in_place(unet: Unet) -> None:
+def test_a_capture_is_safe_from_changes_in_place(unet: Model) -> None:
     def add_in_place(_module: nn.Module, _args: Any, output: Tensor) -> None:
         output += 100
 
     with Watch(unet, ("M00",)) as before:
         before.call(1, (0, "cond"), at=slice(1))
     with Watch(unet, ("M00",)) as watch:
-        handle = unet.sites[12].output.register_forward_hook(add_in_place)
+        handle = unet.blocks[12].output.module.register_forward_hook(add_in_place)
         watch.call(1, (0, "cond"), at=slice(1))
         handle.remove()
     assert torch.equal(watch.seen[0].tensor, before.seen[0].tensor)
 
 
-def test_output_is_untouched_and_hooks_are_gone(unet: Unet) -> None:
+def test_output_is_untouched_and_hooks_are_gone(unet: Model) -> None:
     with torch.no_grad():
         plain = unet.module(LATENTS, TIME, context=CONTEXT)
     with Watch(unet, unet.order.names) as watch:
@@ -155,7 +156,7 @@ def test_output_is_untouched_and_hooks_are_gone(unet: Unet) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_hooks_are_gone_after_an_error(unet: Unet, error: type[BaseException]) -> None:
+def test_hooks_are_gone_after_an_error(unet: Model, error: type[BaseException]) -> None:
     with pytest.raises(error), Watch(unet):
         raise error
     assert hook_count(unet.module) == 0
@@ -195,7 +196,7 @@ class ChildLooping(nn.Module):
         return self.inner.out(x)
 
 
-def test_blocks_that_are_never_called_are_captured_through_their_children(unet: Unet) -> None:
+def test_blocks_that_are_never_called_are_captured_through_their_children(unet: Model) -> None:
     rows = tuple((i, "cond") for i in range(4))
     with Watch(unet, unet.order.names) as plain:
         plain.call(1, *rows)
@@ -214,7 +215,7 @@ class Skipping(ChildLooping):
         return x
 
 
-def test_a_hook_that_does_not_fire_is_named_and_capturing_stops(unet: Unet) -> None:
+def test_a_hook_that_does_not_fire_is_named_and_capturing_stops(unet: Model) -> None:
     with Watch(describe(Skipping(unet.module)), ("IN00", "IN01", "IN02", "OUT11")) as watch:
         watch.call(1, *((i, "cond") for i in range(4)))
         watch.call(2, *((i, "cond") for i in range(4)))
@@ -224,7 +225,7 @@ def test_a_hook_that_does_not_fire_is_named_and_capturing_stops(unet: Unet) -> N
     assert {t.step for t in watch.tags} == {1}
 
 
-def test_a_fault_of_the_reader_never_reaches_the_sampler(unet: Unet) -> None:
+def test_a_fault_of_the_reader_never_reaches_the_sampler(unet: Model) -> None:
     problems: list[Exception] = []
 
     def broken(_: Capture) -> None:
@@ -241,7 +242,7 @@ def test_a_fault_of_the_reader_never_reaches_the_sampler(unet: Unet) -> None:
     assert "M00" in str(problems[0])
 
 
-def test_rows_that_do_not_fit_the_batch_are_told_and_not_guessed(unet: Unet) -> None:
+def test_rows_that_do_not_fit_the_batch_are_told_and_not_guessed(unet: Model) -> None:
     with Watch(unet, ("M00",)) as watch:
         watch.call(1, (0, "cond"), (1, "cond"))
     assert not watch.seen

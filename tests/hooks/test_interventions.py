@@ -15,10 +15,12 @@ from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.interventions import Intervention, Stage, TextPerBlock
 from lib_dumpunet.hooks.reading import Report
+from lib_dumpunet.hooks.streams import CallStreams
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import CaptureRequest, Plan
 from lib_dumpunet.ports import Clock
 from lib_dumpunet.session import watching
-from lib_dumpunet.unet.sites import Unet, describe
 from tests.hooks.test_steer import call, steering
 from tests.unets import FakeClock, diffusers_unet, hook_count, ldm_unet
 
@@ -34,19 +36,21 @@ class Scale:
     stage: Stage = "edit"
 
     @contextmanager
-    def put_on(self, unet: Unet, clock: Clock, report: Report) -> Iterator[None]:
+    def put_on(self, model: Model, clock: Clock, report: Report) -> Iterator[None]:
         with HookSet() as hooks:
-            output = unet.sites[unet.order.index(self.block)].output
-            hooks.change(output, lambda tensor: tensor * self.factor)
+            CallStreams(model).change(hooks, model.block(self.block).output, self.edit)
             yield
+
+    def edit(self, image: Tensor) -> Tensor:
+        return image * self.factor
 
 
 @pytest.fixture(scope="module", params=["ldm", "diffusers"])
-def unet(request: pytest.FixtureRequest) -> Unet:
+def unet(request: pytest.FixtureRequest) -> Model:
     return describe(ldm_unet("sd1") if request.param == "ldm" else diffusers_unet("sd1"))
 
 
-def captured(unet: Unet, *interventions: Intervention) -> dict[str, Tensor]:
+def captured(unet: Model, *interventions: Intervention) -> dict[str, Tensor]:
     """Run the U-Net once, and give what was captured of the blocks."""
     seen: dict[str, Tensor] = {}
     problems: list[DumpUNetError] = []
@@ -63,7 +67,7 @@ def captured(unet: Unet, *interventions: Intervention) -> dict[str, Tensor]:
     return seen
 
 
-def test_what_is_captured_is_edited_and_what_is_edited_reads_its_own_text(unet: Unet) -> None:
+def test_what_is_captured_is_edited_and_what_is_edited_reads_its_own_text(unet: Model) -> None:
     text = TextPerBlock(steering(unet, ["(~: M00: 3 :~)"], []))
     plain, steered, scaled = captured(unet), captured(unet, text), captured(unet, Scale("M00", 2.0))
     assert not torch.equal(steered["M00"], plain["M00"])
@@ -77,14 +81,10 @@ def test_what_is_captured_is_edited_and_what_is_edited_reads_its_own_text(unet: 
     assert all(torch.equal(tensor, plain[block]) for block, tensor in captured(unet).items())
 
 
-def test_edits_follow_each_other_as_they_are_given(unet: Unet) -> None:
-    @dataclass(frozen=True)
+def test_edits_follow_each_other_as_they_are_given(unet: Model) -> None:
     class Shift(Scale):
-        @contextmanager
-        def put_on(self, unet: Unet, clock: Clock, report: Report) -> Iterator[None]:
-            with HookSet() as hooks:
-                hooks.change(unet.sites[unet.order.index(self.block)].output, lambda x: x + self.factor)
-                yield
+        def edit(self, image: Tensor) -> Tensor:
+            return image + self.factor
 
     plain = captured(unet)["M00"]
     assert torch.equal(captured(unet, Scale("M00", 2.0), Shift("M00", 1.0))["M00"], plain * 2 + 1)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.steer import Steering, fill_up, steer
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
-from lib_dumpunet.unet.sites import Unet, describe
 from tests.unets import (
     CONTEXT,
     FakeClock,
@@ -42,14 +43,14 @@ def context_of(text: str) -> Tensor:
     return torch.full((CHUNK * max(1, len(words)), CONTEXT), float(words[0]) if words else 0.0)
 
 
-def steering(unet: Unet, prompts: Sequence[str], negatives: Sequence[str] = (), steps: int = 10) -> Steering:
+def steering(unet: Model, prompts: Sequence[str], negatives: Sequence[str] = (), steps: int = 10) -> Steering:
     cond, uncond = ([parse_prompt(p, unet.order) for p in texts] for texts in (prompts, negatives))
-    attending = [site.block for site in unet.sites if site.layers]
+    attending = unet.attending
     return Steering(plan_prompts(cond, uncond, attending, steps), lambda text, *_: context_of(text), FILL)
 
 
 @contextmanager
-def reading(unet: Unet) -> Iterator[Contexts]:
+def reading(unet: Model) -> Iterator[Contexts]:
     """Note what comes to the keys of each block: by row, the number of each chunk; all layers of a block must agree."""
     seen: Contexts = {}
     handles = []
@@ -63,11 +64,11 @@ def reading(unet: Unet) -> Iterator[Contexts]:
 
         return hook
 
-    for site in unet.sites:
-        for layer in site.layers:
+    for block in unet.blocks:
+        for layer in block.layers:
             for name in ("to_k", "to_v"):
                 module = getattr(layer.cross_attention, name)
-                handles.append(module.register_forward_pre_hook(see(site.block)))
+                handles.append(module.register_forward_pre_hook(see(block.name)))
     try:
         yield seen
     finally:
@@ -75,7 +76,7 @@ def reading(unet: Unet) -> Iterator[Contexts]:
             handle.remove()
 
 
-def call(unet: Unet, rows: int, tokens: int = CHUNK, dtype: torch.dtype = torch.float32) -> Tensor:
+def call(unet: Model, rows: int, tokens: int = CHUNK, dtype: torch.dtype = torch.float32) -> Tensor:
     latents, time, _ = unet_inputs(rows, 8, 8)
     passed = torch.full((rows, tokens, CONTEXT), PASSED, dtype=dtype)
     more: dict[str, Any] = {}
@@ -90,12 +91,12 @@ def call(unet: Unet, rows: int, tokens: int = CHUNK, dtype: torch.dtype = torch.
 
 
 @pytest.fixture(scope="module", params=["ldm", "diffusers", "sdxl"])
-def unet(request: pytest.FixtureRequest) -> Unet:
+def unet(request: pytest.FixtureRequest) -> Model:
     make = {"ldm": lambda: ldm_unet("sd1"), "diffusers": lambda: diffusers_unet("sd1"), "sdxl": sdxl_unet}
     return describe(make[request.param]())
 
 
-def test_each_row_of_each_block_reads_its_own_text(unet: Unet) -> None:
+def test_each_row_of_each_block_reads_its_own_text(unet: Model) -> None:
     """Three images with different prompts, a bracket in the negative prompt, and texts of different lengths."""
     plan = steering(
         unet,
@@ -114,12 +115,12 @@ def test_each_row_of_each_block_reads_its_own_text(unet: Unet) -> None:
     expected["OUT05"] = [[6.0, f], [6.0, f], [6.0, f], [p, f], [p, f], [4.0, 4.0]]
     expected["IN04"] = [[7.0, 7.0]] * 3 + [[p, f], [p, f], [5.0, f]]
     assert seen == expected
-    assert len(seen) == len([site for site in unet.sites if site.layers])
+    assert len(seen) == len(unet.attending)
     assert problems == []
     assert hook_count(unet.module) == 0
 
 
-def test_rows_in_another_order_and_branches_apart(unet: Unet) -> None:
+def test_rows_in_another_order_and_branches_apart(unet: Model) -> None:
     plan = steering(unet, ["(~: M00: 3 :~)"], ["(~: M00: 4 :~)"])
     for rows, expected in (
         ([(0, "cond"), (0, "uncond")], [[3.0], [4.0]]),
@@ -132,7 +133,7 @@ def test_rows_in_another_order_and_branches_apart(unet: Unet) -> None:
         assert seen["M00"] == expected
 
 
-def test_later_images_of_a_request_read_their_own(unet: Unet) -> None:
+def test_later_images_of_a_request_read_their_own(unet: Model) -> None:
     plan = steering(unet, ["1", "(~: M00: 2; _: 1 :~)", "(~: M00: 3; _: 1 :~)"])
     clock = FakeClock(1, [(0, "cond")])
     read = []
@@ -168,7 +169,7 @@ def test_steps_and_strengths() -> None:
     }
 
 
-def test_a_row_without_a_text_of_its_own_is_left_alone(unet: Unet) -> None:
+def test_a_row_without_a_text_of_its_own_is_left_alone(unet: Model) -> None:
     same = steering(unet, [f"(~: IN00-{unet.order.names[-1]}: 3 :~)", "3"])
     assert same.plan.steered == ()
     with steer(unet, same, FakeClock(1, [(0, "cond"), (1, "cond")]), pytest.fail):
@@ -185,9 +186,7 @@ def test_the_output_is_that_of_a_plain_call_with_that_context(dtype: torch.dtype
     unet = describe(module)
     torch.manual_seed(1)
     own = torch.randn(CHUNK, CONTEXT).to(dtype)
-    plan = plan_prompts(
-        [parse_prompt("x(~: IN00-M00: y ; _: z :~)")], [], [s.block for s in unet.sites if s.layers], 1
-    )
+    plan = plan_prompts([parse_prompt("x(~: IN00-M00: y ; _: z :~)")], [], unet.attending, 1)
     latents, time, _ = unet_inputs(1, 8, 8)
     passed = torch.zeros(1, CHUNK, CONTEXT, dtype=dtype)
     steered = Steering(plan, lambda *_: own.float(), FILL)
@@ -219,7 +218,7 @@ def test_both_layouts_are_steered_alike() -> None:
 def test_a_row_reads_its_own_part_of_the_text() -> None:
     unet = describe(diffusers_unet("sd1"))
     template = parse_prompt("(~: M00: 3 :~)", unet.order)
-    plan = plan_prompts([template], [template], [s.block for s in unet.sites if s.layers], 1)
+    plan = plan_prompts([template], [template], unet.attending, 1)
     rows = [(0, "cond"), (0, "cond", 1), (0, "uncond")]
     steering = Steering(plan, lambda text, _, row: context_of("7" if row.part else text), FILL)
     with reading(unet) as seen, steer(unet, steering, FakeClock(1, rows), pytest.fail):

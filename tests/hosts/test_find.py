@@ -17,8 +17,8 @@ from lib_dumpunet.hosts.diffusers.families import UNET_SD1, UNET_SD2, UNET_XL
 from lib_dumpunet.hosts.diffusers.find import ANY_BLOCKS, facts_of_config, model_facts
 from lib_dumpunet.hosts.diffusers.header import UNET, facts_of, read_header
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline, unet_shell
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.tiny import MODEL
-from lib_dumpunet.unet.sites import describe
 from tests.unets import ldm_unet
 
 TINY = json.loads((MODEL / "unet" / "config.json").read_text("utf-8"))

@@ -16,8 +16,8 @@ from lib_dumpunet.errors import SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
-from lib_dumpunet.unet.sites import describe
 from tests.hosts.checkpoints import small_checkpoint, small_folder
 from tests.pipelines import sdxl_pipeline
 from tests.unets import diffusers_unet
@@ -47,7 +47,7 @@ def test_checkpoint_file_with_a_local_configuration(
     pipe = load_pipeline(str(path), device="cpu", config=str(folder))
     weight = pipe.unet.conv_in.weight
     assert torch.equal(weight, checkpoint["model.diffusion_model.input_blocks.0.0.weight"])
-    assert len(describe(pipe.unet).sites) == 25
+    assert len(describe(pipe.unet).blocks) == 25
     assert len(run_once(pipe)) == 25
 
 

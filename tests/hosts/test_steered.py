@@ -30,6 +30,7 @@ from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.text import encode_prompts
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import (
     AttentionSettings,
@@ -41,7 +42,6 @@ from lib_dumpunet.settings import (
     Settings,
 )
 from lib_dumpunet.sinks.reader import load_dump
-from lib_dumpunet.unet.sites import describe
 from tests.pipelines import encoded_by, sag_pipeline
 from tests.unets import hook_count
 
@@ -172,11 +172,11 @@ def contexts(pipe: Any) -> Iterator[list[tuple[str, Tensor]]]:
     """Record what every cross-attention layer reads, block by block."""
     seen: list[tuple[str, Tensor]] = []
     handles = []
-    for site in describe(pipe.unet).sites:
-        for layer in site.layers:
+    for block in describe(pipe.unet).blocks:
+        for layer in block.layers:
             handles.append(
                 layer.cross_attention.to_k.register_forward_pre_hook(
-                    lambda _m, args, block=site.block: seen.append((block, args[0]))
+                    lambda _m, args, block=block.name: seen.append((block, args[0]))
                 )
             )
     try:
@@ -221,7 +221,7 @@ def test_only_the_named_blocks_read_something_else(
     # Heun evaluates each step but the last twice.
     steps = [1, 1, 2, 2, 3] if sampler == "Heun" else [1, 2, 3]
     by_block: dict[str, list[list[str]]] = {}
-    layers = Counter(layer.block for site in describe(pipe.unet).sites for layer in site.layers)
+    layers = Counter(layer.block for block in describe(pipe.unet).blocks for layer in block.layers)
     for block, context in seen:
         by_block.setdefault(block, []).append([texts.name(row) for row in context])
     assert by_block.keys() == layers.keys()

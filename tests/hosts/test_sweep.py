@@ -22,9 +22,9 @@ from lib_dumpunet.hosts.diffusers.sweep import (
     run_sweep,
 )
 from lib_dumpunet.image.compare import pixel_distance
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.prompt.reading import require_place
 from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
-from lib_dumpunet.unet.sites import describe
 from tests.pipelines import encoded_by
 from tests.unets import hook_count
 

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from lib_dumpunet.assemble import Generation
 from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import Picture, Row
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
@@ -39,7 +41,6 @@ from lib_dumpunet.settings import (
     Settings,
 )
 from lib_dumpunet.sinks.dump import DumpRequest
-from lib_dumpunet.unet.sites import Unet, describe
 from lib_dumpunet.wire import from_dict, pack, to_infotext
 from tests.unets import FakeClock, diffusers_unet
 
@@ -67,7 +68,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 def numbers(tag: Tag, *shape: int) -> Tensor:
     """Make numbers that any machine makes alike: multiples of 1/64 from -4 to 4, others for each tag."""
-    name = f"{tag.image} {tag.hires} {tag.step} {tag.block} {tag.kind} {tag.site} {tag.branch}"
+    name = f"{tag.image} {tag.hires} {tag.step} {tag.block} {tag.kind} {tag.layer} {tag.branch}"
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
     count = int(np.prod(shape))
     steps = (np.arange(count, dtype=np.int64) * 7919 + seed) * 104729 % 513
@@ -88,7 +89,7 @@ def captures() -> Iterator[Capture]:
             for kind in ("plain", "steered"):
                 one = replace(tag, kind=kind)
                 yield Capture(one, numbers(one, 5, *GRID))
-        for site in (0, 1):
+        for layer in (0, 1):
             for kind, shape in {
                 "k": (HEADS, TOKENS, 3),
                 "qk": (HEADS, TOKENS, *GRID),
@@ -96,7 +97,7 @@ def captures() -> Iterator[Capture]:
                 "self": (HEADS, 2, 2, *GRID),
                 "pooled_self": (*GRID, *GRID),
             }.items():
-                tag = Tag(image, step, "M00", kind, site, hires=hires)  # type: ignore[arg-type]
+                tag = Tag(image, step, "M00", kind, layer, hires=hires)  # type: ignore[arg-type]
                 # When it was recorded, the pooled maps had another name.
                 named = replace(tag, kind="gaze") if kind == "pooled_self" else tag
                 yield Capture(tag, shares(named, *shape))
@@ -135,9 +136,9 @@ def settings(file_format: str, folder: Path) -> Settings:
     )
 
 
-def generation(unet: Unet) -> Generation:
+def generation(unet: Model) -> Generation:
     """Tell of two prompts with a text of M00's own, and their tokens."""
-    attending = [site.block for site in unet.sites if site.layers]
+    attending = unet.attending
     template, negative = parse_prompt(PROMPT, unet.order), parse_prompt(NEGATIVE, unet.order)
     plan = plan_prompts([template] * 2, [negative] * 2, attending, STEPS)
     both = sorted({*plan.texts("cond"), *plan.texts("uncond")})
@@ -162,7 +163,7 @@ def tokens(text: str) -> tuple[Token, ...]:
     return (Token(mark="start"), *words, *(Token(mark="end" if i == 0 else "pad") for i in range(padding)))
 
 
-def run(unet: Unet, file_format: str, folder: Path) -> list[Picture]:
+def run(unet: Model, file_format: str, folder: Path) -> list[Picture]:
     """Put all captures through the sinks of a plan; returns the pictures by name."""
     host = Host()
     made = generation(unet)

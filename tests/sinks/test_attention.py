@@ -32,14 +32,14 @@ def draw(
     kind: Kind,
     tensor: torch.Tensor,
     labels: tuple[str, ...] = WORDS,
-    site: int = 0,
+    layer: int = 0,
     *,
     hires: bool = False,
 ) -> list[Picture]:
     pictures: list[Picture] = []
     style = Style(SETTINGS, 2.0, lambda tag, _: labels if tag.image == 3 else ())
     sink = PictureSink("attention", style, pictures.append)
-    sink.accept(Capture(Tag(3, 5, "IN07", kind, site, hires=hires), tensor))
+    sink.accept(Capture(Tag(3, 5, "IN07", kind, layer, hires=hires), tensor))
     return pictures
 
 
@@ -62,13 +62,13 @@ def test_tokens_that_are_not_known_are_numbered(labels: tuple[str, ...]) -> None
 
 
 def test_layers_of_a_block_are_told_apart() -> None:
-    *_, second = draw("qk", torch.rand(1, 3, 4, 4), site=1)
+    *_, second = draw("qk", torch.rand(1, 3, 4, 4), layer=1)
     assert second.stem == "003-IN07-005-qk2"
     assert second.info["Attention Layer"] == "2"
 
 
 def test_a_hires_pass_is_marked_in_names_and_captions() -> None:
-    *_, second = draw("qk", torch.rand(1, 3, 4, 4), site=1, hires=True)
+    *_, second = draw("qk", torch.rand(1, 3, 4, 4), layer=1, hires=True)
     assert second.stem == "003-IN07-hr005-qk2"
     assert second.info["Feature Steps"] == "hr5"
 

@@ -9,8 +9,8 @@ from lib_dumpunet.app.bench.memory import peak_of
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import PLAIN, WIDTHS, Watch, added_seconds, sampling_step
 from lib_dumpunet.kinds import Kind
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import AttentionRequest, Plan
-from lib_dumpunet.unet.sites import Unet
 
 ROUNDS = 3
 FEW, MANY = 2, 6  # steps whose peak memory is compared
@@ -54,9 +54,9 @@ def _added(rounds: int, widths: tuple[int, ...]) -> dict[str, float]:
     return added_seconds(run, {way: partial(watch_of, unet, way) for way in ("words", "qk")}, rounds)
 
 
-def watch_of(unet: Unet, way: str) -> Watch:
+def watch_of(unet: Model, way: str) -> Watch:
     """Say what is done in a way to measure."""
-    cross = tuple(site.block for site in unet.sites if site.layers)
+    cross = unet.attending
     wants: dict[str, tuple[tuple[str, ...], frozenset[Kind]]] = {
         "words": (cross, frozenset({"word"})),
         "qk": ((ONE_LAYER,), frozenset({"qk"})),

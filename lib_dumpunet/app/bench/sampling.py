@@ -12,11 +12,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from lib_dumpunet.hooks.interventions import Intervention
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Moment, Row
 from lib_dumpunet.session import record
 from lib_dumpunet.sinks.base import Sink
-from lib_dumpunet.unet.sites import Unet, describe
 
 WIDTHS = (320, 640, 1280, 1280)
 COPIES = 8
@@ -42,7 +43,7 @@ class Watch:
     interventions: tuple[Intervention, ...] = ()
 
 
-def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[Unet, Callable[..., None]]:
+def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[Model, Callable[..., None]]:
     """Make a U-Net with random weights, and a function that runs it ``steps`` times on a latent of ``size``.
 
     The function takes what to watch, None for nothing. ``copies`` of it watch at once, so that what one costs

@@ -9,9 +9,9 @@ from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.app.bench.sampling import WIDTHS, Watch, added_seconds, sampling_step
 from lib_dumpunet.hooks.interventions import TextPerBlock
 from lib_dumpunet.hooks.steer import Steering
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan
-from lib_dumpunet.unet.sites import Unet
 
 ROUNDS = 3
 DIFFERENCE = ("a (~: OUT10: blue ; _: red :~) circle", "--difference", "--no-features")
@@ -28,11 +28,11 @@ def measure_steering(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> 
     ]
 
 
-def watch_of(unet: Unet) -> Watch:
+def watch_of(unet: Model) -> Watch:
     """Give each block a text of its own, in the prompt and in the negative prompt."""
     pairs = [f"{block}: {number}" for number, block in enumerate(unet.order)]
     template = parse_prompt(f"(~:{';'.join(pairs)}:~)", unet.order)
-    attending = [site.block for site in unet.sites if site.layers]
+    attending = unet.attending
     plan = PromptPlan((template,), (template,), tuple(attending), 1)
     contexts = {text: torch.randn(77, 768) for text in plan.texts("cond")}
     steering = Steering(plan, lambda text, *_: contexts[text], lambda context, _: context)

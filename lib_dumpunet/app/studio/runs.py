@@ -27,12 +27,12 @@ from lib_dumpunet.hosts.diffusers.find import ANY_BLOCKS
 from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import Job, check, make_job
 from lib_dumpunet.hosts.hearing import heard
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.prompt.reading import read_templates
 from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import DumpSettings, GenerateSettings, PanelSettings, Settings
 from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder, told_once
-from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
 

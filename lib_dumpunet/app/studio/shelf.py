@@ -91,7 +91,7 @@ class Shelf:
         order = (
             2,
             ORDER[tag.kind],
-            (number, tag.hires, tag.step, tag.site, tag.branch, tag.name),
+            (number, tag.hires, tag.step, tag.layer, tag.branch, tag.name),
             (picture.is_plain, role != "average", picture.title),
         )
         text = picture.caption if role == "whole" else f"{picture.caption}, {role}"

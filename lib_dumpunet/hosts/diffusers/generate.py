@@ -15,12 +15,12 @@ from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import Settings
 from lib_dumpunet.sinks.dump import DumpRequest
-from lib_dumpunet.unet.sites import describe
 
 
 @dataclass

@@ -13,13 +13,14 @@ from lib_dumpunet.assemble import model_name
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.hosts.diffusers.samplers import sampler_name
 from lib_dumpunet.hosts.diffusers.text import tokenize
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.reading import read_prompt, warn_of_webui_syntax
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import GenerateSettings, Settings
 from lib_dumpunet.tiny import MODEL
-from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
 
@@ -120,7 +121,7 @@ def _model_of(pipe: Any) -> str:
     return BUNDLED if Path(path) == MODEL else model_name(path)
 
 
-def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps: int) -> PromptPlan:
+def read_prompts(unet: Model, prompts: Sequence[str], negative: str | None, steps: int) -> PromptPlan:
     """Read the prompts, one for each image, and the negative prompt; None if it is not used.
 
     Raises:
@@ -129,7 +130,7 @@ def read_prompts(unet: Unet, prompts: Sequence[str], negative: str | None, steps
     """
     known = {prompt: read_prompt(prompt, unet.order, "prompt") for prompt in dict.fromkeys(prompts)}
     warn_of_webui_syntax([*known, negative or ""])
-    attending = tuple(site.block for site in unet.sites if site.layers)
+    attending = unet.attending
     uncond = [] if negative is None else [read_prompt(negative, unet.order, "Negative prompt")]
     return plan_prompts([known[prompt] for prompt in prompts], uncond, attending, steps)
 

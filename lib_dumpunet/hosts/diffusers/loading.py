@@ -17,8 +17,8 @@ from lib_dumpunet.hooks.shapes import BlockInfo, measure_blocks
 from lib_dumpunet.hosts.diffusers.find import check_folder, find_model, require_unet
 from lib_dumpunet.hosts.diffusers.header import FIELD, NO_UNET
 from lib_dumpunet.hosts.diffusers.single_file import load_single_file
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.tiny import MODEL
-from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
 

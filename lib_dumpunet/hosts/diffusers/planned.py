@@ -10,10 +10,10 @@ from lib_dumpunet.estimate import BlockShape, Estimate, KindEstimate, estimate
 from lib_dumpunet.hosts.diffusers.generate import dump_request
 from lib_dumpunet.hosts.diffusers.job import Job, texts_of
 from lib_dumpunet.hosts.diffusers.loading import block_table, pick_device, pick_dtype
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
 from lib_dumpunet.settings import Settings
-from lib_dumpunet.unet.sites import describe
 
 
 def estimate_job(

@@ -19,8 +19,8 @@ from lib_dumpunet.hosts.diffusers.conditioning import Conditioning, Encodings, c
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.preview import Guess, Previews, Show, decode
 from lib_dumpunet.hosts.diffusers.samplers import scheduler_for
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.prompt.plan import PromptPlan
-from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
 
@@ -75,8 +75,8 @@ class Sampler:
             self._hooks.after(self._pipe.unet, self._guess.see_output)
         if self._onlooker.stopped is not None:
             # On a CPU a step may take long, so it can be ended between any two blocks.
-            for site in describe(self._pipe.unet).sites:
-                self._hooks.before(site.entry, lambda *_: self._check_stop())
+            for block in describe(self._pipe.unet).blocks:
+                self._hooks.before(block.input.module, lambda *_: self._check_stop())
         return self
 
     def __exit__(

@@ -158,7 +158,7 @@ class Trace:
     def _get(self, tag: Tag) -> Tensor:
         if tag not in self.tensors:
             what = "" if tag.kind == FEATURE else f" {tag.kind}"
-            layer = f", layer {tag.site}" if tag.site else ""
+            layer = f", layer {tag.layer}" if tag.layer else ""
             raise KeyError(
                 f"nothing was captured for{what} block {tag.block}, step {tag.step}, image {tag.image}{layer}; {self}"
             )

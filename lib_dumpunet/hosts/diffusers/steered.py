@@ -16,10 +16,10 @@ from lib_dumpunet.hooks.steer import steer as steer_unet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, is_a, require_plain
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Moment, Row
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.texts import Texts, Tokens
-from lib_dumpunet.unet.sites import describe
 
 log = logging.getLogger("dumpunet")
 

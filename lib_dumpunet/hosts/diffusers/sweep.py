@@ -19,11 +19,12 @@ from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job, make_job
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
 from lib_dumpunet.image.compare import pixel_distance
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.reading import PLACE, read_prompt
 from lib_dumpunet.resolve import attention_blocks
 from lib_dumpunet.settings import GenerateSettings
-from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
 
@@ -83,7 +84,7 @@ class Sweep:
     jobs: dict[Target, Job]
 
 
-def choose_targets(unet: Unet, blocks: str, groups: str) -> tuple[Target, ...]:
+def choose_targets(unet: Model, blocks: str, groups: str) -> tuple[Target, ...]:
     """Choose what is steered in turn: each of ``blocks``, then each of ``groups``; with neither, every block with text.
 
     Groups are joined by commas: ``IN``, ``M``, ``OUT`` or a range of blocks.
@@ -122,7 +123,7 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
         [prompt.replace(PLACE, first)],
         replace(sampling, negative=sampling.negative.replace(PLACE, first)),
     )
-    idle = next(site.block for site in unet.sites if not site.layers)
+    idle = next(block.name for block in unet.blocks if not block.layers)
     jobs = {target: _for(unet, job, prompt, sampling.negative, target.blocks) for target in targets}
     plain = _for(unet, job, prompt, sampling.negative, idle)
     for template, other in zip(
@@ -144,7 +145,7 @@ def _words_of(template: Template) -> tuple[object, ...]:
     )
 
 
-def _for(unet: Unet, like: Job, prompt: str, negative: str, blocks: str) -> Job:
+def _for(unet: Model, like: Job, prompt: str, negative: str, blocks: str) -> Job:
     """Make the job of one target like that of another; not by ``make_job``, which would repeat its warnings."""
     text, negative = (source.replace(PLACE, blocks) for source in (prompt, negative))
     cond = (read_prompt(text, unet.order, "prompt"),) * len(like.prompts)

@@ -18,12 +18,13 @@ from lib_dumpunet.hosts.diffusers.attribution import Attribution
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, overhearing, require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.steered import Inputs
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Row
 from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.session import record
 from lib_dumpunet.settings import AttentionSettings, FeatureSettings, Settings
-from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
 
@@ -87,7 +88,7 @@ def trace(
         log.warning("%s", problem)
 
 
-def _plan(unet: Unet, layers: str, steps: str, attention: str, *, features: bool) -> Plan:
+def _plan(unet: Model, layers: str, steps: str, attention: str, *, features: bool) -> Plan:
     """Resolve the arguments; words are kept of all texts, as nobody knows yet which there will be."""
     names = tuple(part.strip() for part in attention.split(",") if part.strip())
     try:

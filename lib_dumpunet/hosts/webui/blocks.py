@@ -11,7 +11,9 @@ from lib_dumpunet.blocks import SD1
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.shapes import BlockInfo
 from lib_dumpunet.hosts.webui import compat
-from lib_dumpunet.unet.sites import Site, Unet, describe, is_transformer
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Block, Model
+from lib_dumpunet.models.unet import is_transformer
 
 SCALE = 8
 """Pixels of the image for each of the latents, in a row."""
@@ -57,15 +59,15 @@ def blocks_of_model(width: int, height: int) -> list[BlockInfo]:
     return sd1_table(width, height)
 
 
-def block_table(unet: Unet, width: int, height: int) -> list[BlockInfo]:
+def block_table(model: Model, width: int, height: int) -> list[BlockInfo]:
     """List the blocks of a U-Net of ldm's layout, for images of ``width`` x ``height`` pixels."""
-    channels = int(unet.module.in_channels)  # type: ignore[arg-type]
+    channels = int(model.module.in_channels)  # type: ignore[arg-type]
     blocks = []
-    for site in unet.sites:
-        heads = tuple(int(layer.heads) for layer in site.cross_attentions)  # type: ignore[arg-type]
-        channels = _put_out(site, channels)
-        blocks.append(_Block(site.block, site.kind, channels, heads))
-    return _table(blocks, int(unet.module.in_channels), width, height)  # type: ignore[arg-type]
+    for block in model.blocks:
+        heads = tuple(int(layer.cross_attention.heads) for layer in block.layers)  # type: ignore[arg-type]
+        channels = _put_out(block, channels)
+        blocks.append(_Block(block.name, block.kind, channels, heads))
+    return _table(blocks, int(model.module.in_channels), width, height)  # type: ignore[arg-type]
 
 
 def sd1_table(width: int, height: int) -> list[BlockInfo]:
@@ -108,8 +110,8 @@ def _scaled(block: _Block, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return block.channels, height, width
 
 
-def _put_out(site: Site, channels: int) -> int:
-    for child in site.children:
+def _put_out(block: Block, channels: int) -> int:
+    for child in block.modules:
         channels = _channels(child, channels)
     return channels
 

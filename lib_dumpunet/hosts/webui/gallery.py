@@ -183,7 +183,7 @@ def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
         group,
         tag.block,
         tag.step,
-        tag.site,
+        tag.layer,
         rank,
         tag.name,
         shot.role != "average",

@@ -30,13 +30,14 @@ from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state, prompts_of
 from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver, shown_by
 from lib_dumpunet.kinds import of_image
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
 from lib_dumpunet.session import Session, open_session
 from lib_dumpunet.settings import AttentionSettings, PanelSettings
 from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.sinks.files import told_once
-from lib_dumpunet.unet.sites import Unet, describe
 
 log = logging.getLogger("dumpunet")
 
@@ -294,7 +295,7 @@ class Job:
             p.seeds, p.subseeds = p.all_seeds[chosen], p.all_subseeds[chosen]
             p.rng = _seeded(p)
 
-    def _generation(self, p: Any, unet: Unet, first: Reading, hires: Reading | None) -> Generation:
+    def _generation(self, p: Any, unet: Model, first: Reading, hires: Reading | None) -> Generation:
         tokens = self._settings.attention.enabled
         table = block_table(unet, p.width, p.height) if needs_table(self._settings) else []
         steps = max(first.steps, hires.steps if hires is not None else 0)

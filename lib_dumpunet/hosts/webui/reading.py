@@ -14,11 +14,11 @@ from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.hosts.webui import compat
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
+from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.texts import Schedule, Texts, Tokens
-from lib_dumpunet.unet.sites import Unet
 
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
 
@@ -51,9 +51,11 @@ class Reading:
         PromptSyntaxError: for a broken per-block bracket.
     """
 
-    def __init__(self, p: Any, prompts: Prompts, unet: Unet, clock: DenoiserClock, *, brackets: bool) -> None:
+    def __init__(
+        self, p: Any, prompts: Prompts, unet: Model, clock: DenoiserClock, *, brackets: bool
+    ) -> None:
         self.steps = compat.sampled_steps(p, hires=prompts.hires)
-        attending = tuple(site.block for site in unet.sites if site.layers)
+        attending = unet.attending
         cond, uncond = (
             _templates(texts, unet, field, brackets=brackets)
             for texts, field in zip((prompts.cond, prompts.uncond), prompts.fields, strict=True)
@@ -138,7 +140,7 @@ def encoder_state(p: Any, *, hires: bool) -> object:
     return checkpoint or id(shared.sd_model), repr(named)
 
 
-def _templates(texts: Sequence[str], unet: Unet, field: str, *, brackets: bool) -> list[Template]:
+def _templates(texts: Sequence[str], unet: Model, field: str, *, brackets: bool) -> list[Template]:
     known: dict[str, Template] = {}
     for text in dict.fromkeys(texts):
         # As it is written, so that the place of a mistake is found again, and a <lora:...> in a bracket is one.

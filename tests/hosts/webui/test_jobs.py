@@ -18,8 +18,8 @@ from fastapi import HTTPException
 from PIL import Image
 
 from lib_dumpunet.errors import HostError
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.sinks.reader import load_dump
-from lib_dumpunet.unet.sites import describe
 from tests.hosts.webui import standin
 from tests.hosts.webui.conftest import Lab
 from tests.unets import CONTEXT, ldm_unet
@@ -140,10 +140,10 @@ class Contexts:
     def __init__(self, unet: Any) -> None:
         self.seen: list[dict[str, torch.Tensor]] = []
         self._handles = [unet.register_forward_pre_hook(lambda *_: self.seen.append({}))]
-        for site in describe(unet).sites:
-            for layer in site.layers:
+        for block in describe(unet).blocks:
+            for layer in block.layers:
                 self._handles.append(
-                    layer.cross_attention.to_k.register_forward_pre_hook(self._see(site.block))
+                    layer.cross_attention.to_k.register_forward_pre_hook(self._see(block.name))
                 )
 
     def _see(self, block: str) -> Callable[..., None]:
@@ -175,7 +175,7 @@ def test_each_block_reads_its_own_text_in_each_evaluation(lab: Lab, unet: Any, s
     assert len(contexts.seen) == (3 if sampler == "Euler" else 5)
     for evaluation, call in enumerate(contexts.seen):
         step = evaluation // (1 if sampler == "Euler" else 2) + 1
-        assert set(call) == {site.block for site in describe(unet).sites if site.layers}
+        assert set(call) == {block.name for block in describe(unet).blocks if block.layers}
         middle = text(" ab  " if evaluation <= 2 else " cd  ")
         second = text(" zz  yy " if step == 2 else " zz ")
         expected = {

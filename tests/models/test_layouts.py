@@ -13,8 +13,8 @@ from lib_dumpunet.errors import UnsupportedModelError
 from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.shapes import measure_blocks
 from lib_dumpunet.hosts.diffusers.loading import block_table
+from lib_dumpunet.models.describe import describe
 from lib_dumpunet.plan import CaptureRequest
-from lib_dumpunet.unet.sites import describe
 from tests.unets import FakeClock, diffusers_unet, ldm_unet, sdxl_unet, twins, unet_inputs
 
 SD15_AT_512 = """
@@ -85,16 +85,16 @@ def test_a_block_is_the_tensor_that_its_successor_gets() -> None:
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 def test_layouts_agree_on_kinds_and_attention(family: str) -> None:
     a, b = (describe(unet) for unet in twins(family))
-    assert [(s.block, s.kind, len(s.cross_attentions)) for s in a.sites] == [
-        (s.block, s.kind, len(s.cross_attentions)) for s in b.sites
+    assert [(s.name, s.kind, len(s.layers)) for s in a.blocks] == [
+        (s.name, s.kind, len(s.layers)) for s in b.blocks
     ]
-    assert sum(len(s.cross_attentions) for s in a.sites) == 16
+    assert sum(len(s.layers) for s in a.blocks) == 16
 
 
 def test_sdxl_has_19_blocks_and_several_layers_in_one() -> None:
     unet = describe(sdxl_unet())
     assert unet.order == SDXL
-    layers = {s.block: len(s.cross_attentions) for s in unet.sites if s.cross_attentions}
+    layers = {s.name: len(s.layers) for s in unet.blocks if s.layers}
     assert layers == {
         "IN04": 2, "IN05": 2, "IN07": 3, "IN08": 3, "M00": 3,
         "OUT00": 3, "OUT01": 3, "OUT02": 3, "OUT03": 2, "OUT04": 2, "OUT05": 2,

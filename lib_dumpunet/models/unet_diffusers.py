@@ -11,7 +11,8 @@ from itertools import chain, count
 
 from torch import nn
 
-from lib_dumpunet.unet.sites import Site, site
+from lib_dumpunet.models.model import Block, Model
+from lib_dumpunet.models.unet import unet_block
 
 
 def matches(module: nn.Module) -> bool:
@@ -21,22 +22,26 @@ def matches(module: nn.Module) -> bool:
     return all(hasattr(b, "resnets") for b in chain(module.down_blocks, module.up_blocks))  # type: ignore[arg-type]
 
 
-def sites(module: nn.Module) -> Iterator[Site]:
-    """List the blocks in forward order; a distilled model may lack the middle one."""
+def describe(module: nn.Module) -> Model:
+    """Return the blocks in forward order."""
+    return Model(module, tuple(_blocks(module)))
+
+
+def _blocks(module: nn.Module) -> Iterator[Block]:
     number = count()
-    yield site(f"IN{next(number):02}", (module.conv_in,), "")  # type: ignore[arg-type]
+    yield unet_block(f"IN{next(number):02}", (module.conv_in,), "")  # type: ignore[arg-type]
     for block in module.down_blocks:  # type: ignore[union-attr]
         for children in _resnets(block):
-            yield site(f"IN{next(number):02}", children, "")
+            yield unet_block(f"IN{next(number):02}", children, "")
         for downsampler in block.downsamplers or ():
-            yield site(f"IN{next(number):02}", (downsampler,), "down")
-    if module.mid_block is not None:
-        yield site("M00", tuple(_middle(module.mid_block)), "")  # type: ignore[arg-type]
+            yield unet_block(f"IN{next(number):02}", (downsampler,), "down")
+    if module.mid_block is not None:  # a distilled model may lack it
+        yield unet_block("M00", tuple(_middle(module.mid_block)), "")  # type: ignore[arg-type]
     number = count()
     for block in module.up_blocks:  # type: ignore[union-attr]
         *others, last = _resnets(block)
         for children in (*others, (*last, *(block.upsamplers or ()))):
-            yield site(f"OUT{next(number):02}", children, "up")
+            yield unet_block(f"OUT{next(number):02}", children, "up")
 
 
 def _resnets(block: nn.Module) -> Iterator[tuple[nn.Module, ...]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from lib_dumpunet.unet.sites import Site, site
+from lib_dumpunet.models.model import Block, Model
+from lib_dumpunet.models.unet import unet_block
 
 
 def matches(module: nn.Module) -> bool:
@@ -14,11 +15,15 @@ def matches(module: nn.Module) -> bool:
     return all(hasattr(module, name) for name in ("input_blocks", "middle_block", "output_blocks"))
 
 
-def sites(module: nn.Module) -> Iterator[Site]:
-    """List the blocks in forward order; a distilled model may lack the middle one."""
+def describe(module: nn.Module) -> Model:
+    """Return the blocks in forward order."""
+    return Model(module, tuple(_blocks(module)))
+
+
+def _blocks(module: nn.Module) -> Iterator[Block]:
     for i, block in enumerate(module.input_blocks):  # type: ignore[arg-type]
-        yield site(f"IN{i:02}", tuple(block.children()), "down")
-    if module.middle_block is not None:
-        yield site("M00", tuple(module.middle_block.children()), "")  # type: ignore[union-attr]
+        yield unet_block(f"IN{i:02}", tuple(block.children()), "down")
+    if module.middle_block is not None:  # a distilled model may lack it
+        yield unet_block("M00", tuple(module.middle_block.children()), "")  # type: ignore[union-attr]
     for i, block in enumerate(module.output_blocks):  # type: ignore[arg-type]
-        yield site(f"OUT{i:02}", tuple(block.children()), "up")
+        yield unet_block(f"OUT{i:02}", tuple(block.children()), "up")
