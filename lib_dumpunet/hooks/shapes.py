@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from lib_dumpunet.errors import UnsupportedModelError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.streams import CallStreams
 from lib_dumpunet.models.model import Block, Model
 from lib_dumpunet.models.ports import AttentionLayer
+
+log = logging.getLogger("dumpunet")
 
 Shape = tuple[int, ...]
 
@@ -57,11 +62,17 @@ def measure_blocks(model: Model, forward: Callable[[], object]) -> list[BlockInf
 def _watch(
     hooks: HookSet, block: Block, streams: CallStreams, inputs: dict[str, Shape], outputs: dict[str, Shape]
 ) -> None:
+    def note(shapes: dict[str, Shape], read: Callable[[], Tensor]) -> None:
+        try:
+            shapes[block.name] = tuple(read().shape[1:])
+        except Exception:  # whatever is there instead; it counts as not read
+            log.debug("a port of block %s does not fit", block.name, exc_info=True)
+
     def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs[block.name] = tuple(block.input.read(args, kwargs, streams.now).shape[1:])
+        note(inputs, lambda: block.input.read(args, kwargs, streams.now))
 
     def leave(_args: tuple[Any, ...], _kwargs: dict[str, Any], output: Any) -> None:
-        outputs[block.name] = tuple(block.output.read(output, streams.now).shape[1:])
+        note(outputs, lambda: block.output.read(output, streams.now))
 
     hooks.before(block.input.module, enter)
     hooks.around(block.output.module, leave)
