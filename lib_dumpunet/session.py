@@ -12,7 +12,6 @@ from PIL import Image
 from lib_dumpunet.assemble import Generation, assemble
 from lib_dumpunet.captures import Branch, Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
-from lib_dumpunet.explorer.sink import ExplorerSink
 from lib_dumpunet.hooks.attention import capture_attention, require_readable
 from lib_dumpunet.hooks.capture import capture_blocks
 from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
@@ -22,8 +21,8 @@ from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.ports import Clock, Host, Row
 from lib_dumpunet.prompt.texts import Tokens
-from lib_dumpunet.sinks.base import Fanout, Sink
-from lib_dumpunet.sinks.heatmap import HeatmapSink
+from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.queue import Fanout
 
 log = logging.getLogger("dumpunet")
 
@@ -53,8 +52,6 @@ class Session:
         self._queue = Fanout(sinks, threads=threads)
         self._heat = Heat()
         self._read: dict[Branch, set[Tokens]] = {}
-        self._heatmaps = [sink for sink in sinks if isinstance(sink, HeatmapSink)]
-        self._pages = [sink for sink in sinks if isinstance(sink, ExplorerSink)]
 
     @property
     def compares(self) -> bool:
@@ -92,11 +89,9 @@ class Session:
 
         A fault is kept in ``problems``: the next image must come out.
         """
+        self._queue.see_image(image, picture)
         try:
-            captures = list(self._heat_of(image))
-            for sink in self._heatmaps:
-                sink.expect(image, picture, len(captures))
-            for capture in captures:
+            for capture in list(self._heat_of(image)):
                 self._queue.put(capture)
         except DumpUNetError as error:
             self._report(error)
@@ -105,27 +100,12 @@ class Session:
             self._report(HostError(f"words and points of image {image} could not be drawn ({error})"))
         finally:
             self._heat.forget(image)
-        self._write_pages(image, picture)
-
-    def _write_pages(self, image: int, picture: Image.Image | None) -> None:
-        """Write what pages there are of an image, once all has come of it."""
-        for sink in self._pages:
-            self._queue.drain()
-            try:
-                sink.finish(image, picture)
-            except DumpUNetError as error:
-                self._report(error)
-            except Exception as error:
-                log.debug("page of image %d failed", image, exc_info=True)
-                self._report(HostError(f"the explorer page of image {image} could not be made ({error})"))
+        self._queue.finish_image(image)
 
     def close(self) -> None:
-        """Finish what is queued; words of images that never came out are drawn without them."""
+        """Finish what is queued; what there is of images that never came out is drawn without them."""
         try:
-            if self._pages:
-                self._queue.drain()
-            left = {image for sink in self._pages for image in sink.images}
-            for image in sorted(left.union(self._heat.images)):
+            for image in sorted({*self._queue.images, *self._heat.images}):
                 self.finish(image, None)
             self._queue.close()
             self._report_unread()

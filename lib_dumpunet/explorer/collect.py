@@ -105,12 +105,6 @@ class Collection:
         self._lock = threading.Lock()
         self._images: dict[int, Collected] = {}
 
-    @property
-    def images(self) -> list[int]:
-        """Images of which something waits."""
-        with self._lock:
-            return sorted(self._images)
-
     def add(self, capture: Capture) -> None:
         """Take what a page shows.
 

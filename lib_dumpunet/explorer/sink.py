@@ -8,14 +8,16 @@ from collections.abc import Callable
 from PIL import Image
 
 from lib_dumpunet.captures import Capture
+from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.explorer.collect import Collection, Labels
 from lib_dumpunet.explorer.document import About, make_page
 from lib_dumpunet.ports import Page
+from lib_dumpunet.sinks.base import Sink
 
 log = logging.getLogger("dumpunet")
 
 
-class ExplorerSink:
+class ExplorerSink(Sink):
     """Collect what a page shows.
 
     Args:
@@ -38,11 +40,7 @@ class ExplorerSink:
     ) -> None:
         self._about, self._limit, self._write = about, limit, write
         self._collection = Collection(labels, folder)
-
-    @property
-    def images(self) -> list[int]:
-        """Images whose pages are still to be written."""
-        return self._collection.images
+        self._pictures: dict[int, Image.Image | None] = {}
 
     def accept(self, capture: Capture) -> None:
         """Take one capture.
@@ -52,18 +50,28 @@ class ExplorerSink:
         """
         self._collection.add(capture)
 
-    def finish(self, image: int, picture: Image.Image | None) -> None:
-        """Write the page of an image of which all has come; ``picture`` is None for one that never came out.
+    def see_image(self, image: int, picture: Image.Image | None) -> None:
+        """Take the image that its page shows."""
+        self._pictures[image] = picture
+
+    def finish_image(self, image: int) -> None:
+        """Write the page of an image.
 
         Raises:
             HostError: if it cannot be written.
         """
+        picture = self._pictures.pop(image, None)
         try:
             page = make_page(image, picture, self._collection, self._about, self._limit)
+            log.info(page.about)
+            self._write(page)
+        except DumpUNetError:
+            raise
+        except Exception as error:
+            log.debug("page of image %d failed", image, exc_info=True)
+            raise HostError(f"the explorer page of image {image} could not be made ({error})") from error
         finally:
             self._collection.forget(image)
-        log.info(page.about)
-        self._write(page)
 
     def close(self) -> None:
         """Let go of what waits of images that were not finished."""

@@ -1,228 +1,35 @@
-"""What a sink is, and the queue that keeps sinks out of the sampling thread's way."""
+"""What a sink is: the events of a run, one after the other."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from types import TracebackType
-from typing import Protocol
+from collections.abc import Iterable
 
-from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.errors import DumpUNetError, HostError
+from PIL import Image
 
-_log = logging.getLogger("dumpunet")
-_MAX_BYTES = 256 << 20
-_COPY = -1  # stands among the sinks' numbers for the copy from the device
+from lib_dumpunet.captures import Capture
 
 
-class Sink(Protocol):
+class Sink:
     """Takes captures and makes something of them.
 
-    ``accept`` is called from several threads at once and in any order, so a sink guards its own state; the capture's
-    tensor may be read at once and must not be changed, as other sinks read it too. ``close`` is called once, after
-    the last ``accept``, also when an ``accept`` failed. Captures that either gives are handed to the sinks behind it.
+    ``accept`` is called from several threads at once and in any order, so a sink guards its own state; a capture's
+    tensor may be read at once and must not be changed, as other sinks read it too. ``finish_image`` is called for one
+    image after the other. ``close`` is called once, after all else, also when an ``accept`` failed.
+    Captures that any of the three gives are handed to the sinks behind it.
     """
 
     def accept(self, capture: Capture) -> Iterable[Capture] | None:
         """Take one capture."""
+        raise NotImplementedError
+
+    def see_image(self, image: int, picture: Image.Image | None) -> None:
+        """Take an image that has come out, None for one that never did; its words and points come next."""
+
+    def finish_image(self, image: int) -> Iterable[Capture] | None:
+        """Do what waits for all captures of an image: it has had them, unless it has failed at one.
+
+        A fault here concerns this image alone.
+        """
 
     def close(self) -> Iterable[Capture] | None:
-        """Finish what waits, and let go of files."""
-
-
-class Fanout:
-    """Hand every capture to every sink, in worker threads, while sampling goes on.
-
-    A fault of a sink never reaches the sampling thread: the sink gets nothing more in this run, its first error is
-    kept in ``problems``, and the other sinks go on. Leaving the ``with`` block, by an exception too, finishes what was
-    captured, since that is what the user wants to see of an interrupted run; a second interrupt drops the rest.
-
-    ``max_bytes`` bounds the tensors that wait or are being worked on. A larger single one passes when it is alone.
-    What a sink makes of one is not counted: there are as many at a time as threads.
-
-    Raises:
-        HostError: if no thread can be started.
-    """
-
-    def __init__(
-        self, sinks: Sequence[Sink], *, max_bytes: int = _MAX_BYTES, threads: int | None = None
-    ) -> None:
-        self._sinks = tuple(sinks)
-        self._max_bytes = max_bytes
-        self._held = 0
-        self._put = 0
-        self._unfinished: dict[int, Future[None]] = {}  # by the captures' numbers, in the order of coming
-        self._closed = False
-        self._room = threading.Condition()
-        self._problems: dict[int, DumpUNetError] = {}
-        self._pool = _started_pool(threads or min(4, os.cpu_count() or 1))
-
-    @property
-    def problems(self) -> list[DumpUNetError]:
-        """First error of each sink that failed, in the order of failing."""
-        with self._room:
-            return list(self._problems.values())
-
-    def put(self, capture: Capture) -> None:
-        """Queue a capture; wait only while ``max_bytes`` of earlier ones are unfinished.
-
-        Raises:
-            RuntimeError: the queue is closed.
-        """
-        size = capture.tensor.nbytes
-        with self._room:
-            while not self._closed and self._held and self._held + size > self._max_bytes:
-                self._room.wait(1.0)  # Windows delivers an interrupt only between waits
-            if self._closed:
-                raise RuntimeError("a capture came after the end of its run")
-            self._unfinished[self._put] = self._pool.submit(self._work, capture, self._put, size)
-            self._put += 1
-            self._held += size
-
-    def drain(self) -> None:
-        """Wait until every sink has had all that was put so far; what comes meanwhile is not waited for.
-
-        Not to be called by a sink, which would wait for itself.
-        """
-        with self._room:
-            end = self._put
-            while min(self._unfinished, default=end) < end:
-                self._room.wait(1.0)  # Windows delivers an interrupt only between waits
-
-    def close(self) -> None:
-        """Finish what is queued, then close every sink; safe to call again."""
-        with self._room:
-            closed, self._closed = self._closed, True
-            self._room.notify_all()
-        if closed:
-            return
-        try:
-            self._finish()
-        finally:
-            self._close_sinks()
-
-    def __enter__(self) -> Fanout:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _finish(self) -> None:
-        """Work off what is queued, and what has begun even after an interrupt: sinks are closed next."""
-        try:
-            # Not by the pool's own end: on Windows no interrupt reaches it, elsewhere it leaves threads at work then.
-            self.drain()
-        except KeyboardInterrupt:
-            self._drop()
-            raise
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _drop(self) -> None:
-        """Give up what no thread has begun with."""
-        with self._room:
-            dropped = [number for number, future in self._unfinished.items() if future.cancel()]
-            for number in dropped:
-                del self._unfinished[number]
-            self._room.notify_all()
-
-    def _work(self, capture: Capture, number: int, size: int) -> None:
-        try:
-            place = _place(capture.tag)
-            if self._guard(_COPY, capture.ready, place):
-                self._deliver(capture, 0, place)
-        finally:
-            with self._room:
-                self._held -= size
-                del self._unfinished[number]
-                self._room.notify_all()
-
-    def _deliver(self, capture: Capture, first: int, place: str) -> None:
-        """Hand a capture to the sinks from number ``first`` on that have not failed."""
-        for number, sink in enumerate(self._sinks[first:], first):
-            if number not in self._problems:
-                self._guard(number, partial(self._feed, number, sink, capture), place)
-
-    def _feed(self, number: int, sink: Sink, capture: Capture) -> None:
-        self._pass_on(number, sink.accept(capture))
-
-    def _pass_on(self, number: int, made: Iterable[Capture] | None) -> None:
-        """Hand what a sink has made to those behind it."""
-        for capture in made or ():
-            self._deliver(capture, number + 1, _place(capture.tag))
-
-    def _close_sinks(self) -> None:
-        """Close every sink, also after an interrupt in the middle."""
-        interrupt: KeyboardInterrupt | None = None
-        for number, sink in enumerate(self._sinks):
-            try:
-                self._guard(number, partial(self._close_sink, number, sink), "at its end")
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
-
-    def _close_sink(self, number: int, sink: Sink) -> None:
-        self._pass_on(number, sink.close())
-
-    def _guard(self, number: int, action: Callable[[], None], place: str) -> bool:
-        """Run ``action`` for the sink of that number, or for the copy from the device, and keep its first error."""
-        try:
-            action()
-        except BaseException as error:  # whatever a sink throws, sampling and the other sinks go on
-            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                raise  # the user's, while sinks are being closed
-            who = "Copying from the device" if number == _COPY else type(self._sinks[number]).__name__
-            _log.debug("%s failed %s", who, place, exc_info=True)
-            with self._room:
-                self._problems.setdefault(number, _as_problem(error, who, place))
-            return False
-        return True
-
-
-def _started_pool(count: int) -> ThreadPoolExecutor:
-    """Start up to ``count`` threads, as many as the system gives: in the middle of sampling it would be too late."""
-    problem: RuntimeError | None = None
-    for fewer in range(count, 0, -1):
-        pool, gate = ThreadPoolExecutor(fewer, thread_name_prefix="dumpunet"), threading.Event()
-        try:
-            for _ in range(fewer):  # the pool starts a thread for each, as none of them gets free
-                pool.submit(gate.wait)
-            return pool
-        except RuntimeError as error:
-            problem = error
-            gate.set()
-            pool.shutdown(wait=True)  # those that did start make room for the next try
-        finally:
-            gate.set()
-    raise HostError(
-        f"no thread can be started that draws and writes ({problem})",
-        remedy="Close other programs, or allow more threads.",
-    )
-
-
-def _place(tag: Tag) -> str:
-    if not tag.block:
-        return f"at {tag.kind} {tag.name}, image {tag.image}"
-    return f"at block {tag.block}, step {tag.when}, image {tag.image}"
-
-
-def _as_problem(error: BaseException, who: str, place: str) -> DumpUNetError:
-    """Keep an error that is already fit for users; say of any other what failed, and where."""
-    link: BaseException | None = error
-    while link is not None:  # the frames of a traceback would keep the captured tensor in memory
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    if isinstance(error, DumpUNetError):
-        return error
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return HostError(
-        f"{who} failed {place} and was stopped ({reason})",
-        remedy="The generated image is not affected; the debug log has the details.",
-    )
+        """Finish what waits, and let go of files: the run is over."""

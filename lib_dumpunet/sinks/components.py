@@ -13,12 +13,13 @@ from torch import Tensor
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.sinks.aside import Aside
+from lib_dumpunet.sinks.base import Sink
 
 COMPONENTS = 3
 _Layer = tuple[str, int, tuple[int, ...]]
 
 
-class ComponentsSink:
+class ComponentsSink(Sink):
     """Turn what each place of a layer looks at into three numbers, so that places that look alike get like colours.
 
     The basis is that of all maps of the layer in a run, or pictures of different steps would not compare. So all must

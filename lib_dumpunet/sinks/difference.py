@@ -9,9 +9,10 @@ from dataclasses import replace
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.sinks.aside import Aside
+from lib_dumpunet.sinks.base import Sink
 
 
-class DifferenceSink:
+class DifferenceSink(Sink):
     """Compare a run with per-block prompts to one without, which must have been made, and worked off, before.
 
     Of the run without, each "plain" tensor waits on disk for the "steered" one of the same image, block and step, and

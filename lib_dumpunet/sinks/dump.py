@@ -21,6 +21,7 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.kinds import KINDS, Kind
 from lib_dumpunet.settings import FORMATS
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.files import FIELD, explain, prepare_folder, write_whole
 from lib_dumpunet.sinks.manifest import Entry, Manifest
 from lib_dumpunet.sinks.names import bin_name, channel_name, key_of, npy_name, safetensors_name
@@ -85,7 +86,7 @@ class DumpRequest:
         return about | {key: value for key, value in more.items() if value}
 
 
-class DumpSink:
+class DumpSink(Sink):
     """Write every capture of some ``kinds`` into a folder, with a ``manifest.json`` that lists the files.
 
     ``kinds`` None stands for all. What is only passing (see ``kinds.py``) is never written.

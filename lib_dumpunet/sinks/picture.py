@@ -9,12 +9,13 @@ from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.image.numbers import numbers_of
 from lib_dumpunet.kinds import KINDS, Section, kinds_of_section
 from lib_dumpunet.ports import Picture
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.drawing import DRAWINGS, Style
 
 Show = Callable[[Picture], None]
 
 
-class PictureSink:
+class PictureSink(Sink):
     """Draw the captures that the settings of a section hold for, each by the drawing of its kind.
 
     Raises:
@@ -33,9 +34,6 @@ class PictureSink:
             return
         for role, shown, image in DRAWINGS[KINDS[tag.kind].drawing](tag, tensor, self._style):
             self._show(Picture(image, tag, role, describe_tag(tag), numbers_of(shown)))
-
-    def close(self) -> None:
-        """Do nothing: all pictures are out already."""
 
 
 def describe_tag(tag: Tag) -> dict[str, str]:

@@ -15,10 +15,10 @@ from lib_dumpunet.kinds import Kind
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.settings import AttentionSettings
-from lib_dumpunet.sinks.base import Fanout
 from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.heatmap import HeatmapSink
 from lib_dumpunet.sinks.picture import PictureSink
+from lib_dumpunet.sinks.queue import Fanout
 
 SETTINGS = AttentionSettings(average="1-norm")
 WORDS = ("<start>", "red", "<end>")
@@ -107,10 +107,11 @@ def test_other_kinds_are_left_alone() -> None:
 def heat(*captures: Capture, image: Image.Image | None) -> list[Picture]:
     pictures: list[Picture] = []
     sink = HeatmapSink({"Layer Name": "M00"}, pictures.append, parse_points("90,60", (96, 64)))
-    sink.expect(0, image, len(captures))
     with Fanout([sink]) as fanout:
+        fanout.see_image(0, image)
         for capture in captures:
             fanout.put(capture)
+        fanout.finish_image(0)
     assert fanout.problems == []
     assert not sink._images  # the image is let go with its last word
     return sorted(pictures, key=lambda picture: picture.stem)

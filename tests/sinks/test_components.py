@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.components import ComponentsSink
+from lib_dumpunet.sinks.queue import Fanout
 
 
-class Keep:
+class Keep(Sink):
     """A sink that keeps what it gets."""
 
     def __init__(self) -> None:

@@ -29,12 +29,13 @@ from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DifferenceSettings, FeatureSettings, Settings
 from lib_dumpunet.sinks import aside
 from lib_dumpunet.sinks.aside import Aside
-from lib_dumpunet.sinks.base import Fanout, Sink
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.names import key_of, parse_name, tag_of_key
 from lib_dumpunet.sinks.picture import PictureSink
+from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.reader import load_dump
 
 Make = Callable[..., list[Capture]]
@@ -42,7 +43,7 @@ TAG = Tag(0, 1, "M00")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-class Keep:
+class Keep(Sink):
     """A sink that keeps what it gets of one kind."""
 
     def __init__(self, kind: Kind = "difference") -> None:

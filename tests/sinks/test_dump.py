@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.sinks import dump, files
-from lib_dumpunet.sinks.base import Fanout
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 from lib_dumpunet.sinks.files import prepare_folder
 from lib_dumpunet.sinks.names import key_of
+from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.reader import load_dump
 
 Make = Callable[..., list[Capture]]

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from PIL import Image
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
-from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.queue import Fanout
 
 
-class Collect:
+class Collect(Sink):
     """Keep the tags, and count the calls of close."""
 
     def __init__(self) -> None:
@@ -67,6 +69,25 @@ class Gate(Collect):
     def close(self) -> None:
         super().close()
         self.at_close.append(len(self.tags))
+
+
+class Ends(Gate):
+    """Note at the end of an image how much of it was accepted; the second image has none that can be finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[tuple[int, int]] = []
+        self.pictures: list[tuple[int, Image.Image | None]] = []
+
+    def see_image(self, image: int, picture: Image.Image | None) -> None:
+        self.pictures.append((image, picture))
+
+    def finish_image(self, image: int) -> list[Capture]:
+        with self.lock:
+            self.ends.append((image, sum(tag.image == image for tag in self.tags)))
+        if image == 1:
+            raise HostError("image 1 cannot be finished")
+        return [Capture(Tag(image, 9, "M00"), torch.zeros(1))]
 
 
 def capture(number: int = 0, floats: int = 4) -> Capture:
@@ -386,10 +407,11 @@ def test_an_interrupt_ends_drain_even_if_it_is_delivered_only_between_waits() ->
 
 
 def test_an_interrupt_while_closing_drops_the_rest_and_finishes_what_has_begun() -> None:
-    gate = Gate()
+    gate = Ends()
     fanout = Fanout([gate], threads=1)
     for number in range(3):
         fanout.put(capture(number))
+        fanout.finish_image(number)
     waiter = threading.Thread(target=fanout.drain)
     waiter.start()
     # The interrupt arrives between two waits of a second.
@@ -402,6 +424,10 @@ def test_an_interrupt_while_closing_drops_the_rest_and_finishes_what_has_begun()
     assert not waiter.is_alive()
     assert gate.at_close == [1]
     assert [tag.image for tag in gate.tags] == [0]
+    assert gate.ends in (
+        [],
+        [(0, 1)],
+    )  # it may have begun with the end of the first; never with one of a dropped
 
 
 def test_an_interrupt_at_the_end_is_the_users_and_closes_the_rest() -> None:
@@ -425,7 +451,7 @@ def test_as_many_threads_work_as_can_be_started(most: int, monkeypatch: pytest.M
     monkeypatch.setattr(threading.Thread, "start", start_some)
     got: list[Capture] = []
 
-    class Take:
+    class Take(Sink):
         def accept(self, capture: Capture) -> None:
             got.append(capture)
 
@@ -440,3 +466,55 @@ def test_as_many_threads_work_as_can_be_started(most: int, monkeypatch: pytest.M
         for step in range(20):
             fanout.put(Capture(Tag(0, step, "M00"), torch.zeros(1, 2, 2)))
     assert len(got) == 20
+
+
+def test_an_image_is_finished_once_when_all_of_it_is_done_and_nobody_waits() -> None:
+    gate, behind = Ends(), Collect()
+    picture = Image.new("RGB", (1, 1))
+    with Fanout([gate, behind], threads=3) as fanout:
+        for number in range(3):
+            for _ in range(5):
+                fanout.put(capture(number))
+            fanout.see_image(number, picture if number else None)
+            fanout.finish_image(number)
+            fanout.finish_image(number)
+        assert fanout.images == []
+        assert gate.ends == []
+        gate.open.set()
+        fanout.drain()
+        assert gate.ends == [(0, 5), (1, 5), (2, 5)]
+        fanout.finish_image(7)  # nothing came of it
+        fanout.drain()
+        assert gate.ends[-1] == (7, 0)
+    assert gate.pictures == [(0, None), (1, picture), (2, picture)]
+    assert [tag.image for tag in behind.tags if tag.step == 9] == [0, 2, 7]
+    assert [str(problem) for problem in fanout.problems] == ["image 1 cannot be finished."]
+
+
+def test_images_that_are_not_finished_are_told_and_their_end_never_comes() -> None:
+    sink = Ends()
+    sink.open.set()
+    with Fanout([sink]) as fanout:
+        fanout.put(capture(4))
+        fanout.put(capture(2))
+        fanout.finish_image(2)
+        assert fanout.images == [4]
+    assert [image for image, _ in sink.ends] == [2]
+
+
+def test_a_sink_that_has_failed_finishes_what_it_had() -> None:
+    class FailingEnds(Ends):
+        def accept(self, capture: Capture) -> None:
+            super().accept(capture)
+            if len(self.tags) == 2:
+                raise ValueError("bad")
+
+    failing, behind = FailingEnds(), Collect()
+    failing.open.set()
+    with Fanout([failing, behind], threads=1) as fanout:
+        for _ in range(3):
+            fanout.put(capture(0))
+        fanout.finish_image(0)
+    assert failing.ends == [(0, 2)]
+    assert [tag.step for tag in behind.tags] == [1, 1, 1, 9]
+    assert len(fanout.problems) == 1

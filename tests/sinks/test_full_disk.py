@@ -17,10 +17,11 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.sinks import aside, files
-from lib_dumpunet.sinks.base import Fanout, Sink
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.reader import load_dump
 from tests.disks import small_disk
 
@@ -28,7 +29,7 @@ Make = Callable[..., list[Capture]]
 LIMIT = 100_000  # bytes
 
 
-class Count:
+class Count(Sink):
     def __init__(self) -> None:
         self.seen: list[Capture] = []
 

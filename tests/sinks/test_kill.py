@@ -22,7 +22,7 @@ import os, pathlib, random, signal, sys, time
 import torch
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.sinks import manifest
-from lib_dumpunet.sinks.base import Fanout
+from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
 
 def dump(folder, kind, eager):

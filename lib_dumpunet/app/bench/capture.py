@@ -8,6 +8,7 @@ from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.plan import CaptureRequest, Plan
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import FeatureSettings
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.drawing import Style
 from lib_dumpunet.sinks.picture import PictureSink
 
@@ -29,14 +30,11 @@ def measure_capture(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> l
     ]
 
 
-class Forget:
+class Forget(Sink):
     """A sink that does nothing, to see what capturing alone costs."""
 
     def accept(self, capture: object) -> None:
         """Let go of a capture."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def _encode(picture: Picture) -> None:

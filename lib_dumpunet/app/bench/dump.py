@@ -14,8 +14,8 @@ import torch
 
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.sinks.base import Fanout
 from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.queue import Fanout
 
 _REQUIRED = 0.70  # of the speed of numpy.save
 _FORMATS = ("npy", "safetensors")

@@ -19,11 +19,12 @@ from lib_dumpunet.ports import Row
 from lib_dumpunet.prompt.texts import BETWEEN, Tokens, WordChoice
 from lib_dumpunet.prompt.words import all_words, find_word, labels
 from lib_dumpunet.settings import AVERAGES, AttentionSettings, ColorSettings
+from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.drawing import DRAWINGS, Style
 
 
 @dataclass
-class Trace:
+class Trace(Sink):
     """What was seen: tensors on the CPU; images count over all calls in the ``with``.
 
     Features are "c h w" in the model's dtype; the axes of attention are those of its kind, see ``kinds.py``.
