@@ -64,7 +64,7 @@ class Session:
         want = self._plan.difference
         assert want is not None
         plain = Plan(features=replace(want, kind="plain"))
-        with watching(unet or self._unet, plain, self._clock, self._queue.put, self._report):
+        with watching(unet or self._unet, plain, self._clock, self._queue.put, self.report):
             yield
         self._queue.drain()
 
@@ -80,7 +80,7 @@ class Session:
             texts = self._generation.texts_of(hires=hires)
             plan = replace(plan, attention=replace(plan.attention, text_of=texts.text))
         with watching(
-            unet or self._unet, plan, self._clock, self._queue.put, self._report, self._heat, changes
+            unet or self._unet, plan, self._clock, self._queue.put, self.report, self._heat, changes
         ):
             yield
 
@@ -94,10 +94,10 @@ class Session:
             for capture in list(self._heat_of(image)):
                 self._queue.put(capture)
         except DumpUNetError as error:
-            self._report(error)
+            self.report(error)
         except Exception as error:
             log.debug("heat of image %d failed", image, exc_info=True)
-            self._report(HostError(f"words and points of image {image} could not be drawn ({error})"))
+            self.report(HostError(f"words and points of image {image} could not be drawn ({error})"))
         finally:
             self._heat.forget(image)
         self._queue.finish_image(image)
@@ -111,21 +111,21 @@ class Session:
             self._report_unread()
         finally:
             for problem in self._queue.problems:
-                self._report(problem)
+                self.report(problem)
 
     def _report_unread(self) -> None:
         """Tell of words that are in a prompt, but in no text that the watched blocks have read."""
         for branch, read in self._read.items():
             missed = self._plan.words[branch].missing(read)
             if missed:
-                self._report(
+                self.report(
                     HostError(
                         f"no captured block mainly uses {', '.join(map(repr, missed))}",
                         remedy="Choose other blocks or steps; the command prompt shows what each block reads.",
                     )
                 )
 
-    def _report(self, error: DumpUNetError) -> None:
+    def report(self, error: DumpUNetError) -> None:
         """Keep an error; hooks come on again for each batch, and may have the same to say."""
         if str(error) not in map(str, self.problems):
             self.problems.append(error)

@@ -23,10 +23,10 @@ from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.app.studio.shelf import Item, Shelf
 from lib_dumpunet.blocks import ModelFacts
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.hosts.common.log_capture import capture_log
 from lib_dumpunet.hosts.diffusers.find import ANY_BLOCKS
 from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
 from lib_dumpunet.hosts.diffusers.job import Job, check, make_job
-from lib_dumpunet.hosts.hearing import heard
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.prompt.reading import read_templates
@@ -212,7 +212,7 @@ class Run:
     def work(self, models: Models) -> None:
         """Do all of it; nothing is raised, as nobody waits for it."""
         warnings: list[str] = []
-        with heard(warnings, to_console=self.request.panel.output.log):
+        with capture_log(warnings, to_console=self.request.panel.output.log):
             try:
                 self._work(models)
             except DumpUNetError as error:

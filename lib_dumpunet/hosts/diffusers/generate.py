@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,14 +11,14 @@ from PIL import Image
 
 from lib_dumpunet.assemble import Generation
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hosts.common.runs import open_runs
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
 from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Page, Picture
-from lib_dumpunet.resolve import needs_table, of_plain_run, resolve
-from lib_dumpunet.session import Session, open_session
+from lib_dumpunet.resolve import needs_table
 from lib_dumpunet.settings import Settings
 from lib_dumpunet.sinks.dump import DumpRequest
 
@@ -51,15 +51,15 @@ class Outlet:
 
 
 class DiffusersHost:
-    """The core's host for one request; ``is_plain`` marks the pictures of a run without per-block prompts."""
+    """The core's host for one request."""
 
-    def __init__(self, clock: SchedulerClock, outlet: Outlet, *, is_plain: bool = False) -> None:
+    def __init__(self, clock: SchedulerClock, outlet: Outlet) -> None:
         self.clock = clock
-        self._outlet, self._is_plain = outlet, is_plain
+        self._outlet = outlet
 
     def show(self, picture: Picture) -> None:
         """Pass a picture on."""
-        self._outlet.picture(picture.as_plain() if self._is_plain else picture)
+        self._outlet.picture(picture)
 
     def write_page(self, page: Page) -> None:
         """Pass an explorer page on."""
@@ -77,7 +77,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
     host = DiffusersHost(SchedulerClock(pipe), outlet)
     onlooker = Onlooker(outlet.progress, outlet.preview, outlet.stopped)
     sampler = Sampler(pipe, job, host.clock, onlooker, runs=2 if settings.difference.enabled else 1)
-    steered, plain = sampler.condition(job.plan), None
+    steered = sampler.condition(job.plan)
     generation = Generation(
         dump_request(pipe, job, with_table=needs_table(settings)),
         job.width,
@@ -86,54 +86,48 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
         steered.steering if job.plan.has_brackets else None,
     )
     outcome = Outcome()
-    unet, asked = describe(pipe.unet), of_plain_run(settings)
-    beside: Session | None = None
+
+    def without_brackets() -> Generation:
+        return replace(generation, texts=sampler.condition(job.plan.plain).texts, steering=None)
+
     with ExitStack() as stack:
-        plan = resolve(settings, unet.facts, generation.prompts)
-        session = stack.enter_context(open_session(unet, plan, host, generation))
+        opening = open_runs(describe(pipe.unet), settings, host, generation, without_brackets)
+        runs = stack.enter_context(opening)
         stack.enter_context(sampler)
-        outcome.problems = session.problems
-        if session.compares:
-            plain = sampler.condition(job.plan.plain)
-        if plain is not None and asked is not None:
-            same = replace(generation, texts=plain.texts, steering=None)
-            plan = replace(resolve(asked, unet.facts, same.prompts), notes=())  # they have been told
-            plain_host = DiffusersHost(host.clock, outlet, is_plain=True)
-            beside = stack.enter_context(open_session(unet, plan, plain_host, same))
+        plain = sampler.condition(job.plan.plain) if runs.compares else None
         try:
             for images in job.batches:
                 faults: list[HostError] = []
                 if plain is not None:
-                    with session.plain_run(), nullcontext() if beside is None else beside.run():
+                    with runs.plain():
                         samples = sampler.sample(plain, images)
                     faults += give_all(outlet.plain, images, samples)
-                    _finish(beside, images, samples)
+                    _finish(runs.finish_plain, images, samples)
                 if not sampler.was_stopped:
-                    with session.run():
+                    with runs.steered():
                         samples = sampler.sample(steered, images)
                         lost = give_all(outlet.image, images, samples)
                         outcome.images += len(samples) - len(lost)
-                        _finish(session, images, samples)
+                        _finish(runs.finish, images, samples)
                     faults += lost
                 outcome.was_stopped = sampler.was_stopped
                 faults += [sampler.fault] if sampler.fault is not None else []
+                for fault in faults:
+                    runs.report(fault)
                 if faults or sampler.was_stopped:
-                    session.problems += faults
                     break
         except HostError as error:  # what came before it is worth telling
-            session.problems.append(error)
-    if beside is not None:
-        outcome.problems += beside.problems
+            runs.report(error)
+    outcome.problems = runs.problems
     if host.clock.trouble is not None and host.clock.trouble not in outcome.problems:
         outcome.problems.append(host.clock.trouble)
     return outcome
 
 
-def _finish(session: Session | None, images: range, samples: Sequence[Sample]) -> None:
+def _finish(finish: Callable[[int, Image.Image], None], images: range, samples: Sequence[Sample]) -> None:
     """Lay words and points over the images of a batch; one that was stopped may have none."""
     for index, sample in zip(images, samples, strict=False):
-        if session is not None:
-            session.finish(index, sample.image)
+        finish(index, sample.image)
 
 
 def dump_request(pipe: Any, job: Job, *, with_table: bool) -> DumpRequest:

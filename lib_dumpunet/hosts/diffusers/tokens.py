@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lib_dumpunet.hosts.pieces import piece
+from lib_dumpunet.hosts.common.clip_vocab import piece
 from lib_dumpunet.prompt.words import Token
 
 

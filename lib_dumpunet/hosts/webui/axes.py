@@ -14,7 +14,7 @@ from modules import scripts
 
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, SettingsError
-from lib_dumpunet.hosts.hearing import TITLE
+from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui.blocks import blocks_of_model
 from lib_dumpunet.hosts.webui.host import refusal
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks

@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from modules import shared
 
 from lib_dumpunet.errors import DumpUNetError
-from lib_dumpunet.hosts.hearing import TITLE
+from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.ports import Page, Picture
@@ -24,15 +24,15 @@ class Refused(Exception):
 
 
 class WebuiHost:
-    """The core's host for one job; ``is_plain`` marks the pictures of the run without per-block prompts."""
+    """The core's host for one job."""
 
-    def __init__(self, clock: DenoiserClock, gallery: Gallery, *, is_plain: bool = False) -> None:
+    def __init__(self, clock: DenoiserClock, gallery: Gallery) -> None:
         self.clock = clock
-        self._gallery, self._is_plain = gallery, is_plain
+        self._gallery = gallery
 
     def show(self, picture: Picture) -> None:
         """Keep a picture for the gallery."""
-        self._gallery.show(picture.as_plain() if self._is_plain else picture)
+        self._gallery.show(picture)
 
     def write_page(self, page: Page) -> None:
         """Keep a page until its image has a place."""

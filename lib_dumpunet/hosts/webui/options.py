@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from modules import shared
 
-from lib_dumpunet.hosts.hearing import TITLE
+from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.settings import ColorSettings, DumpSettings, PanelSettings
 
 SECTION = ("dumpunet", TITLE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_dumpunet.hosts.hearing import TITLE
+from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui import options, pages
 from lib_dumpunet.hosts.webui.blocks import blocks_of_model
 from lib_dumpunet.ui.panel import Panel, build

@@ -12,11 +12,11 @@ from modules import processing, scripts, shared
 
 from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
-from lib_dumpunet.hosts.hearing import TITLE
+from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui import axes, compat, options
 from lib_dumpunet.hosts.webui.host import Refused, is_api, refusal, refuse, tell, was_refused
-from lib_dumpunet.hosts.webui.job import Job
 from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
+from lib_dumpunet.hosts.webui.request import Request
 from lib_dumpunet.hosts.webui.results import Shown, Shows
 from lib_dumpunet.prompt.layer_prompt import OPEN, parse_prompt
 from lib_dumpunet.settings import PanelSettings
@@ -31,7 +31,7 @@ another extension has begun inside of a job, as detailers do."""
 class Current:
     """The job that is under way; the webui has one at a time."""
 
-    job: Job | None = None
+    job: Request | None = None
 
 
 class Companion(scripts.Script):
@@ -177,8 +177,8 @@ class Panel(scripts.Script):
         except IndexError:  # webui 1.6 cannot end a job that has no images
             if was_refused(p):
                 return _nothing(p)
-            if shared.state.interrupted and Current.job is not None and Current.job.plain:
-                return _shown(p, Current.job.plain)
+            if shared.state.interrupted and Current.job is not None and Current.job.plain_images:
+                return _shown(p, Current.job.plain_images)
             raise
         finally:
             end_job()
@@ -226,7 +226,7 @@ def count_text(params: Any) -> None:
         params.prompt = max((template.text_for(block) for block in template.order), key=len)
 
 
-def _job_for(p: Any, given: Any) -> Job | None:
+def _job_for(p: Any, given: Any) -> Request | None:
     """Make what follows a job; None where nothing is asked for.
 
     Raises:
@@ -236,7 +236,7 @@ def _job_for(p: Any, given: Any) -> Job | None:
     if settings is None or not settings.wants_anything:
         return None
     p.extra_generation_params = {**p.extra_generation_params, **wire.to_infotext(settings)}
-    return Job(settings, shows=_what_to_show(p), threads=options.threads())
+    return Request(settings, shows=_what_to_show(p), threads=options.threads())
 
 
 def _settings_of(p: Any, given: Any) -> PanelSettings | None:
@@ -298,13 +298,13 @@ def _what_to_show(p: Any) -> Shows:
     return "saved" if _other_script(p) and not hasattr(p, REQUEST) else "all"
 
 
-def _job_of(p: Any) -> Job | None:
+def _job_of(p: Any) -> Request | None:
     """Give the job that follows ``p``, if it is the one under way."""
     job = getattr(p, JOB, None)
     return job if job is not None and job is Current.job else None
 
 
-def _guard(p: Any, job: Job, action: Callable[[], None]) -> None:
+def _guard(p: Any, job: Request, action: Callable[[], None]) -> None:
     """Run what comes before sampling: the webui would swallow its errors and go on without what was asked for."""
     try:
         action()

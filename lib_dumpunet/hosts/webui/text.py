@@ -11,7 +11,7 @@ from modules import devices, prompt_parser, shared
 from torch import Tensor
 
 from lib_dumpunet.captures import Branch
-from lib_dumpunet.hosts.pieces import piece
+from lib_dumpunet.hosts.common.clip_vocab import piece
 from lib_dumpunet.hosts.webui import compat
 from lib_dumpunet.prompt.texts import Schedule, Tokens
 from lib_dumpunet.prompt.words import Token

@@ -12,7 +12,7 @@ TITLE = "Dump U-Net"
 
 
 @contextmanager
-def heard(warnings: list[str], *, to_console: bool) -> Iterator[None]:
+def capture_log(warnings: list[str], *, to_console: bool) -> Iterator[None]:
     """Collect what is logged as a warning, and print everything to stderr if that is asked for."""
     keeper = _Keeper(warnings)
     handlers: list[logging.Handler] = [keeper]

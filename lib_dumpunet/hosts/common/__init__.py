@@ -1,0 +1,1 @@
+"""What hosts have in common, whichever program samples."""

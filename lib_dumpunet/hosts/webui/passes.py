@@ -1,0 +1,83 @@
+"""The passes of a job, of which a hires fix has two: what their blocks read, and what is told of it all."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from lib_dumpunet.assemble import Generation
+from lib_dumpunet.hosts.webui.blocks import block_table
+from lib_dumpunet.hosts.webui.clock import DenoiserClock
+from lib_dumpunet.hosts.webui.lists import LISTS
+from lib_dumpunet.hosts.webui.reading import BRANCHES, Reading, prompts_of
+from lib_dumpunet.models.model import Model
+from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.sinks.dump import DumpRequest
+
+PREFIXES = {False: "", True: "hr_"}
+"""Starts of the names that a job's prompts have, by pass."""
+NAMES = dict(zip(("prompts", "negative_prompts"), BRANCHES, strict=True))
+"""The prompts of a batch."""
+
+
+class Passes:
+    """What the blocks of a job's images read, pass by pass.
+
+    Raises:
+        PromptSyntaxError: for a broken per-block bracket.
+    """
+
+    def __init__(self, p: Any, model: Model, clock: DenoiserClock, *, brackets: bool) -> None:
+        hires = prompts_of(p, hires=True) if getattr(p, "enable_hr", False) else None
+        self.first = Reading(p, prompts_of(p, hires=False), model, clock, brackets=brackets)
+        self.hires = None if hires is None else Reading(p, hires, model, clock, brackets=brackets)
+        self._model = model
+
+    @property
+    def steer(self) -> bool:
+        """Whether any text is given per block."""
+        return any(reading.steering is not None for reading in self._readings.values())
+
+    def generation(self, p: Any, *, tokens: bool, table: bool) -> Generation:
+        """Collect what is generated; ``tokens`` asks for the columns of texts, ``table`` for the model's blocks."""
+        rows = block_table(self._model, p.width, p.height) if table else []
+        request = DumpRequest(
+            prompts=tuple(p.all_prompts),
+            negative_prompts=tuple(p.all_negative_prompts),
+            seeds=tuple(p.all_seeds),
+            sampler=str(p.sampler_name),
+            steps=max(reading.steps for reading in self._readings.values()),
+            model=str(getattr(p, "sd_model_name", None) or ""),
+            guidance=getattr(p, "cfg_scale", None),
+            blocks={row.block: asdict(row) for row in rows},
+        )
+        texts, steering = self.first.texts(tokens=tokens), self.first.steering
+        hires = None if self.hires is None else (self.hires.texts(tokens=tokens), self.hires.steering)
+        return Generation(request, p.width, p.height, texts, steering, hires)
+
+    def without_brackets(self, generation: Generation, *, tokens: bool) -> Generation:
+        """Make the same of what is generated without per-block prompts."""
+        hires = None if self.hires is None else (self.hires.plain_texts(tokens=tokens), None)
+        return replace(generation, texts=self.first.plain_texts(tokens=tokens), steering=None, hires=hires)
+
+    def give_mains(self, p: Any, images: range, *, plain: bool) -> bool:
+        """Let a batch have the texts that the webui is to encode; returns whether any prompt has a bracket."""
+        found = False
+        for hires, reading in self._readings.items():
+            for name, branch in NAMES.items():
+                # Without a bracket they stay what they are: another extension may have written them.
+                if any(OPEN in text for text in getattr(p, PREFIXES[hires] + name)):
+                    found = True
+                    setattr(p, PREFIXES[hires] + name, reading.mains(images, branch, plain=plain))
+        return found
+
+    def show_base_prompts(self, p: Any) -> None:
+        """Let the parameters of images without per-block prompts be those that make them."""
+        for name in LISTS:
+            if getattr(p, name, None):
+                setattr(p, name, [self.first.base(text) for text in getattr(p, name)])
+
+    @property
+    def _readings(self) -> dict[bool, Reading]:
+        """The readings, by pass: not hires, hires."""
+        return {False: self.first} if self.hires is None else {False: self.first, True: self.hires}

@@ -1,0 +1,273 @@
+"""One job of the webui's that is looked into or steered: from its settings to the pictures behind its images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from modules import shared
+from PIL import Image
+
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.hosts.common.log_capture import TITLE, capture_log
+from lib_dumpunet.hosts.common.runs import Runs, open_runs
+from lib_dumpunet.hosts.webui import compat, pages
+from lib_dumpunet.hosts.webui.clock import DenoiserClock, not_followed
+from lib_dumpunet.hosts.webui.folders import with_folders
+from lib_dumpunet.hosts.webui.gallery import Gallery
+from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
+from lib_dumpunet.hosts.webui.lists import fill_negatives
+from lib_dumpunet.hosts.webui.passes import Passes
+from lib_dumpunet.hosts.webui.plain_images import PlainImages
+from lib_dumpunet.hosts.webui.reading import Reading
+from lib_dumpunet.hosts.webui.results import Outcome, Shown, Shows, deliver
+from lib_dumpunet.hosts.webui.watch import Batch, Watch
+from lib_dumpunet.kinds import of_image
+from lib_dumpunet.models.describe import describe
+from lib_dumpunet.resolve import needs_table
+from lib_dumpunet.settings import AttentionSettings, PanelSettings
+from lib_dumpunet.sinks.files import told_once
+
+log = logging.getLogger("dumpunet")
+
+LEFT_OUT = "Enable Layer Prompt is not on, so what prompts give per block is left out."
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a job has once its prompts are known."""
+
+    passes: Passes
+    runs: Runs
+    stack: ExitStack
+
+
+class Request:
+    """Follows one job through the webui's hooks; each method that takes ``p`` is one of them, in their order.
+
+    Args:
+        shows: which pictures are to be among the images that the webui gets.
+        threads: of those that draw and write; None leaves their number to the core.
+    """
+
+    def __init__(self, settings: PanelSettings, *, shows: Shows, threads: int | None) -> None:
+        self._panel, self._settings = settings, settings.core
+        self._shows, self._threads = shows, threads
+        self.task = str(shared.state.job_timestamp)
+        """What the user has started, of which a plot makes many jobs."""
+        self._gallery = Gallery(self.task)
+        self._host = WebuiHost(DenoiserClock(), self._gallery)
+        self._warnings: list[str] = []
+        self._log = ExitStack()
+        self._log.enter_context(capture_log(self._warnings, to_console=settings.output.log))
+        self._plain = PlainImages()
+        self._watch = Watch(self._host.clock, self._report)
+        self._opened: _Opened | None = None
+        self._images = range(0)
+        self._refusal: DumpUNetError | None = None
+        self.makes_images = False
+        """Whether sampling has ended, and images are being made of a batch: who samples then is another job."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the images without per-block prompts are being made."""
+        return self._plain.under_way
+
+    @property
+    def plain_images(self) -> list[Shown]:
+        """The images without per-block prompts, as far as they have been made."""
+        return self._plain.shown
+
+    # --- before sampling ---
+
+    def begin(self, p: Any) -> None:
+        """Make the images without per-block prompts first, if the two are to be compared.
+
+        Raises:
+            SettingsError: for a folder that may not be written to.
+        """
+        self._settings = with_folders(self._settings, p)
+        if self._settings.difference.enabled:
+            self._plain.make(p)
+            self.makes_images = False
+            self._watch.rest()
+            if self._refusal is not None:
+                refuse(p, self._refusal)
+
+    def prepare(self, p: Any, batch: int) -> None:
+        """Find every mistake, now that the model and the prompts are known.
+
+        Raises:
+            DumpUNetError: for the first mistake.
+        """
+        fill_negatives(p, batch)
+        settings, tokens = self._settings, self._settings.attention.enabled
+        if settings.difference.enabled:
+            self._plain.note_or_repeat(p, batch)
+        if self._opened is not None:
+            return
+        if compat.is_forge(shared.sd_model):
+            raise not_followed()
+        model = describe(compat.live_unet(shared.sd_model))
+        passes = Passes(p, model, self._host.clock, brackets=self._panel.layer_prompt.enabled)
+        self._gallery.rank = partial(_rank, settings.attention, p)
+        generation = passes.generation(p, tokens=tokens, table=needs_table(settings))
+        plain = partial(passes.without_brackets, generation, tokens=tokens)
+        stack = ExitStack()
+        opening = open_runs(model, settings, self._host, generation, plain, threads=self._threads)
+        self._opened = _Opened(passes, stack.enter_context(opening), stack)
+
+    def begin_batch(self, p: Any, batch: int) -> None:
+        """Give the webui the texts that it is to encode, and encode the others.
+
+        Raises:
+            DumpUNetError: for a mistake.
+        """
+        if self._refusal is not None:
+            return
+        assert self._opened is not None
+        passes, self.makes_images = self._opened.passes, False
+        start = batch * p.batch_size
+        self._images = range(start, start + len(p.prompts))
+        has_brackets = passes.give_mains(p, self._images, plain=self.is_plain)
+        if has_brackets and not self._panel.layer_prompt.enabled and LEFT_OUT not in self._warnings:
+            self._warnings.append(LEFT_OUT)
+        if self.is_plain and batch == 0:
+            passes.show_base_prompts(p)
+        self._watch.begin(self._batch(p, passes.first, hires=False))
+
+    def begin_hires(self, p: Any) -> None:
+        """Go on with the second pass of a hires fix."""
+        reading = None if self._opened is None else self._opened.passes.hires
+        if reading is None:
+            self._watch.rest()
+            return
+        try:
+            self._watch.begin(self._batch(p, reading, hires=True))
+        except Exception as error:
+            # The first pass is done, so the job cannot be ended by its sample any more.
+            log.debug("preparing the hires pass failed", exc_info=True)
+            self._watch.give_up(error)
+
+    # --- while sampling and after it ---
+
+    def see_denoiser(self, params: Any) -> None:
+        """Follow the sampler."""
+        self._watch.see_denoiser(params)
+
+    def end_sampling(self) -> None:
+        """Take the hooks off: images are being made of what was sampled."""
+        self._watch.rest()
+        self.makes_images = True
+
+    def finish_image(self, p: Any, image: Image.Image) -> None:
+        """Lay words and points over an image."""
+        if self._opened is not None:
+            runs = self._opened.runs
+            finish = runs.finish_plain if self.is_plain else runs.finish
+            finish(self._images.start + p.batch_index, image)
+
+    def finish(self, p: Any, processed: Any) -> None:
+        """Put the pictures behind their images, and say what went wrong."""
+        if self.is_plain:
+            return
+        shared.state.textinfo = f"{TITLE}: finishing pictures and files"
+        problems = self._close()
+        save = self._panel.output.save
+        outcome = deliver(self._gallery, processed, self._plain.shown, save=save, shows=self._shows)
+        problems = told_once([*problems, *outcome.problems.values()])
+        for page in outcome.pages:
+            pages.offer(page.file)
+        found = [f"{page.about} It is {page.file}" for page in outcome.pages]
+        for message in [*self._warnings, *map(str, problems), *self._hidden(outcome), *found]:
+            tell(p, message)
+            processed.comments += f"{TITLE}: {message}\n"
+        shared.state.textinfo = None
+
+    def refuse(self, p: Any, error: DumpUNetError) -> None:
+        """End the job before it samples."""
+        if self._refusal is None:
+            self._refusal = error
+            refuse(p, error)
+
+    def abandon(self) -> None:
+        """Leave everything as found, whatever happened."""
+        self._close()
+
+    # --- parts of these ---
+
+    def _batch(self, p: Any, reading: Reading, *, hires: bool) -> Batch:
+        assert self._opened is not None
+        runs, is_plain = self._opened.runs, self.is_plain
+        hooks = partial(runs.plain if is_plain else runs.steered, hires=hires)
+        must_steer = self._opened.passes.steer and not is_plain
+        return Batch(p, self._images, reading, hires, not is_plain, must_steer, hooks)
+
+    def _report(self, problem: DumpUNetError) -> None:
+        assert self._opened is not None
+        self._opened.runs.report(problem)
+
+    def _close(self) -> list[DumpUNetError]:
+        """Take everything off, finish what is queued; returns what went wrong."""
+        self._watch.rest()
+        problems: list[DumpUNetError] = []
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            opened.stack.close()
+            problems = [*opened.runs.problems, *map(HostError, self._unseen(opened.passes))]
+        self._log.close()
+        return problems
+
+    def _hidden(self, outcome: Outcome) -> list[str]:
+        """Say where pictures are that the page does not show."""
+        if not self._gallery.count or self._shows != "saved":
+            return []
+        if outcome.saved:
+            return [
+                f"{outcome.saved} pictures were saved beside their images, as another script makes the gallery."
+            ]
+        return [
+            "another script makes the gallery, and the images were not saved, so there is no place for pictures."
+        ]
+
+    def _unseen(self, passes: Passes) -> Iterator[str]:
+        """Say why there is less than was asked for: fewer steps than were expected, or tiles."""
+        clock, steps = self._host.clock, passes.first.steps
+        if shared.state.interrupted or shared.state.skipped or self._refusal is not None:
+            return
+        if not any(clock.reached.values()):
+            yield "the webui did not sample, or its U-Net was replaced, so nothing was seen"
+            return
+        reached = clock.reached[False]
+        if 0 < reached < steps:
+            yield f"sampling ended with step {reached}, so nothing was seen of steps {reached + 1}-{steps}"
+            return
+        looks = self._settings.features.enabled or self._settings.attention.enabled
+        if clock.tile is not None and looks:
+            height, width = clock.tile
+            yield (
+                f"the image was made of tiles, and maps are of the first one alone ({width} x {height} cells of "
+                "latents), not of the whole image"
+            )
+        if clock.has_regions and (looks or passes.steer):
+            yield "regions of the image had prompts of their own, which were left as they are and not looked at"
+
+
+def _rank(attention: AttentionSettings, p: Any, tag: Tag) -> int:
+    """Find where a word or point stands: in the order typed, or where all words are shown, in that of the prompt."""
+    if not of_image(tag.kind):
+        return 0
+    negative = tag.branch == "uncond"
+    typed = (
+        attention.points if tag.kind == "point" else attention.negative_words if negative else attention.words
+    )
+    phrases = [" ".join(phrase.split()).casefold() for phrase in typed.split(",")]
+    if tag.name.casefold() in phrases:
+        return phrases.index(tag.name.casefold())
+    prompts = p.all_negative_prompts if negative else p.all_prompts
+    return int(prompts[tag.image].casefold().find(tag.name.casefold()))
