@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from itertools import groupby
 from typing import Any, TypeVar, get_type_hints
 
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.settings import ExplorerSettings
 
 T = TypeVar("T")
 SEPARATOR = {True: ";", False: ","}
@@ -102,6 +103,12 @@ def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
     for name, inner in _inner(kind):
         values.setdefault(name, read_settings(args, inner))
     return kind(**values)
+
+
+def read_explorer(args: argparse.Namespace) -> ExplorerSettings:
+    """Read what is asked of pages; leaving all else out asks for them, too."""
+    settings = read_settings(args, ExplorerSettings)
+    return replace(settings, enabled=settings.enabled or settings.alone)
 
 
 def _inner(kind: type) -> Iterator[tuple[str, type]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lib_dumpunet.app.flags import add_settings, options, read_settings
+from lib_dumpunet.app.flags import add_settings, options, read_explorer, read_settings
 from lib_dumpunet.app.models import add_model_flags, load, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import DumpUNetError
@@ -96,12 +96,6 @@ def make(args: argparse.Namespace, settings: Settings, sampling: GenerateSetting
         )
     pipe = load(args, terminal)
     return produce(pipe, args.prompt, sampling, settings, args.out, terminal)
-
-
-def read_explorer(args: argparse.Namespace) -> ExplorerSettings:
-    """Read what is asked of pages; leaving all else out asks for them, too."""
-    settings = read_settings(args, ExplorerSettings)
-    return replace(settings, enabled=settings.enabled or settings.alone)
 
 
 def _like_features(settings: Like, features: FeatureSettings, args: argparse.Namespace, prefix: str) -> Like:

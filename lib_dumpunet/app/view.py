@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lib_dumpunet.app.flags import add_settings, read_settings
+from lib_dumpunet.app.flags import add_settings, read_explorer, read_settings
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.settings import FeatureSettings
+from lib_dumpunet.settings import ExplorerSettings, FeatureSettings
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "view",
         help="draw dumped tensors again, in other colours",
         description="Draw dumped tensors again, in other colours, without generating. An array (C, h, w) becomes a "
-        "grid of its channels; a single channel gives its bare map.",
+        "grid of its channels; a single channel gives its bare map. --html makes explorer pages of them.",
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="dump folders, .npy, .safetensors, .bin"
@@ -29,17 +29,26 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "--size", metavar="WIDTHxHEIGHT", help="size of a map, for .bin files that are not square"
     )
     add_settings(parser, FeatureSettings, skip=("features", "enabled", "dump", "path"))
+    add_settings(parser, ExplorerSettings)
     return parser
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Draw each tensor into a file."""
-    from lib_dumpunet.app.viewer import draw_files
+    from lib_dumpunet.app.viewer import draw_files, write_pages
 
-    settings = read_settings(args, FeatureSettings)
-    with terminal.progress("Drawing") as progress:
-        written = draw_files(args.files, args.out, settings, _size(args.size), lambda n: progress(n, None))
-    terminal.result([str(path) for path in written], {"pictures": [str(path) for path in written]})
+    settings, explorer = read_settings(args, FeatureSettings), read_explorer(args)
+    result: dict[str, list[str]] = {}
+    if explorer.enabled:
+        pages = write_pages(args.files, args.out, settings, explorer.limit, terminal.say)
+        result["pages"] = [str(path) for path in pages]
+    if not explorer.alone:
+        with terminal.progress("Drawing") as progress:
+            written = draw_files(
+                args.files, args.out, settings, _size(args.size), lambda n: progress(n, None)
+            )
+        result["pictures"] = [str(path) for path in written]
+    terminal.result([path for paths in result.values() for path in paths], result)
     return 0
 
 

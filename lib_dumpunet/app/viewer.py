@@ -15,6 +15,7 @@ from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.kinds import FEATURE, KINDS, Role
+from lib_dumpunet.ports import Page
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import FeatureSettings
 from lib_dumpunet.sinks.drawing import DRAWINGS, OF_ARRAYS, Style
@@ -49,6 +50,32 @@ def draw_files(
             "none of the dumped tensors is of the chosen blocks and steps",
             remedy="Leave out --blocks or --save-steps.",
         )
+    return written
+
+
+def write_pages(
+    files: list[Path], out: str, settings: FeatureSettings, limit: float, say: Callable[[str], None]
+) -> list[Path]:
+    """Write an explorer page for each image that was dumped; ``say`` hears what was left out. Returns the pages.
+
+    Raises:
+        SettingsError: for a file that is missing or no dump, or a folder that cannot be written to.
+        HostError: what waits cannot be put aside.
+    """
+    from lib_dumpunet.explorer.recorded import write_recorded
+
+    written: list[Path] = []
+
+    def write(run: int | None, page: Page) -> None:
+        folder = prepare_folder(out)
+        path = folder / f"{page.image:03}.html"
+        if path in written:  # another run of the same folder
+            path = folder / f"{page.image:03}-run{run}.html"
+        write_whole(path, [page.html])
+        written.append(path)
+        say(page.about)
+
+    write_recorded(files, settings, limit, write)
     return written
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lib_dumpunet.app.flags import add_settings, read_settings
-from lib_dumpunet.app.generate import SHARED, add_job, make, read_explorer
+from lib_dumpunet.app.flags import add_settings, read_explorer, read_settings
+from lib_dumpunet.app.generate import SHARED, add_job, make
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.settings import (
     AttentionSettings,
