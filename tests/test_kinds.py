@@ -22,10 +22,12 @@ from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.kinds import CHANNELS, CHOICES, KINDS, KindRow
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.settings import AttentionSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
+from lib_dumpunet.settings.fields import ENTRIES
+from lib_dumpunet.settings.infotext import to_infotext
+from lib_dumpunet.settings.json import from_dict
 from lib_dumpunet.sinks.drawing import DRAWINGS
 from lib_dumpunet.sinks.names import key_of, npy_name, parse_name, tag_of_key
 from lib_dumpunet.sinks.reader import load_dump
-from lib_dumpunet.wire import ENTRIES, from_dict, to_infotext
 from tests.explorer.pages import make_pages, read_page
 
 SMALL = GenerateSettings(steps=2, width=64, height=64, seed=7, guidance=4)

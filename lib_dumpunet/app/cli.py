@@ -29,6 +29,7 @@ from lib_dumpunet.app import (
     view,
     words,
 )
+from lib_dumpunet.app.flags import named_by_flag
 from lib_dumpunet.app.output import Terminal, use_utf8
 from lib_dumpunet.app.processor import prepare_threads
 from lib_dumpunet.errors import DumpUNetError, HostError
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except DumpUNetError as error:
-        terminal.error(error)
+        terminal.error(named_by_flag(error))
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from functools import cache
 from itertools import groupby
 from typing import Any, TypeVar, get_type_hints
 
-from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.settings import ExplorerSettings
+from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.settings import ColorSettings, ExplorerSettings, GenerateSettings, Settings
+from lib_dumpunet.settings.value import read_value
 
 T = TypeVar("T")
-SEPARATOR = {True: ";", False: ","}
-"""Formulas hold commas, so they are told apart by semicolons; numbers by commas."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
         given = getattr(args, option.flag.replace("-", "_"), None)
         if option.kind is not kind or given is None or any(m.name in fixed for m in option.members):
             continue
-        values.update(_split(option, given) if option.is_list else {option.members[0].name: given})
+        values.update(_read(option, given))
     for name, inner in _inner(kind):
         values.setdefault(name, read_settings(args, inner))
     return kind(**values)
@@ -109,6 +109,29 @@ def read_explorer(args: argparse.Namespace) -> ExplorerSettings:
     """Read what is asked of pages; leaving all else out asks for them, too."""
     settings = read_settings(args, ExplorerSettings)
     return replace(settings, enabled=settings.enabled or settings.alone)
+
+
+def named_by_flag(error: DumpUNetError) -> DumpUNetError:
+    """Let a mistake name the flag that it came by, where it is in a setting that has one."""
+    flag = _flags().get(error.path)
+    if flag is not None:
+        error.field = f"--{flag}"
+    return error
+
+
+@cache
+def _flags() -> dict[tuple[str, ...], str]:
+    """Return the flags by the paths of the settings that they fill."""
+
+    def walk(kind: type, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+        for f in fields(kind):
+            if "label" in f.metadata and f.name != "path":  # the folder is that of all results
+                yield (*above, f.name), f.metadata["flag"] or f.name
+        for name, inner in _inner(kind):
+            yield from walk(inner, (*above, name))
+
+    alone = (GenerateSettings, ColorSettings, ExplorerSettings)  # read by themselves, they have no section
+    return dict(pair for kind in (*alone, Settings) for pair in walk(kind, ()))
 
 
 def _inner(kind: type) -> Iterator[tuple[str, type]]:
@@ -127,44 +150,26 @@ def _arguments(option: Option) -> dict[str, Any]:
     elif option.takes_any:
         arguments["metavar"] = ",".join(option.choices)
     elif option.choices:
-        arguments["choices"] = option.choices
+        arguments["metavar"] = f"{{{','.join(option.choices)}}}"
     elif len(option.members) > 1:
         arguments["metavar"] = ",".join(m.name.rpartition("_")[2].upper() for m in option.members)
     elif option.hint in (int, float):
-        arguments |= {"type": option.hint, "metavar": "N"}
+        arguments["metavar"] = "N"
     else:
         arguments["metavar"] = '"R;G;B"' if option.is_list else option.flag.upper()
     return arguments
 
 
-def _split(option: Option, given: str) -> dict[str, Any]:
-    """Take a flag's text apart: choices or formulas of a single field, or numbers for several fields."""
-    if option.takes_any:
-        chosen = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
-        unknown = [part for part in chosen if part not in option.choices]
-        if unknown:
-            remedy = f"Use {', '.join(option.choices)}, joined by commas."
-            raise SettingsError(f"there is no {unknown[0]!r}", remedy=remedy, field=f"--{option.flag}")
-        return {option.members[0].name: chosen}
-    texts = len(option.members) == 1
-    parts = [part.strip() for part in given.split(SEPARATOR[texts])]
-    wanted = 3 if texts else len(option.members)
-    if len(parts) != wanted:
-        example = option.members[0].metadata["placeholder"] if texts else option.default
+def _read(option: Option, given: Any) -> dict[str, Any]:
+    """Read what a flag holds: one value, or several of as many fields, with commas between them."""
+    name = f"--{option.flag}"
+    if len(option.members) == 1:
+        return {option.members[0].name: read_value(option.members[0], given, name=name)}
+    parts = given.split(",")
+    if len(parts) != len(option.members):
         raise SettingsError(
-            f"{given!r} has {len(parts)} part{'s' * (len(parts) != 1)} instead of {wanted}",
-            remedy=f'Write them as in --{option.flag}="{example}".',
-            field=f"--{option.flag}",
+            f"{given!r} has {len(parts)} part{'s' * (len(parts) != 1)} instead of {len(option.members)}",
+            remedy=f"Write them as in {name}={option.default}.",
+            field=name,
         )
-    if texts:
-        return {option.members[0].name: tuple(parts)}
-    return {m.name: _number(part, option.flag) for m, part in zip(option.members, parts, strict=True)}
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(
-            f"{text!r} is not a number", remedy="Write it as 0.5.", field=f"--{flag}"
-        ) from None
+    return {m.name: read_value(m, part, name=name) for m, part in zip(option.members, parts, strict=True)}

@@ -71,7 +71,7 @@ def add_making(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Generate as the flags say."""
     sampling = read_settings(args, GenerateSettings)
-    dump = DumpSettings() if args.dump is None else DumpSettings(enabled=True, format=args.dump)
+    dump = read_settings(args, DumpSettings, enabled=args.dump is not None, path="")
     features = read_settings(args, FeatureSettings, dump=dump)
     attention = read_settings(args, AttentionSettings, color=features.color, dump=dump)
     attention = _like_features(attention, features, args, "attention")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 
 from lib_dumpunet.blocks import BlockOrder, spans
-from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.image.expression import compile_formula
 from lib_dumpunet.kinds import CHOICES
 from lib_dumpunet.prompt.layer_prompt import Share, parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
-from lib_dumpunet.settings import FORMULAS, AttentionSettings, AttentionSwitch, PanelSettings
+from lib_dumpunet.settings import FORMULAS, AttentionSettings, AttentionSwitch, ColorSettings, PanelSettings
+from lib_dumpunet.settings.value import read_value
 
 
 def problem(read: Callable[[], object]) -> str:
@@ -45,14 +47,10 @@ def check_formula(text: str, *, field: str) -> str:
 
 def check_clamp(low: float | None, high: float | None) -> str:
     """Check the limits of the linear transform."""
-    if low is None or high is None:
-        return str(SettingsError("there is no number", remedy="Write one.", field="Clamp min."))
-    if low < high:
-        return ""
-    return str(
-        SettingsError(
-            f"{low:g} is not below Clamp max. {high:g}", remedy="Make it smaller.", field="Clamp min."
-        )
+    declared = {f.name: f for f in fields(ColorSettings)}
+    given = {"clamp_min": low, "clamp_max": high}
+    return problem(
+        lambda: ColorSettings(**{name: read_value(declared[name], value) for name, value in given.items()})
     )
 
 

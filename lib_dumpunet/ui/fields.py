@@ -1,4 +1,4 @@
-"""One control for each entry of the wire, in stock components that Gradio 3.41 and newer releases share."""
+"""One control for each field of the settings, in stock components that Gradio 3.41 and newer releases share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_dumpunet.wire import Entry
+from lib_dumpunet.settings.fields import Entry
 
 IDS = {
     "enabled": "checkbox",

@@ -1,4 +1,4 @@
-"""The panel: four tabs, laid out from the entries of the wire."""
+"""The panel: four tabs, laid out from the fields of the settings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import gradio as gr
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.settings import METHODS, TRANSFORMS, PanelSettings
+from lib_dumpunet.settings.fields import Entry, Path, entries
 from lib_dumpunet.ui.checks import formula_labels, key_of
 from lib_dumpunet.ui.events import (
     Info,
@@ -26,7 +27,6 @@ from lib_dumpunet.ui.events import (
     watch_prompt,
 )
 from lib_dumpunet.ui.fields import Field, element_id, make_field, tooltip
-from lib_dumpunet.wire import Entry, Path, entries
 
 NOTATION = """
 In the prompt or the negative prompt, <code>(~: blocks : text ; blocks : text :~)</code> gives each block a text of its
@@ -43,7 +43,7 @@ COLOR_SPACE = "Color space: a formula of <code>v</code> for each channel; an emp
 
 @dataclass(frozen=True)
 class Panel:
-    """The controls, in the order of the wire, and the entries that they stand for."""
+    """The controls, in the order of the settings, and the entries that they stand for."""
 
     components: list[Any]
     entries: list[Entry]

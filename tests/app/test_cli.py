@@ -196,15 +196,15 @@ def test_prompt_joins_steps_with_the_same_text_and_is_quick_with_many(run: Any) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "a", "--layers", "IN99"], "Layers: the model has no block IN99"),
-        (["generate", "a", "--save-steps", "0"], "Image saving steps: there is no step 0"),
+        (["generate", "a", "--layers", "IN99"], "--blocks: the model has no block IN99"),
+        (["generate", "a", "--save-steps", "0"], "--save-steps: there is no step 0"),
         (["generate", "a", "--formula", "v.x;1;1"], "Color space"),
-        (["generate", "a", "--formula", "v;1"], "--formula: 'v;1' has 2 parts instead of 3"),
-        (["generate", "a", "--transform", "linear", "--clamp=3,1"], "Clamp min.: 3 is not below"),
+        (["generate", "a", "--formula", "v;1"], "--formula: 'v;1' is not three formulas"),
+        (["generate", "a", "--transform", "linear", "--clamp=3,1"], "--clamp: 3 is not below"),
         (["generate", "a", "--sigmoid=1"], "--sigmoid: '1' has 1 part instead of 2"),
         (["generate", "a", "--clamp=a,b"], "--clamp: 'a' is not a number"),
-        (["generate", "a", "--width", "100"], "Width: 100 is not a multiple of 8. Use 96 or 104."),
-        (["generate", "a", "--steps", "0"], "Sampling steps: 0 is outside 1 to 1000"),
+        (["generate", "a", "--width", "100"], "--width: 100 is not a multiple of 8. Use 96 or 104."),
+        (["generate", "a", "--steps", "0"], "--steps: 0 is outside 1 to 1000"),
         (["generate", "a", "--model", "/no/such/model.safetensors"], "model: there is no file or folder"),
         (["generate", "a", "--model", "C:\\models\\x.ckpt"], "model: there is no file or folder"),
         (["generate", "a", "--device", "toaster"], "device: 'toaster' is not available here. Use auto"),
@@ -238,7 +238,7 @@ def test_mistakes_get_a_sentence_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["generate"], ["nonsense"], ["view", "x"], ["generate", "a", "--method", "x"], []]
+    "arguments", [["generate"], ["nonsense"], ["view", "x"], ["generate", "a", "--nothing", "x"], []]
 )
 def test_wrong_flags_get_a_line_and_exit_code_2(run: Any, arguments: list[str]) -> None:
     result = run(*arguments)
@@ -463,10 +463,10 @@ def test_view_draws_dumped_attention_as_it_was_drawn(run: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--attention", "heads"], "--attention: there is no 'heads'"),
-        (["--words", "hat"], "Words: "),
-        (["--points", "1"], "Points: a point is expected here"),
-        (["--attention", "qk", "--attention-steps", "9"], "Attention steps: no step is left"),
+        (["--attention", "heads"], "--attention: 'heads' is not one of its choices"),
+        (["--words", "hat"], "--words: "),
+        (["--points", "1"], "--points: a point is expected here"),
+        (["--attention", "qk", "--attention-steps", "9"], "--attention-steps: no step is left"),
         (["--attention", "qk", "--attention-layers", "IN00"], "IN00: no attention layer"),
     ],
 )
@@ -514,8 +514,8 @@ def test_a_page_beside_pictures_or_in_their_place(run: Any, tmp_path: Path) -> N
 
 def test_mistakes_in_pages(run: Any, tmp_path: Path) -> None:
     for flags, said in (
-        (("--html-limit", "0.5", "--html"), "Size limit: 0.5 is outside 1 to 500"),
-        (("--html", "--no-features"), "Write explorer page: nothing is captured that a page could show"),
+        (("--html-limit", "0.5", "--html"), "--html-limit: 0.5 is outside 1 to 500"),
+        (("--html", "--no-features"), "--html: nothing is captured that a page could show"),
     ):
         result = run("generate", "a star", *QUICK, *flags, "-o", tmp_path / "out")
         assert result.code == 2

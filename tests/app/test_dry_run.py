@@ -75,7 +75,7 @@ def test_a_dry_sweep_tells_its_images(run: Any, tmp_path: Path) -> None:
 def test_mistakes_are_told_by_a_dry_run_too(run: Any) -> None:
     done = run("words", "a red circle", "--words", "hat", "--dry-run")
     assert done.code == 2
-    assert "Words: " in done.err
+    assert "--words: " in done.err
 
 
 def test_what_cannot_be_told_is_said(run: Any, tmp_path: Path) -> None:

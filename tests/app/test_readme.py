@@ -17,7 +17,7 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     GenerateSettings,
 )
-from lib_dumpunet.wire import from_dict
+from lib_dumpunet.settings.json import from_dict
 
 
 def rows() -> list[str]:

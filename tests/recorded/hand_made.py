@@ -40,8 +40,10 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     Settings,
 )
+from lib_dumpunet.settings.fields import pack
+from lib_dumpunet.settings.infotext import to_infotext
+from lib_dumpunet.settings.json import from_dict
 from lib_dumpunet.sinks.dump import DumpRequest
-from lib_dumpunet.wire import from_dict, pack, to_infotext
 from tests.unets import FakeClock, diffusers_unet
 
 HERE = Path(__file__).resolve().parent

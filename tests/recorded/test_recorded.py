@@ -14,8 +14,10 @@ import torch
 from safetensors import safe_open
 
 from lib_dumpunet.models.describe import describe
+from lib_dumpunet.settings.fields import ENTRIES, pack
+from lib_dumpunet.settings.infotext import from_infotext
+from lib_dumpunet.settings.json import from_dict
 from lib_dumpunet.sinks.reader import Loaded, load_dump
-from lib_dumpunet.wire import ENTRIES, from_dict, from_infotext, pack
 from tests.recorded.hand_made import FORMATS, HERE, parameters, run, told, without_time
 from tests.unets import diffusers_unet
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 import gradio as gr  # noqa: E402
 
 from lib_dumpunet.errors import DumpUNetError  # noqa: E402
+from lib_dumpunet.settings.fields import unpack  # noqa: E402
 from lib_dumpunet.ui.panel import build  # noqa: E402
-from lib_dumpunet.wire import unpack  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How the panel is made: anew at each call, in the wire's order, under the names that scripts and styles rely on."""
+"""How the panel is made: anew at each call, in the order of the settings, under names that styles rely on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from lib_dumpunet import wire
 from lib_dumpunet.blocks import SD1, ModelFacts
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
@@ -17,6 +16,8 @@ from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import Token
 from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, PanelSettings
+from lib_dumpunet.settings.fields import ENTRIES, unpack
+from lib_dumpunet.settings.json import from_dict
 from lib_dumpunet.ui.events import Info
 from lib_dumpunet.ui.panel import Panel, build
 
@@ -33,19 +34,19 @@ def built(tab: str = "txt2img", info: Info = no_model, **more: Any) -> tuple[gr.
     return page, panel
 
 
-def test_components_are_in_the_order_of_the_wire() -> None:
+def test_components_are_in_the_order_of_the_settings() -> None:
     _, panel = built()
-    assert [entry.path for entry in panel.entries] == [entry.path for entry in wire.ENTRIES]
+    assert [entry.path for entry in panel.entries] == [entry.path for entry in ENTRIES]
     assert [component.label for component in panel.components if "formula" not in component.elem_id] == [
-        entry.label for entry in wire.ENTRIES if "formula" not in entry.path
+        entry.label for entry in ENTRIES if "formula" not in entry.path
     ]
-    assert wire.unpack([component.value for component in panel.components]) == PanelSettings()
+    assert unpack([component.value for component in panel.components]) == PanelSettings()
 
 
 def test_the_panel_begins_with_what_it_is_given() -> None:
     defaults = PanelSettings(features=FeatureSettings(enabled=False, color=ColorSettings("rgb", "linear")))
     _, panel = built(defaults=defaults)
-    assert wire.unpack([component.value for component in panel.components]) == defaults
+    assert unpack([component.value for component in panel.components]) == defaults
 
 
 def test_every_call_makes_all_anew() -> None:
@@ -115,7 +116,7 @@ def test_a_mistake_is_told_at_its_own_control_alone(tree: dict[str, Any], path: 
     texts = Texts(plan, dict.fromkeys(plan.texts("cond"), (token,)))
     facts = ModelFacts(SD1, {block: int(block == "M00") for block in SD1})
     with pytest.raises(DumpUNetError) as caught:
-        resolve(wire.from_dict(tree).core, facts, Prompts((template,), 4, (64, 64), texts))
+        resolve(from_dict(tree).core, facts, Prompts((template,), 4, (64, 64), texts))
     assert ".".join(caught.value.path) == path
     assert marked(panel, caught.value) == [tuple(path.split("."))]
 
@@ -128,5 +129,5 @@ def test_a_folder_that_cannot_be_used_is_told_at_its_own_control() -> None:
 
     _, panel = built()
     with pytest.raises(SettingsError) as caught:
-        wire.from_dict({"difference": {"dump": {"path": "x"}}}).core.with_dumps(refuse)
+        from_dict({"difference": {"dump": {"path": "x"}}}).core.with_dumps(refuse)
     assert marked(panel, caught.value) == [("difference", "dump", "path")]

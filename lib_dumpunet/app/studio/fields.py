@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import Any
@@ -12,10 +10,11 @@ import gradio as gr
 
 from lib_dumpunet.app.models import DTYPES, PREDICTIONS
 from lib_dumpunet.app.studio.models import Choice, Models
-from lib_dumpunet.errors import DumpUNetError, SettingsError
+from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hosts.diffusers.find import find_model
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.settings import SAMPLERS, GenerateSettings
+from lib_dumpunet.settings.value import read_text, read_value
 from lib_dumpunet.ui.checks import problem
 from lib_dumpunet.ui.events import Info, message, on_change, order_of
 
@@ -144,20 +143,20 @@ class OwnFields:
         named = dict(zip(self.by_name, values, strict=True))
         choice = self._choice(named)
         sampling = GenerateSettings(
-            **{name: _value(name, value) for name, value in named.items() if name in DECLARED}
+            **{name: read_value(DECLARED[name], value) for name, value in named.items() if name in DECLARED}
         )
-        return choice, _text(PROMPT, named["prompt"]), sampling
+        return choice, read_text(named["prompt"], PROMPT), sampling
 
     def _choice(self, named: dict[str, Any]) -> Choice:
-        model = _text(MODEL, named["model"]).strip()
+        model = read_text(named["model"], MODEL).strip()
         if self._models.allowed is not None:  # what stands beside the model's name is not the page's to say
             return next((one for one in self._models.allowed if one.model == model), Choice(model))
         return Choice(
             model,
-            _text("Device", named["device"]) or "auto",
-            _text("Precision", named["dtype"]) or "auto",
-            _text("Configuration", named["config"]).strip() or None,
-            _text("Prediction", named["prediction"]) or "auto",
+            read_text(named["device"], "Device") or "auto",
+            read_text(named["dtype"], "Precision") or "auto",
+            read_text(named["config"], "Configuration").strip() or None,
+            read_text(named["prediction"], "Prediction") or "auto",
         )
 
     def watch(self, info: Info) -> None:
@@ -179,7 +178,9 @@ class OwnFields:
         if name == "model":
             return lambda text: message(problem(lambda: self._find_model(text or "")))
         if name in DECLARED and name != "sampler":
-            return lambda value: message(problem(lambda: GenerateSettings(**{name: _value(name, value)})))
+            return lambda value: message(
+                problem(lambda: GenerateSettings(**{name: read_value(DECLARED[name], value)}))
+            )
         return None
 
     def _find_model(self, text: str) -> None:
@@ -197,40 +198,3 @@ class OwnFields:
         labels = {own.label.casefold(): own.label for own in self.all}
         error.field = labels.get(error.field.casefold(), error.field)
         return error
-
-
-def _text(label: str, value: Any) -> str:
-    """Read a text.
-
-    Raises:
-        SettingsError: if it is something else, as only a program sends it.
-    """
-    if value is None or isinstance(value, str):
-        return value or ""
-    raise SettingsError(f"{value!r} is not a text", remedy="Send a text.", field=label)
-
-
-def _value(name: str, value: Any) -> Any:
-    """Read the value of a control of sampling.
-
-    Raises:
-        SettingsError: if there is no number, or one with a fraction where there can be none.
-    """
-    declared = DECLARED[name]
-    if isinstance(declared.default, str):
-        return _text(declared.metadata["label"], value)
-    text = re.sub(r"\s", "", str("" if value is None else value))
-    try:
-        number = float(text)
-        if not math.isfinite(number):
-            raise ValueError
-    except ValueError:
-        problem_ = "there is no number" if not text else f"{text!r} is not a number"
-        raise SettingsError(problem_, remedy="Write one.", field=declared.metadata["label"]) from None
-    if isinstance(declared.default, float):
-        return number
-    if number != int(number):
-        raise SettingsError(
-            f"{number:g} is not a whole number", remedy="Write one.", field=declared.metadata["label"]
-        )
-    return int(number)

@@ -20,9 +20,9 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     PanelSettings,
 )
+from lib_dumpunet.settings.fields import unpack
 from lib_dumpunet.ui.events import message
 from lib_dumpunet.ui.panel import Panel, build
-from lib_dumpunet.wire import unpack
 
 TITLE = "Dump U-Net studio"
 POLL = 0.5  # seconds between two looks at a run

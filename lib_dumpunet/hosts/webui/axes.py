@@ -12,13 +12,13 @@ from typing import Any
 
 from modules import scripts
 
-from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui.blocks import blocks_of_model
 from lib_dumpunet.hosts.webui.host import refusal
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import PanelSettings
+from lib_dumpunet.settings.json import override
 from lib_dumpunet.ui.events import order_of
 
 MODULES = ("xyz_grid.py", "scripts.xyz_grid")
@@ -50,7 +50,7 @@ def changed(settings: PanelSettings, p: Any) -> PanelSettings:
         SettingsError: for a value that the settings refuse.
     """
     changes: Mapping[str, str] = getattr(p, CHANGES, {})
-    return wire.override(settings, changes) if changes else settings
+    return override(settings, changes) if changes else settings
 
 
 def has_changes(p: Any) -> bool:

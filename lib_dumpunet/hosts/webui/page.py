@@ -11,8 +11,8 @@ import gradio as gr
 from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui import options, pages
 from lib_dumpunet.hosts.webui.blocks import blocks_of_model
+from lib_dumpunet.settings.infotext import from_infotext
 from lib_dumpunet.ui.panel import Panel, build
-from lib_dumpunet.wire import from_infotext
 
 FROM_PANEL = "panel"
 """Stands first among the values of the page's panel; the API may put a dictionary of settings there."""

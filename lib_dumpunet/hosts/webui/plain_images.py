@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 import torch
 from modules import processing, shared
 
-from lib_dumpunet import wire
 from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui.lists import filled_in, put_back
 from lib_dumpunet.hosts.webui.results import Shown, shown_by
+from lib_dumpunet.settings.fields import PREFIX
 
 
 class PlainImages:
@@ -60,9 +60,7 @@ class PlainImages:
 def _without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     """Take out what only counts with per-block prompts, from the parameters of an image that has none."""
     return {
-        name: value
-        for name, value in parameters.items()
-        if not name.startswith(wire.PREFIX) and value != TITLE
+        name: value for name, value in parameters.items() if not name.startswith(PREFIX) and value != TITLE
     }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 from modules import processing, scripts, shared
 
-from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui import axes, compat, options
@@ -20,6 +19,9 @@ from lib_dumpunet.hosts.webui.request import Request
 from lib_dumpunet.hosts.webui.results import Shown, Shows
 from lib_dumpunet.prompt.layer_prompt import OPEN, parse_prompt
 from lib_dumpunet.settings import PanelSettings
+from lib_dumpunet.settings.fields import ENTRIES, unpack
+from lib_dumpunet.settings.infotext import to_infotext
+from lib_dumpunet.settings.json import from_dict
 
 log = logging.getLogger("dumpunet")
 
@@ -206,9 +208,9 @@ def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
     """
     first = args[0] if args else None
     if isinstance(first, Mapping):
-        return wire.from_dict(first)
+        return from_dict(first)
     if first == FROM_PANEL:
-        return wire.unpack(args[1 : 1 + len(wire.ENTRIES)])
+        return unpack(args[1 : 1 + len(ENTRIES)])
     raise SettingsError(
         "script_args holds no settings",
         remedy='Give one dictionary, such as [{"features": {"layers": "M00", "steps": "10"}}].',
@@ -235,7 +237,7 @@ def _job_for(p: Any, given: Any) -> Request | None:
     settings = _settings_of(p, given)
     if settings is None or not settings.wants_anything:
         return None
-    p.extra_generation_params = {**p.extra_generation_params, **wire.to_infotext(settings)}
+    p.extra_generation_params = {**p.extra_generation_params, **to_infotext(settings)}
     return Request(settings, shows=_what_to_show(p), threads=options.threads())
 
 
@@ -265,7 +267,7 @@ def _from_api(given: Any) -> PanelSettings:
             remedy='Write {"args": [{"features": {"layers": "M00"}}]}.',
             field="args",
         )
-    return wire.from_dict(given)
+    return from_dict(given)
 
 
 def _beside_another_script(p: Any) -> PanelSettings | None:

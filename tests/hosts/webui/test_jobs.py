@@ -477,9 +477,10 @@ def test_a_job_inside_a_job_is_not_looked_at(lab: Lab) -> None:
 
 
 def panel_values(lab: Lab, settings: dict[str, Any]) -> list[Any]:
-    from lib_dumpunet import wire
+    from lib_dumpunet.settings.fields import pack
+    from lib_dumpunet.settings.json import from_dict
 
-    return [lab.from_panel, *wire.pack(wire.from_dict(settings))]
+    return [lab.from_panel, *pack(from_dict(settings))]
 
 
 def beside(lab: Lab, settings: dict[str, Any], **job: Any) -> standin.Processing:

@@ -1,19 +1,19 @@
 """Every option, once: default, label, help, choices and limits.
 
-The command line, the panels and the table in the README are made from these fields, so an option that is added here
-appears everywhere. ``option`` carries what a face needs to show the field; ``__post_init__`` refuses what no face may
-let through, and names the field by its label.
+The command line, the panels and the tables of the documentation are made from these fields, so an option that is added
+here appears everywhere. ``option`` carries what a face needs to show the field; ``__post_init__`` refuses what no face
+may let through, and names the field by its label.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib_dumpunet.errors import SettingsError, within
 from lib_dumpunet.kinds import CHOICES, KINDS
+from lib_dumpunet.settings.option import check_fields, option
 
 METHODS = {"white-black": "White/Black", "red-blue": "Red/Blue", "rgb": "Custom RGB", "hsl": "Custom HSL"}
 TRANSFORMS = {"auto01": "Auto [0,1]", "auto11": "Auto [-1,1]", "linear": "Linear", "sigmoid": "Sigmoid"}
@@ -27,70 +27,6 @@ SAMPLERS = {
     name: name
     for name in ("Euler", "Euler a", "Heun", "DDIM", "DPM++ 2M Karras", "DPM++ SDE", "LMS", "UniPC", "LCM")
 }
-
-
-def option(
-    default: Any,
-    label: str,
-    help: str,
-    *,
-    choices: Mapping[str, str] | None = None,
-    limits: tuple[float, float] | None = None,
-    placeholder: str = "",
-    flag: str | None = None,
-    alias: str = "",
-) -> Any:
-    """Declare a field.
-
-    ``choices`` maps each value to the name that people read; a field that is a tuple takes any of them.
-    ``limits`` are inclusive. ``flag`` is the option of the command line, the field's own name if None; fields with the
-    same flag share it, their values joined by commas. ``alias`` is another name of the flag, which no help shows.
-    """
-    metadata = {
-        "label": label,
-        "help": help,
-        "choices": choices,
-        "limits": limits,
-        "placeholder": placeholder,
-        "flag": flag,
-        "alias": alias,
-    }
-    return field(default=default, metadata=metadata)
-
-
-def check_fields(settings: Any) -> None:
-    """Refuse a value outside its choices or limits.
-
-    Raises:
-        SettingsError: with the field's label, the value and what is allowed.
-    """
-    for f in fields(settings):
-        value = getattr(settings, f.name)
-        with within(f.name):
-            if f.metadata.get("choices") is not None:
-                _check_choice(f, value)
-            elif f.metadata.get("limits") is not None:
-                _check_limits(f, value)
-
-
-def _check_choice(f: Field[Any], value: object) -> None:
-    for part in value if isinstance(value, tuple) else (value,):
-        if part not in f.metadata["choices"]:
-            raise SettingsError(
-                f"{part!r} is not one of its choices",
-                remedy=f"Use {', '.join(f.metadata['choices'])}.",
-                field=f.metadata["label"],
-            )
-
-
-def _check_limits(f: Field[Any], value: float) -> None:
-    low, high = f.metadata["limits"]
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
-        raise SettingsError(
-            f"{value!r} is outside {low:.17g} to {high:.17g}",
-            remedy=f"Use a number from {low:.17g} to {high:.17g}.",
-            field=f.metadata["label"],
-        )
 
 
 @dataclass(frozen=True)
@@ -335,13 +271,14 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for label, side in (("Width", self.width), ("Height", self.height)):
-            if side % 8:
-                raise SettingsError(
-                    f"{side} is not a multiple of 8",
-                    remedy=f"Use {side // 8 * 8 or 8} or {side // 8 * 8 + 8}.",
-                    field=label,
-                )
+        for name, side in (("width", self.width), ("height", self.height)):
+            with within(name):
+                if side % 8:
+                    raise SettingsError(
+                        f"{side} is not a multiple of 8",
+                        remedy=f"Use {side // 8 * 8 or 8} or {side // 8 * 8 + 8}.",
+                        field=name.title(),
+                    )
 
 
 @dataclass(frozen=True)

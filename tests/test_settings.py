@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_dumpunet import wire
 from lib_dumpunet.errors import DumpUNetError, SettingsError
 from lib_dumpunet.kinds import CHOICES
 from lib_dumpunet.settings import (
@@ -30,6 +29,9 @@ from lib_dumpunet.settings import (
     OutputSettings,
     PanelSettings,
 )
+from lib_dumpunet.settings.fields import ENTRIES, entries, pack, unpack
+from lib_dumpunet.settings.infotext import from_infotext, to_infotext
+from lib_dumpunet.settings.json import from_dict, override
 
 # --- what a user can have set ---
 
@@ -108,11 +110,11 @@ PANELS = st.builds(
 
 @given(PANELS)
 def test_settings_come_back_from_the_panel(settings: PanelSettings) -> None:
-    assert wire.unpack(wire.pack(settings)) == settings
+    assert unpack(pack(settings)) == settings
 
 
 def test_an_untouched_panel_asks_for_nothing() -> None:
-    settings = wire.unpack([entry.default for entry in wire.ENTRIES])
+    settings = unpack([entry.default for entry in ENTRIES])
     assert settings == PanelSettings()
     assert not settings.wants_anything
 
@@ -128,21 +130,21 @@ def test_entries_are_those_of_the_settings_tree() -> None:
         return found
 
     whole = {path for path in paths(PanelSettings()) if path[:2] != ("attention", "heat")}
-    shown = {entry.path[:-1] if "formula" in entry.path else entry.path for entry in wire.ENTRIES}
+    shown = {entry.path[:-1] if "formula" in entry.path else entry.path for entry in ENTRIES}
     assert shown == whole
-    assert len({entry.key for entry in wire.ENTRIES}) == len(wire.ENTRIES)
+    assert len({entry.key for entry in ENTRIES}) == len(ENTRIES)
 
 
 def panel_with(**values: Any) -> list[Any]:
     """Give the values of a panel, some of them by dotted paths with ``__`` for the dots."""
     paths = {tuple(name.split("__")): value for name, value in values.items()}
-    assert paths.keys() <= {entry.path for entry in wire.ENTRIES}
-    return [paths.get(entry.path, entry.default) for entry in wire.ENTRIES]
+    assert paths.keys() <= {entry.path for entry in ENTRIES}
+    return [paths.get(entry.path, entry.default) for entry in ENTRIES]
 
 
 def test_components_send_what_they_like() -> None:
     """Sliders send floats, emptied fields None, and lists come in the order of the clicks."""
-    settings = wire.unpack(
+    settings = unpack(
         panel_with(
             attention__lattice=4.0,
             attention__kinds=["words", "Q*K", "qk"],
@@ -174,9 +176,9 @@ def test_components_send_what_they_like() -> None:
         ({"attention__kinds": 5}, "Output features: 5 is not a list"),
         ({"attention__lattice": 2.5}, "Lattice: 2.5 is not a whole number"),
         ({"attention__lattice": 17.0}, "Lattice: 17 is outside 1 to 16"),
-        ({"features__color__gain": None}, "gain: None is not a number"),
+        ({"features__color__gain": None}, "gain: there is no number"),
         ({"features__color__gain": True}, "gain: True is not a number"),
-        ({"features__color__clamp_min": float("nan")}, "Clamp min.: nan is outside"),
+        ({"features__color__clamp_min": float("nan")}, "Clamp min.: nan is not a number"),
         ({"features__color__clamp_min": 2.0}, "Clamp min.: 2 is not below Clamp max. 1"),
         ({"features__layers": 5}, "Layers: 5 is not a text"),
         ({"features__enabled": "maybe"}, "Extract U-Net features: 'maybe' is neither true nor false"),
@@ -185,13 +187,13 @@ def test_components_send_what_they_like() -> None:
 )
 def test_a_wrong_value_names_its_field(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        wire.unpack(panel_with(**values))
+        unpack(panel_with(**values))
     assert str(caught.value).startswith(message)
 
 
 def test_a_page_of_another_version_is_told() -> None:
     with pytest.raises(SettingsError, match="Reload the page"):
-        wire.unpack(wire.pack(PanelSettings())[:-1])
+        unpack(pack(PanelSettings())[:-1])
 
 
 def test_what_is_switched_off_is_left_out() -> None:
@@ -216,7 +218,7 @@ def test_what_is_switched_off_is_left_out() -> None:
 def as_dict(settings: PanelSettings) -> dict[str, Any]:
     """Write settings as a caller of the API would who names everything."""
     tree: dict[str, Any] = {}
-    for entry in wire.entries(settings):
+    for entry in entries(settings):
         path = ("attention", "enabled") if entry.path == ("switch", "enabled") else entry.path
         place = tree
         for name in path[:-1]:
@@ -230,15 +232,15 @@ def as_dict(settings: PanelSettings) -> dict[str, Any]:
 
 @given(PANELS)
 def test_settings_come_back_from_json(settings: PanelSettings) -> None:
-    assert wire.from_dict(json.loads(json.dumps(as_dict(settings)))) == settings
+    assert from_dict(json.loads(json.dumps(as_dict(settings)))) == settings
 
 
 def test_all_of_json_may_be_left_out() -> None:
-    assert wire.from_dict({}) == PanelSettings()
+    assert from_dict({}) == PanelSettings()
 
 
 def test_naming_a_section_turns_it_on() -> None:
-    settings = wire.from_dict(
+    settings = from_dict(
         {
             "features": {"layers": "M00", "color": {"method": "rgb", "formula": "v;v;1"}, "dump": {}},
             "attention": {"kinds": "qk, words"},
@@ -255,7 +257,7 @@ def test_naming_a_section_turns_it_on() -> None:
 
 
 def test_a_named_section_can_be_off() -> None:
-    settings = wire.from_dict(
+    settings = from_dict(
         {
             "features": {"enabled": False, "layers": "M00", "dump": {"enabled": False}},
             "attention": {"enabled": False, "words": "cat"},
@@ -302,24 +304,24 @@ def test_a_named_section_can_be_off() -> None:
 )
 def test_wrong_json_names_the_key_and_what_there_is(tree: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        wire.from_dict(tree)
+        from_dict(tree)
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("value", ["hsl", "Custom HSL", "custom hsl"])
 def test_choices_are_known_by_both_names(value: str) -> None:
-    assert wire.from_dict({"features": {"color": {"method": value}}}).features.color.method == "hsl"
+    assert from_dict({"features": {"color": {"method": value}}}).features.color.method == "hsl"
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_formulas_left_empty_are_the_methods_own(method: str) -> None:
     color = {"method": method, "formula": ["v", "", " "]}
-    found = wire.from_dict({"features": {"color": color}}).features.color.formula
+    found = from_dict({"features": {"color": color}}).features.color.formula
     assert found == {"rgb": ("v", "abs(v)", "abs(v)"), "hsl": ("v", "1.0", "0.5")}.get(method)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
-NAMES = st.sampled_from(sorted({name for entry in wire.ENTRIES for name in entry.path})) | st.text(max_size=5)
+NAMES = st.sampled_from(sorted({name for entry in ENTRIES for name in entry.path})) | st.text(max_size=5)
 JSON = st.recursive(
     LEAVES, lambda below: st.lists(below, max_size=3) | st.dictionaries(NAMES, below, max_size=4)
 )
@@ -328,7 +330,7 @@ JSON = st.recursive(
 @given(st.dictionaries(NAMES, JSON, max_size=4))
 def test_any_json_gives_settings_or_a_sentence(tree: dict[str, Any]) -> None:
     try:
-        settings = wire.from_dict(tree)
+        settings = from_dict(tree)
     except DumpUNetError as error:
         assert str(error)
     else:
@@ -339,27 +341,27 @@ def test_any_json_gives_settings_or_a_sentence(tree: dict[str, Any]) -> None:
 
 
 def test_an_axis_changes_one_setting_and_turns_its_section_on() -> None:
-    before = wire.from_dict({"features": {"enabled": False, "steps": "3"}})
-    after = wire.override(before, {"features.layers": "M00"})
+    before = from_dict({"features": {"enabled": False, "steps": "3"}})
+    after = override(before, {"features.layers": "M00"})
     assert after == replace(before, features=replace(before.features, layers="M00", enabled=True))
-    assert wire.override(before, {"output.save": "false"}).output == OutputSettings(save=False)
+    assert override(before, {"output.save": "false"}).output == OutputSettings(save=False)
 
 
 def test_a_change_of_one_formula_keeps_the_others() -> None:
-    before = wire.from_dict({"features": {"color": {"formula": "v;v*v;1"}}})
-    after = wire.override(before, {"features.color.formula.0": "v/2"})
+    before = from_dict({"features": {"color": {"formula": "v;v*v;1"}}})
+    after = override(before, {"features.color.formula.0": "v/2"})
     assert after.features.color.formula == ("v/2", "v*v", "1")
 
 
 def test_formulas_of_one_method_are_not_those_of_another() -> None:
-    before = wire.from_dict({"features": {"color": {"method": "hsl", "formula": "v;v*v;1"}}})
-    assert wire.override(before, {"features.color.method": "rgb"}).features.color.formula is None
+    before = from_dict({"features": {"color": {"method": "hsl", "formula": "v;v*v;1"}}})
+    assert override(before, {"features.color.method": "rgb"}).features.color.formula is None
 
 
 @pytest.mark.parametrize("path", ["features.layer", "layers", "features", "features.color", ""])
 def test_a_change_of_what_there_is_not_is_refused(path: str) -> None:
     with pytest.raises(SettingsError, match="there is no"):
-        wire.override(PanelSettings(), {path: "M00"})
+        override(PanelSettings(), {path: "M00"})
 
 
 # --- parameters of an image ---
@@ -420,18 +422,18 @@ def as_told(settings: PanelSettings) -> PanelSettings:
 
 def pasted(parameters: dict[str, str], before: list[Any]) -> list[Any]:
     """Give what the controls hold after parameters were pasted."""
-    values = [wire.from_infotext(parameters, entry) for entry in wire.ENTRIES]
+    values = [from_infotext(parameters, entry) for entry in ENTRIES]
     return [old if value is None else value for old, value in zip(before, values, strict=True)]
 
 
 @given(PANELS)
 def test_settings_come_back_from_an_image(settings: PanelSettings) -> None:
-    told = wire.to_infotext(settings)
+    told = to_infotext(settings)
     text = webui_writes({"Steps": 20, "Seed": 1, **told, "Version": "v1.10.1"})
     read = webui_reads(text)
     assert (read["Steps"], read["Seed"], read["Version"]) == ("20", "1", "v1.10.1")
-    values = pasted(read, wire.pack(PanelSettings()))
-    assert wire.unpack(values) == (as_told(settings) if told else PanelSettings())
+    values = pasted(read, pack(PanelSettings()))
+    assert unpack(values) == (as_told(settings) if told else PanelSettings())
 
 
 @given(PANELS)
@@ -439,20 +441,20 @@ def test_an_image_tells_nothing_of_folders(settings: PanelSettings) -> None:
     path = "a-folder-of-this-computer"
     dump = DumpSettings(enabled=True, path=path)
     settings = replace(settings, features=replace(settings.features, enabled=True, dump=dump))
-    told = wire.to_infotext(settings)
+    told = to_infotext(settings)
     assert told
     assert all(path not in value for value in told.values())
     assert not any("dump enabled" in key or "dump path" in key for key in told)
 
 
 def test_no_image_can_set_a_folder() -> None:
-    before = wire.pack(PanelSettings(features=FeatureSettings(dump=DumpSettings(path="mine"))))
+    before = pack(PanelSettings(features=FeatureSettings(dump=DumpSettings(path="mine"))))
     strange = {
-        **{entry.key: "/etc" for entry in wire.ENTRIES if entry.path[-1] == "path"},
-        **{entry.key: "True" for entry in wire.ENTRIES if entry.path[-2:] == ("dump", "enabled")},
+        **{entry.key: "/etc" for entry in ENTRIES if entry.path[-1] == "path"},
+        **{entry.key: "True" for entry in ENTRIES if entry.path[-2:] == ("dump", "enabled")},
         "Dump U-Net features enabled": "True",
     }
-    settings = wire.unpack(pasted(strange, before))
+    settings = unpack(pasted(strange, before))
     assert settings.features.enabled
     assert settings.features.dump == DumpSettings(path="mine")
     assert not settings.difference.dump.enabled
@@ -460,30 +462,28 @@ def test_no_image_can_set_a_folder() -> None:
 
 
 def test_defaults_and_what_is_off_are_not_told() -> None:
-    assert wire.to_infotext(PanelSettings()) == {}
-    settings = wire.from_dict({"features": {"layers": "M00", "steps": "1,5"}})
-    assert wire.to_infotext(settings) == {
+    assert to_infotext(PanelSettings()) == {}
+    settings = from_dict({"features": {"layers": "M00", "steps": "1,5"}})
+    assert to_infotext(settings) == {
         "Dump U-Net features enabled": "True",
         "Dump U-Net features layers": "M00",
         "Dump U-Net features steps": "1,5",
     }
     off = replace(settings, features=replace(settings.features, enabled=False))
-    assert wire.to_infotext(off) == {}
+    assert to_infotext(off) == {}
 
 
 def test_a_page_that_begins_with_other_values_gets_those_of_the_image() -> None:
     """What an image does not tell are the defaults of this project, not those of the page that it is pasted into."""
     page = PanelSettings(features=FeatureSettings(enabled=False, color=ColorSettings(method="red-blue")))
-    told = wire.to_infotext(wire.from_dict({"features": {"layers": "M00"}}))
-    values = [wire.from_infotext(told, entry) for entry in wire.entries(page)]
-    settings = wire.unpack(
-        [old if new is None else new for old, new in zip(wire.pack(page), values, strict=True)]
-    )
+    told = to_infotext(from_dict({"features": {"layers": "M00"}}))
+    values = [from_infotext(told, entry) for entry in entries(page)]
+    settings = unpack([old if new is None else new for old, new in zip(pack(page), values, strict=True)])
     assert settings.features.color.method == "hsl"
 
 
 def test_parameters_without_any_of_these_change_nothing() -> None:
-    before = wire.pack(wire.from_dict({"features": {"layers": "M00"}}))
+    before = pack(from_dict({"features": {"layers": "M00"}}))
     assert pasted({"Steps": "20", "Script": "Dump U-Net", "Dump U-Nets": "1"}, before) == before
 
 
@@ -495,17 +495,17 @@ def test_parameters_of_another_version_are_left_at_their_defaults() -> None:
         "Dump U-Net attention kinds": "Q*K;Q*V",
         "Dump U-Net something": "new",
     }
-    assert wire.unpack(pasted(told, wire.pack(PanelSettings()))) == PanelSettings(
+    assert unpack(pasted(told, pack(PanelSettings()))) == PanelSettings(
         features=FeatureSettings(enabled=True)
     )
 
 
 def test_keys_are_such_as_the_webui_reads() -> None:
-    for entry in wire.ENTRIES:
+    for entry in ENTRIES:
         assert re.fullmatch(r"Dump U-Net [\w \-/]+", entry.key)
 
 
 @pytest.mark.parametrize("text", ["nan", "1e999", "-1e9", "low"])
 def test_numbers_that_no_control_can_hold_fall_back_to_the_default(text: str) -> None:
-    clamp = next(e for e in wire.ENTRIES if e.path == ("features", "color", "clamp_min"))
-    assert wire.from_infotext({clamp.key: text}, clamp) == -1.0
+    clamp = next(e for e in ENTRIES if e.path == ("features", "color", "clamp_min"))
+    assert from_infotext({clamp.key: text}, clamp) == -1.0
