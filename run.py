@@ -42,7 +42,7 @@ PACKAGE_SETS = {
     "test": (("--no-build-isolation", "--editable", ".[test]"), ("--no-deps", "stable-diffusion-sdkit")),
 }
 
-# What `check` runs in .venv's Python; tests/test_house.py runs the same.
+# What `check` runs in .venv's Python; tests/test_repository_rules.py runs the same.
 CHECKS = {
     "lint": ("-m", "ruff", "check", "."),
     "format": ("-m", "ruff", "format", "--check", "."),

@@ -15,7 +15,7 @@ from lib_dumpunet.hooks.interventions import Intervention, TextPerBlock
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.kinds import KINDS, Kind, kinds_of_section, modes, of_image
 from lib_dumpunet.plan import Plan
-from lib_dumpunet.ports import Host, Row
+from lib_dumpunet.ports import BatchRow, Host
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import labels
 from lib_dumpunet.resolve import Prompts
@@ -83,7 +83,7 @@ class Generation:
     def columns(self, tag: Tag, count: int) -> tuple[str, ...]:
         """Name the ``count`` columns of what an attention layer has read; nothing if they are not known."""
         texts = self.texts_of(hires=tag.hires)
-        return labels(texts.columns(Row(tag.image, "cond"), tag.block, tag.step, count))
+        return labels(texts.columns(BatchRow(tag.image, "cond"), tag.block, tag.step, count))
 
     @property
     def ratio(self) -> float:
@@ -209,7 +209,7 @@ def _dump_request(plan: Plan, generation: Generation, kinds: frozenset[Kind]) ->
     return replace(
         request,
         text_of=lambda tag: generation.texts_of(hires=tag.hires).text(
-            Row(tag.image, tag.branch), tag.block, tag.step
+            BatchRow(tag.image, tag.branch), tag.block, tag.step
         ),
         tokens=_token_labels(generation.texts) | _token_labels(generation.texts_of(hires=True)),
         attention={"blocks": plan.attention.blocks, "steps": _listed(plan.attention.steps, request.steps)},

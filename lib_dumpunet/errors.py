@@ -23,7 +23,7 @@ QUOTED = 60
 
 
 @dataclass(frozen=True)
-class Spot:
+class SourcePosition:
     """A place in a text that the user wrote; ``position`` counts characters and may be ``len(text)``, the end."""
 
     text: str
@@ -48,19 +48,21 @@ class Spot:
 class DumpUNetError(Exception):
     """Base of all errors that a user or a host can cause; never raised itself."""
 
-    def __init__(self, problem: str, *, remedy: str = "", field: str = "", spot: Spot | None = None) -> None:
+    def __init__(
+        self, problem: str, *, remedy: str = "", field: str = "", source: SourcePosition | None = None
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
         self.field = field
-        self.spot = spot
+        self.source = source
         self.path: tuple[str, ...] = ()
         """The setting that is wrong, such as ``("features", "layers")``; empty for anything else."""
 
     @property
     def position(self) -> int | None:
         """Character of the user's text at which reading stopped, if the error has such a place."""
-        return None if self.spot is None else self.spot.position
+        return None if self.source is None else self.source.position
 
     def in_field(self, field: str) -> DumpUNetError:
         """Name the field that the text came from, where the code that read it could not know."""
@@ -73,7 +75,7 @@ class DumpUNetError(Exception):
             message = f"{message.rstrip('.')}. {self.remedy}"
         if not message.endswith((".", "!", "?")):
             message += "."
-        return message if self.spot is None else f"{message}\n{self.spot.render()}"
+        return message if self.source is None else f"{message}\n{self.source.render()}"
 
 
 class SettingsError(DumpUNetError):

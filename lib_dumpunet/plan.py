@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.kinds import FEATURE, Kind
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.points import Point
 from lib_dumpunet.prompt.texts import WordChoice
 from lib_dumpunet.settings import Settings
@@ -22,7 +22,7 @@ class CaptureRequest:
     kind: Kind = FEATURE
 
 
-def _same_text(row: Row, block: str, step: int) -> str:
+def _same_text(row: BatchRow, block: str, step: int) -> str:
     return ""
 
 
@@ -43,7 +43,7 @@ class AttentionRequest:
     lattice: int = 8
     points: tuple[tuple[float, float], ...] = ()
     branches: tuple[Branch, ...] = ("cond",)
-    text_of: Callable[[Row, str, int], str] = _same_text
+    text_of: Callable[[BatchRow, str, int], str] = _same_text
 
 
 @dataclass(frozen=True)

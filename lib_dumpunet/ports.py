@@ -11,7 +11,7 @@ from lib_dumpunet.captures import PLAIN, Branch, Tag
 from lib_dumpunet.kinds import KINDS, Role
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """Whose a row of the U-Net's batch is: which image, and the prompt or the negative prompt.
 
     A prompt of several parts, which a host combines to one prediction (``AND`` in the webui), has a row for each;
@@ -23,7 +23,7 @@ class Row(NamedTuple):
     part: int = 0
 
 
-class Moment(NamedTuple):
+class ModelCall(NamedTuple):
     """One call of the U-Net: the sampler's step, from 1, and the owner of each batch row in order.
 
     ``step`` 0 stands for a call that belongs to no step of the sampler; nothing is captured from it. ``hires`` tells
@@ -31,15 +31,15 @@ class Moment(NamedTuple):
     """
 
     step: int
-    rows: tuple[Row, ...]
+    rows: tuple[BatchRow, ...]
     hires: bool = False
 
 
 class Clock(Protocol):
     """Only a host knows which step and whose rows the U-Net is working on."""
 
-    def now(self) -> Moment:
-        """Tell the moment of the U-Net call that is under way."""
+    def now(self) -> ModelCall:
+        """Return the U-Net call that is under way."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from lib_dumpunet.captures import Branch, Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.attention import capture_attention, require_readable
 from lib_dumpunet.hooks.capture import capture_blocks
-from lib_dumpunet.hooks.heat import Heat, HeatSum, mean_of
 from lib_dumpunet.hooks.interventions import Intervention, intervening
 from lib_dumpunet.hooks.reading import Emit, Report
+from lib_dumpunet.hooks.sums import AttentionSum, AttentionSums, mean_of
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
-from lib_dumpunet.ports import Clock, Host, Row
+from lib_dumpunet.ports import BatchRow, Clock, Host
 from lib_dumpunet.prompt.texts import Tokens
 from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.queue import Fanout
@@ -32,7 +32,7 @@ class Recording:
     """Captures on their way from the hooks to the sinks, and the running sums of words and points."""
 
     queue: Fanout
-    heat: Heat
+    sums: AttentionSums
 
 
 class Session:
@@ -50,7 +50,7 @@ class Session:
         self.problems: list[DumpUNetError] = []
         self._unet, self._plan, self._clock, self._generation = unet, plan, clock, generation
         self._queue = Fanout(sinks, threads=threads)
-        self._heat = Heat()
+        self._sums = AttentionSums()
         self._read: dict[Branch, set[Tokens]] = {}
 
     @property
@@ -80,7 +80,7 @@ class Session:
             texts = self._generation.texts_of(hires=hires)
             plan = replace(plan, attention=replace(plan.attention, text_of=texts.text))
         with watching(
-            unet or self._unet, plan, self._clock, self._queue.put, self.report, self._heat, changes
+            unet or self._unet, plan, self._clock, self._queue.put, self.report, self._sums, changes
         ):
             yield
 
@@ -91,21 +91,21 @@ class Session:
         """
         self._queue.see_image(image, picture)
         try:
-            for capture in list(self._heat_of(image)):
+            for capture in list(self._sums_of(image)):
                 self._queue.put(capture)
         except DumpUNetError as error:
             self.report(error)
         except Exception as error:
-            log.debug("heat of image %d failed", image, exc_info=True)
+            log.debug("sums of image %d failed", image, exc_info=True)
             self.report(HostError(f"words and points of image {image} could not be drawn ({error})"))
         finally:
-            self._heat.forget(image)
+            self._sums.forget(image)
         self._queue.finish_image(image)
 
     def close(self) -> None:
         """Finish what is queued; what there is of images that never came out is drawn without them."""
         try:
-            for image in sorted({*self._queue.images, *self._heat.images}):
+            for image in sorted({*self._queue.images, *self._sums.images}):
                 self.finish(image, None)
             self._queue.close()
             self._report_unread()
@@ -130,22 +130,22 @@ class Session:
         if str(error) not in map(str, self.problems):
             self.problems.append(error)
 
-    def _heat_of(self, image: int) -> Iterator[Capture]:
+    def _sums_of(self, image: int) -> Iterator[Capture]:
         for branch, choice in self._plan.words.items():
-            columns: dict[str, list[tuple[HeatSum, tuple[int, ...]]]] = {}
-            for part in self._heat.sums(Row(image, branch), "word"):
+            columns: dict[str, list[tuple[AttentionSum, tuple[int, ...]]]] = {}
+            for part in self._sums.sums(BatchRow(image, branch), "word"):
                 tokens = self._tokens(part)
                 self._read.setdefault(branch, set()).add(tokens)
                 for word in choice.find(tokens):
                     columns.setdefault(word.text, []).append((part, word.columns))
             for text, parts in columns.items():
                 yield Capture(Tag(image, 0, "", "word", 0, text, branch), mean_of(parts))
-        maps = self._heat.mean(Row(image, "cond"), "point")
+        maps = self._sums.mean(BatchRow(image, "cond"), "point")
         if maps is not None:
             for point, looks in zip(self._plan.points, maps, strict=True):
                 yield Capture(Tag(image, 0, "", "point", 0, point.name), looks)
 
-    def _tokens(self, part: HeatSum) -> Tokens:
+    def _tokens(self, part: AttentionSum) -> Tokens:
         """Give the tokens of a text whose maps were summed up."""
         known = {**self._generation.texts_of(hires=True).tokens, **self._generation.texts.tokens}
         tokens = known[part.text]
@@ -192,8 +192,8 @@ def record(
     """Let captures of one run flow from the hooks to the sinks; ``problems`` gets what went wrong on the way."""
     queue = Fanout(sinks)
     try:
-        with watching(unet, plan, clock, queue.put, problems.append, interventions=interventions) as heat:
-            yield Recording(queue, heat)
+        with watching(unet, plan, clock, queue.put, problems.append, interventions=interventions) as sums:
+            yield Recording(queue, sums)
     finally:
         try:
             queue.close()
@@ -208,16 +208,16 @@ def watching(
     clock: Clock,
     emit: Emit,
     report: Report,
-    heat: Heat | None = None,
+    sums: AttentionSums | None = None,
     interventions: Sequence[Intervention] = (),
-) -> Iterator[Heat]:
-    """Put hooks on: first interventions, then those that read what a plan says, which add words up in ``heat``."""
-    heat = Heat() if heat is None else heat
+) -> Iterator[AttentionSums]:
+    """Put hooks on: first interventions, then those that read what a plan says, which add words up in ``sums``."""
+    sums = AttentionSums() if sums is None else sums
     with ExitStack() as hooks:
         hooks.enter_context(intervening(unet, interventions, clock, report))
         for want in (plan.features, plan.difference):
             if want is not None:
                 hooks.enter_context(capture_blocks(unet, want, clock, emit, report))
         if plan.attention is not None:
-            hooks.enter_context(capture_attention(unet, plan.attention, clock, emit, report, heat))
-        yield heat
+            hooks.enter_context(capture_attention(unet, plan.attention, clock, emit, report, sums))
+        yield sums

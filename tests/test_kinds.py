@@ -16,7 +16,7 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.hooks.calls import Out, Seen
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.readers import READERS, Reader
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.kinds import CHANNELS, CHOICES, KINDS, KindRow
@@ -80,7 +80,7 @@ def updates(pipe: Any, prompt: str) -> dict[tuple[str, int], Tensor]:
         for block in describe(pipe.unet).blocks:
             for port in block.updates:
                 hooks.around(port.output.module, lambda *a, block=block.name: note(block, *a))
-        generate(pipe, job, Settings(FeatureSettings(enabled=False)), Outlet(*[lambda *_: None] * 3))
+        generate(pipe, job, Settings(FeatureSettings(enabled=False)), ResultHandlers(*[lambda *_: None] * 3))
     return added
 
 

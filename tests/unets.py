@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import Tensor, nn
 
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import BatchRow, ModelCall
 
 CONTEXT = 16
 HEADS = {"sd1": {"num_heads": 8}, "sd2": {"num_head_channels": 8, "use_linear_in_transformer": True}}
@@ -101,8 +101,8 @@ class FakeClock:
     )
     hires: bool = False
 
-    def now(self) -> Moment:
-        return Moment(self.step, tuple(Row(*row) for row in self.rows), self.hires)  # type: ignore[arg-type]
+    def now(self) -> ModelCall:
+        return ModelCall(self.step, tuple(BatchRow(*row) for row in self.rows), self.hires)  # type: ignore[arg-type]
 
 
 def hook_count(module: nn.Module) -> int:

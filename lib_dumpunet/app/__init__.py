@@ -1,1 +1,1 @@
-"""Programs for people: the command line and the benchmarks. The only room that prints."""
+"""Programs for people: the command line and the benchmarks. The only package that prints."""

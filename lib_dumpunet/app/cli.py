@@ -1,6 +1,6 @@
 """The command line: ``dumpunet studio | generate | explore | words | sweep | demo | blocks | prompt | view | bench``.
 
-Each command is a module of this room with ``add(subparsers)`` and ``run(args, terminal) -> exit code``. What needs
+Each command is a module of this package with ``add(subparsers)`` and ``run(args, terminal) -> exit code``. What needs
 torch or diffusers is imported when a command runs, so that ``--help`` answers at once.
 
 Exit codes: 0 for success, 1 if something went wrong after the image was made, 2 for a mistake of the user's, 130

@@ -135,7 +135,7 @@ def produce(
     """Generate into a folder and tell what came out; returns the exit code."""
     from lib_dumpunet.app.collect import Collector
     from lib_dumpunet.app.results import open_results
-    from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+    from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
     from lib_dumpunet.hosts.diffusers.job import check, make_job
     from lib_dumpunet.models.describe import describe
     from lib_dumpunet.sinks.files import told_once
@@ -148,7 +148,7 @@ def produce(
     problems: list[DumpUNetError] = []
     try:
         with terminal.progress("Sampling") as progress:
-            outlet = Outlet(
+            outlet = ResultHandlers(
                 collector.image,
                 collector.picture,
                 progress,

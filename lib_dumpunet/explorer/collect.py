@@ -17,7 +17,7 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.explorer.maps import Float32, Quantised, Size, as_maps, quantise
 from lib_dumpunet.image.average import average
 from lib_dumpunet.kinds import KINDS, modes, of_image
-from lib_dumpunet.sinks.aside import Aside
+from lib_dumpunet.sinks.spool import Spool
 
 AVERAGES = ("sum", "1-norm", "2-norm")
 """The average maps that a page has of each block."""
@@ -100,7 +100,7 @@ class Collection:
     """
 
     def __init__(self, labels: Labels, folder: str | None = None) -> None:
-        self._aside = Aside("the maps of the explorer page", folder)
+        self._spool = Spool("the maps of the explorer page", folder)
         self._labels = labels
         self._lock = threading.Lock()
         self._images: dict[int, Collected] = {}
@@ -130,7 +130,7 @@ class Collection:
         Raises:
             HostError: the file cannot be read.
         """
-        record = self._aside.read(_tag_of(image, layer, part, step))
+        record = self._spool.read(_tag_of(image, layer, part, step))
         assert record is not None
         data: NDArray[np.uint8] = record.numpy()
         count = len(data) // (size[0] * size[1] + 8)
@@ -144,11 +144,11 @@ class Collection:
         for layer, parts in collected.layers.items():
             for name, part in parts.items():
                 for step in part.frames:
-                    self._aside.take(_tag_of(image, layer, name, step))
+                    self._spool.take(_tag_of(image, layer, name, step))
 
     def close(self) -> None:
         """Let go of all."""
-        self._aside.close()
+        self._spool.close()
 
     def _image(self, number: int) -> Collected:
         return self._images.setdefault(number, Collected())
@@ -159,7 +159,7 @@ class Collection:
             variance = np.nan_to_num(values.var((1, 2), dtype=np.float32), posinf=0.0)
         maps = quantise(values)
         record = np.concatenate([maps.low.view(np.uint8), maps.high.view(np.uint8), maps.levels.reshape(-1)])
-        self._aside.put(_tag_of(tag.image, layer, part, tag.step), torch.from_numpy(record))
+        self._spool.put(_tag_of(tag.image, layer, part, tag.step), torch.from_numpy(record))
         with self._lock:
             parts = self._image(tag.image).layers.setdefault(layer, {})
             if part not in parts:

@@ -33,7 +33,7 @@ from lib_dumpunet.explorer.maps import Quantised, quantise, shrink, size_at
 from lib_dumpunet.image.draw import png_bytes
 from lib_dumpunet.image.palette import heat
 from lib_dumpunet.kinds import modes
-from lib_dumpunet.ports import Page, Row
+from lib_dumpunet.ports import BatchRow, Page
 from lib_dumpunet.prompt.layer_prompt import CLOSE, Template
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.settings import FORMULAS, METHODS, TRANSFORMS, ColorSettings
@@ -318,7 +318,7 @@ def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str)
     """Tell whether a block reads something else than the main text, in some step, for this image."""
     if not _is_known(plan, branch) or block not in plan.attending:
         return False
-    row, steps = Row(image, branch), range(1, plan.steps + 1)
+    row, steps = BatchRow(image, branch), range(1, plan.steps + 1)
     return any(plan.own(row, block, step) is not None for step in steps)
 
 
@@ -338,7 +338,7 @@ class _Reader:
         """Give the number of what a block reads in a step; -1 where it reads nothing, or that is not known."""
         if not _is_known(plan, branch) or block not in plan.attending:
             return -1
-        shares = plan.shares(Row(self._image, branch), block, step)
+        shares = plan.shares(BatchRow(self._image, branch), block, step)
         parts = [f"{100 * share.weight:.4g}% {share.text}" for share in shares]
         text = shares[0].text if len(shares) == 1 else " + ".join(parts)
         return self.texts.setdefault(text, len(self.texts))

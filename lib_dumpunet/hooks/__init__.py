@@ -1,1 +1,1 @@
-"""The only room that touches modules: hooks that read and are gone when their ``with`` ends."""
+"""The only package that touches modules: hooks that read and are gone when their ``with`` ends."""

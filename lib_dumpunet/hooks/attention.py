@@ -15,11 +15,11 @@ from torch import nn
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.errors import UnsupportedModelError
 from lib_dumpunet.hooks.calls import Out, Read
-from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.readers import READERS, Source
 from lib_dumpunet.hooks.reading import NOTHING, Emit, FirstCall, Report, stopping
 from lib_dumpunet.hooks.streams import CallStreams
+from lib_dumpunet.hooks.sums import AttentionSums
 from lib_dumpunet.hooks.taps import OutputTap, PairTap, UpdateTap
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.models.model import Model
@@ -32,9 +32,9 @@ log = logging.getLogger("dumpunet")
 
 @contextmanager
 def capture_attention(
-    model: Model, want: AttentionRequest, clock: Clock, emit: Emit, report: Report, heat: Heat
+    model: Model, want: AttentionRequest, clock: Clock, emit: Emit, report: Report, sums: AttentionSums
 ) -> Iterator[None]:
-    """Emit attention of each wanted layer as it comes, and sum words and points up in ``heat``.
+    """Emit attention of each wanted layer as it comes, and sum words and points up in ``sums``.
 
     Nothing that goes wrong here reaches the sampler: reading of cross- or of self-attention stops and ``report``
     hears of it.
@@ -44,7 +44,7 @@ def capture_attention(
     """
     layers = require_readable(model, want)
     streams = CallStreams(model)
-    out = Out(want, clock, emit, heat, streams)
+    out = Out(want, clock, emit, sums, streams)
     cross: list[PairTap | OutputTap | UpdateTap] = []
     if wanted := _reads(want, "cross"):
         cross += [PairTap(layer, layer.cross_attention, out, wanted) for layer in layers]

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.hooks.heat import Heat
 from lib_dumpunet.hooks.probabilities import cross_map, cross_mean
 from lib_dumpunet.hooks.reading import Emit, to_cpu
 from lib_dumpunet.hooks.streams import CallStreams
 from lib_dumpunet.hooks.subcalls import Place
+from lib_dumpunet.hooks.sums import AttentionSums
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.models.ports import AttentionLayer
 from lib_dumpunet.plan import AttentionRequest
-from lib_dumpunet.ports import Clock, Moment, Row
+from lib_dumpunet.ports import BatchRow, Clock, ModelCall
 
 
 def all_keys() -> slice:
@@ -31,7 +31,7 @@ class Out:
     want: AttentionRequest
     clock: Clock
     emit: Emit
-    heat: Heat
+    sums: AttentionSums
     streams: CallStreams
 
     def send(self, tag: Tag, tensor: Tensor) -> None:
@@ -40,9 +40,9 @@ class Out:
         self.emit(Capture(tag, copy, ready))
 
 
-def tag_of(moment: Moment, row: Row, layer: AttentionLayer, kind: Kind) -> Tag:
+def tag_of(model_call: ModelCall, row: BatchRow, layer: AttentionLayer, kind: Kind) -> Tag:
     """Name a tensor of a layer and call."""
-    return Tag(row.image, moment.step, layer.block, kind, layer.number, hires=moment.hires)
+    return Tag(row.image, model_call.step, layer.block, kind, layer.number, hires=model_call.hires)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,8 @@ class Seen:
     """
 
     layer: AttentionLayer
-    moment: Moment
-    row: Row
+    model_call: ModelCall
+    row: BatchRow
     q: Tensor
     k: Tensor
     scale: float
@@ -64,7 +64,7 @@ class Seen:
 
     def tag(self, kind: Kind) -> Tag:
         """Name a tensor of this layer and call."""
-        return tag_of(self.moment, self.row, self.layer, kind)
+        return tag_of(self.model_call, self.row, self.layer, kind)
 
     def keys(self) -> Tensor:
         """Give the keys "head token dim", as memory of their own."""

@@ -53,9 +53,9 @@ class _Tap:
         self.fired = True
         with guarded(self.block, self._stop):
             image = self._port.read(output, self._streams.now)
-            moment, rows = self._picker.pick(len(image))
+            model_call, rows = self._picker.pick(len(image))
             if rows:
                 tensor, ready = copy_rows(image, list(rows))
                 for row, part in zip(rows.values(), tensor, strict=True):
-                    tag = Tag(row.image, moment.step, self.block, self._kind, hires=moment.hires)
+                    tag = Tag(row.image, model_call.step, self.block, self._kind, hires=model_call.hires)
                     self._emit(Capture(tag, part, ready))

@@ -59,7 +59,7 @@ def self_map(q: Tensor, k: Tensor, scale: float, queries: Tensor) -> Tensor:
     return result
 
 
-def self_gaze(
+def pooled_self_attention(
     q: Tensor, k: Tensor, scale: float, shape: tuple[int, int], image: slice = slice(None)
 ) -> Tensor:
     """Compute where each query looks, averaged over heads and summed over parts of the map.

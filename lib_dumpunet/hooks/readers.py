@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib_dumpunet.hooks.calls import Out, Read, Seen
-from lib_dumpunet.hooks.probabilities import self_gaze, self_map
+from lib_dumpunet.hooks.probabilities import pooled_self_attention, self_map
 from lib_dumpunet.hooks.taps import require_places
 from lib_dumpunet.kinds import Kind
 
@@ -36,8 +36,8 @@ def add_words(out: Out, seen: Seen) -> None:
     """Add how much each place looks at each token, the mean of heads, to the sums of the text that was read."""
     require_places(seen.q.shape[1], seen.shape)
     if seen.row.branch in out.want.branches:
-        text = out.want.text_of(seen.row, seen.layer.block, seen.moment.step)
-        out.heat.add(seen.row, "word", seen.mean().unflatten(1, seen.shape), text)
+        text = out.want.text_of(seen.row, seen.layer.block, seen.model_call.step)
+        out.sums.add(seen.row, "word", seen.mean().unflatten(1, seen.shape), text)
 
 
 def read_lattice(out: Out, seen: Seen) -> None:
@@ -51,7 +51,7 @@ def read_lattice(out: Out, seen: Seen) -> None:
 def read_pooled(out: Out, seen: Seen) -> None:
     """Send where each place looks, summed over heads and parts of the map: "h w row column"."""
     if _is_of_prompt(seen):
-        pooled = self_gaze(seen.q, seen.k, seen.scale, seen.shape, seen.image)
+        pooled = pooled_self_attention(seen.q, seen.k, seen.scale, seen.shape, seen.image)
         out.send(seen.tag("pooled_self"), pooled.unflatten(0, seen.shape))
 
 
@@ -62,7 +62,7 @@ def add_points(out: Out, seen: Seen) -> None:
         places = [_cell(y, height) * width + _cell(x, width) for x, y in out.want.points]
         queries = torch.tensor(places, device=seen.q.device)
         maps = self_map(seen.q, seen.k, seen.scale, queries).mean(0)[..., seen.image]
-        out.heat.add(seen.row, "point", maps.unflatten(-1, seen.shape))
+        out.sums.add(seen.row, "point", maps.unflatten(-1, seen.shape))
 
 
 def _is_of_prompt(seen: Seen) -> bool:

@@ -14,7 +14,7 @@ from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch, Capture
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.ports import Clock, Moment, Row
+from lib_dumpunet.ports import BatchRow, Clock, ModelCall
 
 log = logging.getLogger("dumpunet")
 
@@ -32,7 +32,7 @@ class Picker:
     def __init__(self, steps: Container[int], clock: Clock, branches: Sequence[Branch] = ("cond",)) -> None:
         self._steps, self._clock, self._branches = steps, clock, branches
         self._step = (False, 0)
-        self._seen: set[Row] = set()
+        self._seen: set[BatchRow] = set()
 
     @property
     def is_wanted(self) -> bool:
@@ -40,26 +40,26 @@ class Picker:
         step = self._clock.now().step
         return step >= 1 and step in self._steps
 
-    def pick(self, count: int) -> tuple[Moment, dict[int, Row]]:
-        """Give the moment, and the owner of each row to take from a batch of ``count`` rows.
+    def pick(self, count: int) -> tuple[ModelCall, dict[int, BatchRow]]:
+        """Return the U-Net call under way, and the owner of each row to take from a batch of ``count`` rows.
 
         Raises:
             HostError: if the clock expects another number of rows.
         """
-        moment = self._clock.now()
+        model_call = self._clock.now()
         if not self.is_wanted:
-            return moment, {}
-        if (moment.hires, moment.step) != self._step:
-            self._step = moment.hires, moment.step
+            return model_call, {}
+        if (model_call.hires, model_call.step) != self._step:
+            self._step = model_call.hires, model_call.step
             self._seen.clear()
-        if len(moment.rows) != count:
-            raise HostError(f"the U-Net's batch has {count} rows where {len(moment.rows)} were expected")
-        picked: dict[int, Row] = {}
-        for index, row in enumerate(moment.rows):
+        if len(model_call.rows) != count:
+            raise HostError(f"the U-Net's batch has {count} rows where {len(model_call.rows)} were expected")
+        picked: dict[int, BatchRow] = {}
+        for index, row in enumerate(model_call.rows):
             if row.branch in self._branches and not row.part and row not in self._seen:
                 picked[index] = row
                 self._seen.add(row)
-        return moment, picked
+        return model_call, picked
 
 
 class Tap(Protocol):

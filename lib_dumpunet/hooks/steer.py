@@ -16,7 +16,7 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import FirstCall, Report
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import Argument, Arguments
-from lib_dumpunet.ports import Clock, Moment, Row
+from lib_dumpunet.ports import BatchRow, Clock, ModelCall
 from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.plan import PromptPlan
 
@@ -38,7 +38,7 @@ class Steering:
     """
 
     plan: PromptPlan
-    at: Callable[[str, int, Row], Tensor]
+    at: Callable[[str, int, BatchRow], Tensor]
     fill: Callable[[Tensor, int], Tensor]
 
 
@@ -85,8 +85,8 @@ class _Tap:
 
     def __call__(self, argument: Argument, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         self.fired = True
-        moment = self._clock.now()
-        if moment.step < 1:
+        model_call = self._clock.now()
+        if model_call.step < 1:
             return None
         context = argument.of(args, kwargs)
         # Beside an IP-Adapter, diffusers passes a pair: the text, and what was made of images.
@@ -96,7 +96,7 @@ class _Tap:
                 f"the text that block {self.block} reads is not where it was expected",
                 remedy="Something else has replaced it; take that off, or leave out per-block prompts.",
             )
-        own: Any = self._call.context(self.block, moment, text)
+        own: Any = self._call.context(self.block, model_call, text)
         if own is None:
             return None
         return argument.replaced(args, kwargs, (own, *beside) if beside else own)
@@ -107,38 +107,38 @@ class _Call:
 
     def __init__(self, steering: Steering) -> None:
         self._steering = steering
-        self._moment: Moment | None = None
+        self._model_call: ModelCall | None = None
         self._passed: Tensor | None = None
         self._made: dict[_Shares, Tensor] = {}
 
-    def context(self, block: str, moment: Moment, passed: Tensor) -> Tensor | None:
+    def context(self, block: str, model_call: ModelCall, passed: Tensor) -> Tensor | None:
         """Give the context "row token dim" of a block in place of the one passed; None if that is the right one."""
-        if moment != self._moment or passed is not self._passed:
-            self._moment, self._passed, self._made = moment, passed, {}
-        if len(moment.rows) != len(passed):
+        if model_call != self._model_call or passed is not self._passed:
+            self._model_call, self._passed, self._made = model_call, passed, {}
+        if len(model_call.rows) != len(passed):
             raise HostError(
-                f"the U-Net's batch has {len(passed)} rows where {len(moment.rows)} were expected"
+                f"the U-Net's batch has {len(passed)} rows where {len(model_call.rows)} were expected"
             )
-        shares = tuple(self._steering.plan.own(row, block, moment.step) for row in moment.rows)
+        shares = tuple(self._steering.plan.own(row, block, model_call.step) for row in model_call.rows)
         if not any(shares):
             return None
         if shares not in self._made:
-            self._made[shares] = self._stack(shares, moment, passed)
+            self._made[shares] = self._stack(shares, model_call, passed)
         return self._made[shares]
 
     def forget(self, _: Tensor) -> None:
         """Let go of what was made: memory is short when the image is decoded."""
-        self._moment, self._passed, self._made = None, None, {}
+        self._model_call, self._passed, self._made = None, None, {}
 
-    def _stack(self, shares: _Shares, moment: Moment, passed: Tensor) -> Tensor:
+    def _stack(self, shares: _Shares, model_call: ModelCall, passed: Tensor) -> Tensor:
         contexts = [
-            context if own is None else self._mix(own, moment.step, row)
-            for own, row, context in zip(shares, moment.rows, passed, strict=True)
+            context if own is None else self._mix(own, model_call.step, row)
+            for own, row, context in zip(shares, model_call.rows, passed, strict=True)
         ]
         tokens = max(map(len, contexts))
         return torch.stack([self._steering.fill(context, tokens).to(passed) for context in contexts])
 
-    def _mix(self, shares: Sequence[Share], step: int, row: Row) -> Tensor:
+    def _mix(self, shares: Sequence[Share], step: int, row: BatchRow) -> Tensor:
         """Add texts up by their weights, in float32: "token dim"."""
         contexts = [self._steering.at(share.text, step, row) for share in shares]
         if len(contexts) == 1:

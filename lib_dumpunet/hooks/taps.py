@@ -24,7 +24,7 @@ from lib_dumpunet.hooks.subcalls import Place, SubCalls
 from lib_dumpunet.kinds import Kind
 from lib_dumpunet.models.model import Block
 from lib_dumpunet.models.ports import AttentionLayer, UpdatePort
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import BatchRow, ModelCall
 
 
 class PairTap:
@@ -77,9 +77,9 @@ class PairTap:
                 if self._picker.is_wanted:  # finding the place makes a GPU wait
                     self._parts.append((q, k, self._calls.place()))
                 return
-            moment, rows = self._picker.pick(len(q))
+            model_call, rows = self._picker.pick(len(q))
             for index, row in rows.items():
-                self._see_layer(self._seen(moment, row, q[index], k[index]))
+                self._see_layer(self._seen(model_call, row, q[index], k[index]))
 
     def _end(self, _: Tensor) -> None:
         """Read a layer that was run in parts, now that all of them are there."""
@@ -88,27 +88,27 @@ class PairTap:
             return
         with guarded(self.block, self._stop), _exactly(parts[0][0].device):
             count, tokens = self._calls.shape
-            moment, rows = self._picker.pick(count)
+            model_call, rows = self._picker.pick(count)
             for index, row in rows.items():
                 own = [
-                    (self._seen(moment, row, q[index - place.row], k[index - place.row]), place)
+                    (self._seen(model_call, row, q[index - place.row], k[index - place.row]), place)
                     for q, k, place in parts
                     if 0 <= index - place.row < len(q)
                 ]
                 if own:
                     first = own[0][0]
-                    what = (self._layer, moment, row, first.q, first.k, first.scale, self._shape)
+                    what = (self._layer, model_call, row, first.q, first.k, first.scale, self._shape)
                     self._see_layer(SeenInParts(*what, parts=tuple(own), tokens=tokens))
 
     def _see_layer(self, seen: Seen) -> None:
         for read in self._reads:
             read(self._out, seen)
 
-    def _seen(self, moment: Moment, row: Row, q: Tensor, k: Tensor) -> Seen:
+    def _seen(self, model_call: ModelCall, row: BatchRow, q: Tensor, k: Tensor) -> Seen:
         heads = int(self.attention.heads)  # type: ignore[arg-type]
         query, key = split_heads(q, heads), split_heads(k, heads)
         scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
-        what = (self._layer, moment, row)
+        what = (self._layer, model_call, row)
         if not self._layer.joined:
             return Seen(*what, query, key, scale, self._shape)
         streams = self._out.streams.now
@@ -176,12 +176,12 @@ class OutputTap:
                 self._send(torch.stack([parts[index] for index in range(count)]), count)
 
     def _send(self, attended: Tensor, count: int) -> None:
-        moment, rows = self._picker.pick(count)
+        model_call, rows = self._picker.pick(count)
         if not rows:
             return
         tensor, ready = copy_rows(attended, list(rows))
         for row, part in zip(rows.values(), tensor, strict=True):
-            tag = tag_of(moment, row, self._layer, self._kind)
+            tag = tag_of(model_call, row, self._layer, self._kind)
             self._out.emit(Capture(tag, part.T.unflatten(1, self._shape), ready))
 
 
@@ -193,8 +193,8 @@ class UpdateTap:
         self.fired = False
         self._updates, self._out, self._kind = block.updates, out, kind
         self._picker = Picker(out.want.steps, out.clock)
-        self._moment: Moment
-        self._rows: dict[int, Row] = {}
+        self._model_call: ModelCall
+        self._rows: dict[int, BatchRow] = {}
         self._sum: Tensor | None = None
         self._stop: Report
 
@@ -210,7 +210,7 @@ class UpdateTap:
             streams = self._out.streams.now
             before, after = port.input.read(args, kwargs, streams), port.output.read(output, streams)
             if port is self._updates[0]:
-                self._moment, self._rows = self._picker.pick(len(after))
+                self._model_call, self._rows = self._picker.pick(len(after))
                 self._sum = None
             if self._rows:
                 rows = list(self._rows)
@@ -222,7 +222,7 @@ class UpdateTap:
     def _send(self, added: Tensor) -> None:
         tensor, ready = to_cpu(added)
         for row, part in zip(self._rows.values(), tensor, strict=True):
-            tag = Tag(row.image, self._moment.step, self.block, self._kind, hires=self._moment.hires)
+            tag = Tag(row.image, self._model_call.step, self.block, self._kind, hires=self._model_call.hires)
             self._out.emit(Capture(tag, part, ready))
 
 

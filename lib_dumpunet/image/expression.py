@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_dumpunet.errors import FormulaError, Spot, within
+from lib_dumpunet.errors import FormulaError, SourcePosition, within
 from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS, NEEDS_MANY
 from lib_dumpunet.settings import ColorSettings
 
@@ -176,8 +176,8 @@ def _compile(text: str) -> Formula:
     try:
         return Formula(text, _read(plain))
     except FormulaError as error:
-        assert error.spot is not None
-        error.spot = Spot(text[: len(error.spot.text)], error.spot.position)
+        assert error.source is not None
+        error.source = SourcePosition(text[: len(error.source.text)], error.source.position)
         raise
 
 
@@ -198,7 +198,7 @@ def _read(text: str) -> tuple[Instruction, ...]:
 
 
 def _refuse(text: str, position: int, problem: str, remedy: str) -> NoReturn:
-    raise FormulaError(problem, remedy=remedy, spot=Spot(text, position))
+    raise FormulaError(problem, remedy=remedy, source=SourcePosition(text, position))
 
 
 def _check_text(text: str) -> None:

@@ -129,7 +129,7 @@ def _is_invisible(found: str) -> bool:
     return bool(found) and unicodedata.category(found[0]) == "Cf"
 
 
-def complaint(text: str, position: int) -> str:
+def describe_mismatch(text: str, position: int) -> str:
     """Say what is wrong at a position where the text leaves its grammar."""
     found = piece(text, position)
     if _is_invisible(found):

@@ -23,8 +23,8 @@ from typing import NamedTuple
 from lark import Token, Tree
 
 from lib_dumpunet.blocks import SD1, BlockOrder
-from lib_dumpunet.errors import DumpUNetError, PromptSyntaxError, Spot
-from lib_dumpunet.prompt.grammar import Grammar, Mismatch, complaint, one_of
+from lib_dumpunet.errors import DumpUNetError, PromptSyntaxError, SourcePosition
+from lib_dumpunet.prompt.grammar import Grammar, Mismatch, describe_mismatch, one_of
 from lib_dumpunet.prompt.selection import MANY_DIGITS, Fail, StepChoice, block_range, step_range
 
 TEMPLATE = Grammar("layer_prompt.lark", "template")
@@ -168,7 +168,9 @@ class Template:
 
     def fail(self, problem: str, remedy: str, position: int) -> DumpUNetError:
         """Make the error for a problem at a position of the source."""
-        return PromptSyntaxError(problem, remedy=remedy, field=self.field, spot=Spot(self.source, position))
+        return PromptSyntaxError(
+            problem, remedy=remedy, field=self.field, source=SourcePosition(self.source, position)
+        )
 
 
 def _branch(weights: dict[str, Fraction], item: Assignment) -> dict[str, Fraction]:
@@ -357,7 +359,9 @@ def _explain(error: Mismatch, text: str, fail: Fail) -> DumpUNetError:
         )
     problem, remedy = _explain_spec(text, position)
     return fail(
-        problem or complaint(text, position), remedy or f"Expected {one_of(error.expected)}.", position
+        problem or describe_mismatch(text, position),
+        remedy or f"Expected {one_of(error.expected)}.",
+        position,
     )
 
 

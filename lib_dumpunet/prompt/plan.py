@@ -15,7 +15,7 @@ from functools import cached_property
 
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.layer_prompt import Acting, Bracket, Share, Template, heaviest
 
 log = logging.getLogger("dumpunet")
@@ -89,25 +89,25 @@ class PromptPlan:
         cond, uncond = (tuple(t.plain for t in templates) for templates in (self.cond, self.uncond))
         return PromptPlan(cond, uncond, self.attending, self.steps)
 
-    def template(self, row: Row) -> Template:
+    def template(self, row: BatchRow) -> Template:
         """Give the prompt of an image as it was read."""
         return self._reading(row).template
 
-    def main(self, row: Row) -> str:
+    def main(self, row: BatchRow) -> str:
         """Give the main text of an image: the one for what is not per block."""
         return self._reading(row).main
 
-    def shares(self, row: Row, block: str, step: int) -> tuple[Share, ...]:
+    def shares(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...]:
         """Give the texts that a block reads in a step, from 1, and their weights, as ``Template.shares``."""
         return self._reading(row).shares(block, step)
 
-    def own(self, row: Row, block: str, step: int) -> tuple[Share, ...] | None:
+    def own(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...] | None:
         """Give the texts that a block reads in a step, None where it is the main text alone."""
         reading = self._reading(row)
         shares = reading.shares(block, step)
         return None if shares == (Share(reading.main, 1.0),) else shares
 
-    def text(self, row: Row, block: str, step: int) -> str:
+    def text(self, row: BatchRow, block: str, step: int) -> str:
         """Give the text of the largest weight, as ``Template.text_for``."""
         return heaviest(self.shares(row, block, step))
 
@@ -148,7 +148,7 @@ class PromptPlan:
     def _templates(self, branch: Branch) -> tuple[Template, ...]:
         return self.cond if branch == "cond" else self.uncond
 
-    def _reading(self, row: Row) -> _Reading:
+    def _reading(self, row: BatchRow) -> _Reading:
         readings = self._by_row[row.branch]
         return readings[0 if len(readings) == 1 else row.image]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lib_dumpunet.errors import SettingsError, Spot
+from lib_dumpunet.errors import SettingsError, SourcePosition
 
 FIELD = "Points"
 MOST = 64
@@ -45,7 +45,7 @@ def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str =
                 "a point is expected here",
                 remedy="Write X,Y in pixels, several with blanks between, such as 120,80 200,200.",
                 field=field,
-                spot=Spot(text, position),
+                source=SourcePosition(text, position),
             )
         x, y = int(match[1]), int(match[2])
         if x >= width or y >= height:
@@ -53,7 +53,7 @@ def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str =
                 f"{x},{y} is outside of the image of {width}x{height} pixels",
                 remedy=f"Use 0 to {width - 1} and 0 to {height - 1}.",
                 field=field,
-                spot=Spot(text, position),
+                source=SourcePosition(text, position),
             )
         point = Point(x, y, ((x + 0.5) / width, (y + 0.5) / height))
         points.setdefault(point.name, point)
@@ -62,7 +62,7 @@ def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str =
                 f"there are more than {MOST} points",
                 remedy="Leave some out.",
                 field=field,
-                spot=Spot(text, position),
+                source=SourcePosition(text, position),
             )
         position = _end_of_space(text, match.end())
     return tuple(points.values())

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lib_dumpunet.blocks import BlockOrder
-from lib_dumpunet.errors import SettingsError, Spot
+from lib_dumpunet.errors import SettingsError, SourcePosition
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.webui_syntax import strip_webui_syntax
 from lib_dumpunet.settings import GenerateSettings
@@ -66,7 +66,7 @@ def require_place(prompt: str, sampling: GenerateSettings) -> None:
                 f"{PLACE} cannot be an end of a range",
                 remedy="Give it alone, and name ranges by --groups.",
                 field=name,
-                spot=Spot(text, found.start()),
+                source=SourcePosition(text, found.start()),
             )
 
 

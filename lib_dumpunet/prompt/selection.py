@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from lark import Token, Tree
 
 from lib_dumpunet.blocks import SD1, BlockOrder
-from lib_dumpunet.errors import DumpUNetError, SettingsError, Spot
-from lib_dumpunet.prompt.grammar import Grammar, Mismatch, complaint, one_of, own_name
+from lib_dumpunet.errors import DumpUNetError, SettingsError, SourcePosition
+from lib_dumpunet.prompt.grammar import Grammar, Mismatch, describe_mismatch, one_of, own_name
 
 BLOCKS = Grammar("selection.lark", "blocks")
 STEPS = Grammar("selection.lark", "steps")
@@ -174,7 +174,7 @@ def _parts(tree: Tree, rule: str) -> list[Tree]:  # type: ignore[type-arg]
 
 def _failure(text: str, field: str) -> Fail:
     def fail(problem: str, remedy: str, position: int) -> DumpUNetError:
-        return SettingsError(problem, remedy=remedy, field=field, spot=Spot(text, position))
+        return SettingsError(problem, remedy=remedy, field=field, source=SourcePosition(text, position))
 
     return fail
 
@@ -184,4 +184,4 @@ def _parse(grammar: Grammar, text: str, fail: Fail) -> Tree:  # type: ignore[typ
         return grammar.parse(text)
     except Mismatch as error:
         wanted = grammar.meant(text, error.position) or f"Expected {one_of(error.expected)}."
-        raise fail(complaint(text, error.position), wanted, error.position) from None
+        raise fail(describe_mismatch(text, error.position), wanted, error.position) from None

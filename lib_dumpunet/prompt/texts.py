@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.words import Token, Word, content_words, find_word
 
@@ -48,16 +48,16 @@ class Texts:
         read: dict[str, None] = {}
         for block in self.plan.attending:
             for step in range(1, self.plan.steps + 1):
-                read.setdefault(self.text(Row(image, branch), block, step))
+                read.setdefault(self.text(BatchRow(image, branch), block, step))
         return [self.tokens[text] for text in read if text in self.tokens]
 
-    def text(self, row: Row, block: str, step: int) -> str:
+    def text(self, row: BatchRow, block: str, step: int) -> str:
         """Give the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
         whole = "" if self.plan is None else self.plan.text(row, block, step)
         schedule = self.schedules.get(whole, ())
         return next((text for last, text in schedule if step <= last), schedule[-1][1] if schedule else whole)
 
-    def columns(self, row: Row, block: str, step: int, count: int) -> Tokens:
+    def columns(self, row: BatchRow, block: str, step: int, count: int) -> Tokens:
         """Tell what the ``count`` columns are that a block reads; nothing if that is not known."""
         tokens = self.tokens.get(self.text(row, block, step), ())
         while tokens and self.filler and len(tokens) < count:

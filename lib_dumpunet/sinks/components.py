@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.sinks.aside import Aside
 from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.spool import Spool
 
 COMPONENTS = 3
 _Layer = tuple[str, int, tuple[int, ...]]
@@ -35,7 +35,7 @@ class ComponentsSink(Sink):
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self._aside = Aside("the maps of self-attention", folder)
+        self._spool = Spool("the maps of self-attention", folder)
         self._lock = threading.Lock()
         self._moments: dict[_Layer, _Moments] = {}
 
@@ -58,7 +58,7 @@ class ComponentsSink(Sink):
             self._moments.setdefault(_layer(capture.tag, looks), _Moments()).add(
                 looks.flatten(0, 1).flatten(1)
             )
-        self._aside.put(capture.tag, looks)
+        self._spool.put(capture.tag, looks)
 
     def close(self) -> Iterator[Capture]:
         """Give the components of all maps.
@@ -66,10 +66,10 @@ class ComponentsSink(Sink):
         Raises:
             HostError: the file cannot be read.
         """
-        with closing(self._aside):
+        with closing(self._spool):
             bases = {layer: moments.basis() for layer, moments in self._moments.items()}
-            for tag in self._aside.tags:
-                looks = self._aside.read(tag)
+            for tag in self._spool.tags:
+                looks = self._spool.read(tag)
                 assert looks is not None
                 maps = bases[_layer(tag, looks)].components(looks)
                 yield Capture(replace(tag, kind="pca"), maps)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.sinks.aside import Aside
 from lib_dumpunet.sinks.base import Sink
+from lib_dumpunet.sinks.spool import Spool
 
 
 class DifferenceSink(Sink):
@@ -25,7 +25,7 @@ class DifferenceSink(Sink):
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self._aside = Aside("features without per-block prompts", folder)
+        self._spool = Spool("features without per-block prompts", folder)
 
     def accept(self, capture: Capture) -> Iterable[Capture] | None:
         """Put a plain tensor aside, or give the difference of a steered one.
@@ -41,20 +41,20 @@ class DifferenceSink(Sink):
 
     def close(self) -> None:
         """Let go of the file, and of what still waits in it after a run that was cut short."""
-        self._aside.close()
+        self._spool.close()
 
     def _put(self, capture: Capture) -> None:
         try:
-            self._aside.put(capture.tag, capture.tensor)
+            self._spool.put(capture.tag, capture.tensor)
         except HostError:
             # This sink is stopped now, and a dump may be on the same disk.
             with suppress(HostError):
-                self._aside.clear()
+                self._spool.clear()
             raise
 
     def _compare(self, capture: Capture) -> Capture:
         """Subtract in float32, where 16-bit numbers lose nothing but the last bits of very unequal ones."""
-        steered, plain = capture.tensor.detach(), self._aside.take(replace(capture.tag, kind="plain"))
+        steered, plain = capture.tensor.detach(), self._spool.take(replace(capture.tag, kind="plain"))
         if plain is None:
             raise HostError(
                 f"{_place(capture.tag)} cannot be compared: the run without per-block prompts had none"

@@ -124,7 +124,7 @@ class DumpSink(Sink):
         self._file_locks: dict[str, threading.Lock] = {}
         self._count = threading.Lock()
         self._tensors = self._bytes = 0
-        with self._told():
+        with self._as_user_error():
             self._manifest = Manifest(self._folder, {"format": file_format, **request.about_run()})
 
     @property
@@ -140,7 +140,7 @@ class DumpSink(Sink):
         """
         if capture.tag.kind not in self._kinds:
             return
-        with self._told():
+        with self._as_user_error():
             tensor = capture.tensor.detach()
             if self._format == "bin":
                 self._write_bin(capture.tag, tensor)
@@ -156,7 +156,7 @@ class DumpSink(Sink):
         Raises:
             HostError: they cannot be written.
         """
-        with self._told():
+        with self._as_user_error():
             try:
                 for group in self._groups.rest():
                     self._write_group(group)
@@ -200,7 +200,7 @@ class DumpSink(Sink):
         self._manifest.add(entries)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_user_error(self) -> Iterator[None]:
         """Turn a file's error into one sentence that says how far the dump came."""
         try:
             yield

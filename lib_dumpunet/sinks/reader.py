@@ -273,7 +273,7 @@ def _check_channels(source: _Source) -> None:
 
 
 def _read(source: _Source, shape: tuple[int, int] | None) -> Iterator[Loaded[Any]]:
-    with _told(source.paths[0]):
+    with _as_user_error(source.paths[0]):
         if source.paths[0].suffix == ".safetensors":
             yield from _read_safetensors(source)
             return
@@ -305,7 +305,7 @@ def _read_bin(source: _Source, shape: tuple[int, int] | None) -> NDArray[Any]:
     each = known or shape or _square(source.paths[0])
     channels = np.empty((len(source.paths), *each), np.float32)
     for channel, path in zip(channels, source.paths, strict=True):
-        with _told(path):
+        with _as_user_error(path):
             size = path.stat().st_size
             if size != 4 * math.prod(each):
                 raise SettingsError(
@@ -347,7 +347,7 @@ def _read_safetensors(source: _Source) -> Iterator[Loaded[Tensor]]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_user_error(path: Path) -> Iterator[None]:
     """Say in one sentence what is the matter with a file."""
     try:
         yield

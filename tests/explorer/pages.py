@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lib_dumpunet.explorer.maps import Float32, Quantised, dequantise
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.settings import GenerateSettings, Settings
@@ -74,7 +74,7 @@ class Made:
 def make_pages(pipe: Any, prompts: list[str], settings: Settings, sampling: GenerateSettings = QUICK) -> Made:
     """Generate, and keep the pages."""
     made = Made([], [], [])
-    outlet = Outlet(lambda *_: None, made.pictures.append, lambda *_: None, page=made.pages.append)
+    outlet = ResultHandlers(lambda *_: None, made.pictures.append, lambda *_: None, page=made.pages.append)
     outcome = generate(pipe, make_job(pipe, prompts, sampling), settings, outlet)
     made.problems = [str(problem) for problem in outcome.problems]
     return made

@@ -17,7 +17,7 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.explorer.collect import Collection, Labels
 from lib_dumpunet.explorer.document import About, make_page, pieces_of
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.image.average import average
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
@@ -30,8 +30,8 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     Settings,
 )
-from lib_dumpunet.sinks.aside import Aside
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.spool import Spool
 from tests.explorer.pages import QUICK, make_pages, read_page
 from tests.pipelines import WIDTHS
 
@@ -248,17 +248,17 @@ def test_prompts_are_cut_where_they_were_written() -> None:
 
 
 def test_a_full_disk_is_told_and_the_images_come_out(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = Aside.put
+    put = Spool.put
 
-    def refuse(self: Aside, tag: Tag, tensor: torch.Tensor) -> None:
+    def refuse(self: Spool, tag: Tag, tensor: torch.Tensor) -> None:
         if tag.step > 1:
             raise HostError("the maps of the explorer page could not be put aside in /tmp, the disk is full")
         put(self, tag, tensor)
 
-    monkeypatch.setattr(Aside, "put", refuse)
+    monkeypatch.setattr(Spool, "put", refuse)
     images: dict[int, Any] = {}
     pages: list[Any] = []
-    outlet = Outlet(images.__setitem__, lambda _: None, lambda *_: None, page=pages.append)
+    outlet = ResultHandlers(images.__setitem__, lambda _: None, lambda *_: None, page=pages.append)
     asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
     outcome = generate(tiny, make_job(tiny, ["a star"], QUICK), asked, outlet)
     assert [str(problem) for problem in outcome.problems] == [
@@ -277,7 +277,7 @@ def test_a_page_that_cannot_be_written_is_told_and_the_next_one_comes(tiny: Any)
             raise HostError("000.html could not be written, the disk is full")
         pages.append(page.image)
 
-    outlet = Outlet(lambda *_: None, lambda _: None, lambda *_: None, page=refuse)
+    outlet = ResultHandlers(lambda *_: None, lambda _: None, lambda *_: None, page=refuse)
     asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
     outcome = generate(tiny, make_job(tiny, ["a star", "a ring"], QUICK), asked, outlet)
     assert [str(problem) for problem in outcome.problems] == [
@@ -294,7 +294,7 @@ def test_room_on_the_disk_is_that_of_one_batch(tiny: Any, monkeypatch: pytest.Mo
 
     def note(self: Collection, image: int) -> None:
         forget(self, image)
-        left.append(len(self._aside.tags))
+        left.append(len(self._spool.tags))
 
     monkeypatch.setattr(Collection, "forget", note)
     make_pages(tiny, ["a star"], asked, replace(QUICK, count=3))

@@ -17,13 +17,13 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, UnsupportedModelError
 from lib_dumpunet.hooks import probabilities
 from lib_dumpunet.hooks.attention import capture_attention
-from lib_dumpunet.hooks.heat import Heat, mean_of
 from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hooks.sums import AttentionSums, mean_of
 from lib_dumpunet.kinds import KINDS as KIND_ROWS
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import AttentionRequest
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from tests.unets import CONTEXT, FakeClock, diffusers_unet, hook_count, sdxl_unet, twins, unet_inputs
 
 IMAGES = 4
@@ -52,7 +52,7 @@ class Reading:
 
     seen: dict[Tag, Tensor] = field(default_factory=dict)
     problems: list[DumpUNetError] = field(default_factory=list)
-    heat: Heat = field(default_factory=Heat)
+    sums: AttentionSums = field(default_factory=AttentionSums)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def reading(
 
     wanted = AttentionRequest(blocks or unet.order.names, {1}, kinds, points=((0.9, 0.1),), **want)
     clock = clock or FakeClock(1, rows)
-    with capture_attention(unet, wanted, clock, keep, result.problems.append, result.heat):
+    with capture_attention(unet, wanted, clock, keep, result.problems.append, result.sums):
         yield result
 
 
@@ -203,7 +203,7 @@ def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Model) -> No
     cross = layers(unet, "cross_attention")
     finest = max(round((layer.q.shape[2] / 1.5) ** 0.5) for layer in cross.values())
     size = (finest, finest * 3 // 2)
-    for row, index in ((Row(1, "cond"), IMAGES + 1), (Row(0, "uncond"), 0)):
+    for row, index in ((BatchRow(1, "cond"), IMAGES + 1), (BatchRow(0, "uncond"), 0)):
         maps = [
             layer.scores[index].mean(0).T.unflatten(1, _shape(layer.q.shape[2])).float()
             for layer in cross.values()
@@ -211,8 +211,8 @@ def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Model) -> No
         expected = torch.stack(
             [nn.functional.interpolate(m[None], size, mode="bilinear", align_corners=False)[0] for m in maps]
         ).mean(0)
-        torch.testing.assert_close(read.heat.mean(row, "word"), expected, rtol=1e-4, atol=1e-6)
-    points = read.heat.mean(Row(0, "cond"), "point")
+        torch.testing.assert_close(read.sums.mean(row, "word"), expected, rtol=1e-4, atol=1e-6)
+    points = read.sums.mean(BatchRow(0, "cond"), "point")
     assert points is not None
     assert points.shape == (1, *size)
     middle = [layer for (block, _), layer in layers(unet, "self_attention").items() if block == "M00"]
@@ -222,7 +222,9 @@ def test_words_and_points_are_means_of_heads_layers_and_steps(unet: Model) -> No
     query = int(0.1 * height) * width + int(0.9 * width)
     looks = torch.stack([layer.scores[IMAGES][:, query].mean(0) for layer in middle]).mean(0)
     expected = looks.unflatten(0, (height, width)).float()
-    torch.testing.assert_close(read.heat.mean(Row(0, "cond"), "point"), expected[None], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        read.sums.mean(BatchRow(0, "cond"), "point"), expected[None], rtol=1e-4, atol=1e-6
+    )
 
 
 def _shape(queries: int) -> tuple[int, int]:
@@ -231,24 +233,24 @@ def _shape(queries: int) -> tuple[int, int]:
 
 
 def test_heat_is_kept_for_each_image_until_it_is_forgotten() -> None:
-    heat = Heat()
+    sums = AttentionSums()
     ones = torch.ones(2, 3, 4)
     for image in (0, 1):
-        heat.add(Row(image, "cond"), "word", ones * image)
-        heat.add(Row(image, "cond"), "word", 3 * ones)
-    assert heat.images == [0, 1]
-    assert torch.equal(heat.mean(Row(1, "cond"), "word"), 2 * ones)
-    heat.forget(0)
-    assert heat.images == [1]
-    assert heat.mean(Row(0, "cond"), "word") is None
+        sums.add(BatchRow(image, "cond"), "word", ones * image)
+        sums.add(BatchRow(image, "cond"), "word", 3 * ones)
+    assert sums.images == [0, 1]
+    assert torch.equal(sums.mean(BatchRow(1, "cond"), "word"), 2 * ones)
+    sums.forget(0)
+    assert sums.images == [1]
+    assert sums.mean(BatchRow(0, "cond"), "word") is None
 
 
 def test_heat_of_each_text_is_summed_up_apart_and_columns_are_averaged_over_texts() -> None:
-    heat, row = Heat(), Row(0, "cond")
-    heat.add(row, "word", torch.full((3, 2, 2), 1.0), "red")
-    heat.add(row, "word", torch.full((5, 4, 4), 3.0), "red")  # filled up beside a longer text
-    heat.add(row, "word", torch.full((5, 4, 4), 10.0), "blue")
-    red, blue = heat.sums(row, "word")
+    sums, row = AttentionSums(), BatchRow(0, "cond")
+    sums.add(row, "word", torch.full((3, 2, 2), 1.0), "red")
+    sums.add(row, "word", torch.full((5, 4, 4), 3.0), "red")  # filled up beside a longer text
+    sums.add(row, "word", torch.full((5, 4, 4), 10.0), "blue")
+    red, blue = sums.sums(row, "word")
     assert (red.text, red.count, red.total.shape) == ("red", 2, (3, 4, 4))
     assert (blue.text, blue.count, blue.total.shape) == ("blue", 1, (5, 4, 4))
     assert torch.equal(red.total, torch.full((3, 4, 4), 4.0))
@@ -292,7 +294,7 @@ def test_sums_outlive_inference_mode_and_autocast_changes_nothing() -> None:
         clock.rows = [(row[0] + IMAGES, row[1]) for row in ROWS]
         call(unet.module)
         for image in (0, IMAGES):
-            assert read.heat.mean(Row(image, "cond"), "word") is not None
+            assert read.sums.mean(BatchRow(image, "cond"), "word") is not None
     assert read.problems == plain.problems == []
 
 
@@ -300,10 +302,10 @@ def test_of_two_evaluations_in_a_step_the_first_counts() -> None:
     unet = describe(diffusers_unet("sd1"))
     with reading(unet, frozenset({"qk", "word"}), blocks=("M00",)) as read:
         call(unet.module)
-        first = read.heat.mean(Row(0, "cond"), "word")
+        first = read.sums.mean(BatchRow(0, "cond"), "word")
         call(unet.module)
     assert len(read.seen) == IMAGES
-    assert torch.equal(read.heat.mean(Row(0, "cond"), "word"), first)
+    assert torch.equal(read.sums.mean(BatchRow(0, "cond"), "word"), first)
 
 
 def test_a_hires_pass_is_told_apart_and_words_sum_up_both() -> None:
@@ -323,14 +325,14 @@ def test_a_hires_pass_is_told_apart_and_words_sum_up_both() -> None:
     }
     for tag, tensor in read.seen.items():
         assert torch.equal(tensor, alone[tag.hires].seen[tag])
-    for kind, row in (("word", Row(1, "cond")), ("point", Row(2, "cond"))):
-        small, large = (alone[hires].heat.mean(row, kind) for hires in (False, True))
+    for kind, row in (("word", BatchRow(1, "cond")), ("point", BatchRow(2, "cond"))):
+        small, large = (alone[hires].sums.mean(row, kind) for hires in (False, True))
         assert small is not None
         assert large is not None
         coarse = nn.functional.interpolate(
             small[None], large.shape[1:], mode="bilinear", align_corners=False
         )[0]
-        torch.testing.assert_close(read.heat.mean(row, kind), (coarse + large) / 2)
+        torch.testing.assert_close(read.sums.mean(row, kind), (coarse + large) / 2)
 
 
 def test_the_first_part_of_a_prompt_stands_for_it() -> None:
@@ -343,9 +345,9 @@ def test_the_first_part_of_a_prompt_stands_for_it() -> None:
         call(unet.module, 6)
     assert read.seen.keys() == {tag for tag in whole.seen if tag.image < 2}
     assert all(torch.equal(tensor, whole.seen[tag]) for tag, tensor in read.seen.items())
-    assert read.heat.images == [0, 1]
-    row = Row(0, "cond")
-    assert torch.equal(read.heat.mean(row, "word"), whole.heat.mean(row, "word"))
+    assert read.sums.images == [0, 1]
+    row = BatchRow(0, "cond")
+    assert torch.equal(read.sums.mean(row, "word"), whole.sums.mean(row, "word"))
 
 
 def test_a_call_that_broke_off_is_not_paired_with_the_next() -> None:
@@ -414,7 +416,7 @@ def test_a_map_that_would_take_too_much_memory_is_told(monkeypatch: pytest.Monke
         call(unet.module, 2 * IMAGES, 16, 24)
     (problem,) = read.problems
     assert "3 MiB, and 1 are the most" in str(problem)
-    assert read.heat.images == list(range(IMAGES))
+    assert read.sums.images == list(range(IMAGES))
 
 
 def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,9 +428,9 @@ def test_slices_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         call(unet.module)
     for tag, tensor in whole.seen.items():
         torch.testing.assert_close(sliced.seen[tag], tensor, rtol=1e-5, atol=1e-7)
-    row = Row(0, "cond")
+    row = BatchRow(0, "cond")
     torch.testing.assert_close(
-        sliced.heat.mean(row, "word"), whole.heat.mean(row, "word"), rtol=1e-5, atol=1e-7
+        sliced.sums.mean(row, "word"), whole.sums.mean(row, "word"), rtol=1e-5, atol=1e-7
     )
 
 
@@ -494,8 +496,8 @@ def test_a_layer_that_is_run_for_each_prompt_by_itself_is_read(kind: str) -> Non
     for tag, tensor in usual.seen.items():
         torch.testing.assert_close(split.seen[tag], tensor)
     for image in range(HALF):
-        row = Row(image, "cond")
-        torch.testing.assert_close(split.heat.mean(row, "word"), usual.heat.mean(row, "word"))
+        row = BatchRow(image, "cond")
+        torch.testing.assert_close(split.sums.mean(row, "word"), usual.sums.mean(row, "word"))
 
 
 def test_tokens_that_another_extension_adds_take_their_share_and_have_no_column() -> None:

@@ -15,7 +15,7 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import generate
 from lib_dumpunet.hosts.diffusers.job import make_job
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.settings import (
     AttentionSettings,
     DumpSettings,
@@ -214,7 +214,7 @@ def test_trace_tells_prompts_and_copies_apart(tiny: Any) -> None:
         call(tiny, "a blue ring")
     assert not seen.tensors
     assert [seen.words(image)[-1] for image in range(5)] == ["circle", "circle", "star", "star", "ring"]
-    assert set(seen.heat) == {Row(i, branch) for i in range(5) for branch in ("cond", "uncond")}
+    assert set(seen.heat) == {BatchRow(i, branch) for i in range(5) for branch in ("cond", "uncond")}
 
 
 def test_trace_of_a_prompt_that_was_encoded_elsewhere(tiny: Any) -> None:
@@ -254,7 +254,7 @@ def test_a_fault_of_the_words_costs_no_image(tiny: Any, monkeypatch: pytest.Monk
     def broken(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("lib_dumpunet.hooks.heat.Heat.mean", broken)
+    monkeypatch.setattr("lib_dumpunet.hooks.sums.AttentionSums.mean", broken)
     results = Results()
     job = make_job(tiny, ["a red circle"], replace(QUICK, count=2))
     outcome = generate(tiny, job, watching(words="red"), results.outlet)

@@ -11,18 +11,18 @@ import torch
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.samplers import SCHEDULERS, scheduler_for
-from lib_dumpunet.ports import Moment
+from lib_dumpunet.ports import ModelCall
 from lib_dumpunet.settings import SAMPLERS
 
 SIZE = {"width": 64, "height": 64, "output_type": "latent"}
 TWICE_A_STEP = {"Heun", "DPM++ SDE"}
 
 
-def moments(pipe: Any, scheduler: Any, *calls: dict[str, Any], unet: Any = None) -> list[Moment]:
+def moments(pipe: Any, scheduler: Any, *calls: dict[str, Any], unet: Any = None) -> list[ModelCall]:
     """Run a pipeline and note the clock at each U-Net call."""
     own, pipe.scheduler = pipe.scheduler, scheduler
     clock = SchedulerClock(pipe)
-    seen: list[Moment] = []
+    seen: list[ModelCall] = []
     try:
         with HookSet() as hooks:
             hooks.before(pipe.unet, clock.see_call)
@@ -34,10 +34,10 @@ def moments(pipe: Any, scheduler: Any, *calls: dict[str, Any], unet: Any = None)
     return seen
 
 
-def owners(moment: Moment) -> tuple[tuple[int, str], ...]:
+def owners(model_call: ModelCall) -> tuple[tuple[int, str], ...]:
     """Whose rows are in a call; no prompt has parts here."""
-    assert not any(row.part for row in moment.rows)
-    return tuple((row.image, row.branch) for row in moment.rows)
+    assert not any(row.part for row in model_call.rows)
+    return tuple((row.image, row.branch) for row in model_call.rows)
 
 
 def test_samplers_of_the_settings_are_those_of_the_host() -> None:

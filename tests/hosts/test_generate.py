@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lib_dumpunet.errors import PromptSyntaxError, SettingsError
-from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import Outcome, ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import Job, make_job
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
@@ -36,7 +36,9 @@ class Results:
         self.images: dict[int, Image.Image] = {}
         self.pictures: list[Picture] = []
         self.done: list[tuple[int, int]] = []
-        self.outlet = Outlet(self.images.__setitem__, self.pictures.append, lambda *p: self.done.append(p))
+        self.outlet = ResultHandlers(
+            self.images.__setitem__, self.pictures.append, lambda *p: self.done.append(p)
+        )
 
 
 def run(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib_dumpunet.errors import SettingsError, UnsupportedModelError
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.models.describe import describe
@@ -55,7 +55,7 @@ def run_once(pipe: Any, **sampling: Any) -> list[Any]:
     """Make one small image and return the pictures of its blocks."""
     pictures: list[Any] = []
     settings = GenerateSettings(steps=2, width=64, height=96, seed=1, **sampling)
-    outlet = Outlet(lambda *_: None, pictures.append, lambda *_: None)
+    outlet = ResultHandlers(lambda *_: None, pictures.append, lambda *_: None)
     features = Settings(FeatureSettings(steps="2"))
     outcome = generate(pipe, make_job(pipe, ["a red circle"], settings), features, outlet)
     assert outcome.problems == []

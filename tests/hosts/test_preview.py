@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lib_dumpunet.hosts.diffusers import preview, sampling
-from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import Outcome, ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.preview import Guess, Previews, decode
 from lib_dumpunet.ports import Picture
@@ -40,7 +40,7 @@ class Seen:
         self.pictures: list[Picture] = []
         self.previews: list[Image.Image] = []
         self.done: list[int] = []
-        self.outlet = Outlet(
+        self.outlet = ResultHandlers(
             image=self.images.__setitem__,
             picture=self.pictures.append,
             progress=lambda done, total: self.done.append(done),

@@ -26,7 +26,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from lib_dumpunet import steer, trace
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError, PromptSyntaxError, SettingsError, UnsupportedModelError
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.text import encode_prompts
@@ -59,7 +59,7 @@ class Results:
         self.order: list[tuple[str, int]] = []
         self.pictures: list[Picture] = []
         self.done: list[tuple[int, int]] = []
-        self.outlet = Outlet(
+        self.outlet = ResultHandlers(
             self._image, self.pictures.append, lambda *p: self.done.append(p), plain=self._plain
         )
 
@@ -367,7 +367,7 @@ def test_a_full_disk_costs_the_differences_alone(tiny: Any, monkeypatch: pytest.
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lib_dumpunet.sinks.aside.Aside._write", full)
+    monkeypatch.setattr("lib_dumpunet.sinks.spool.Spool._write", full)
     results = Results()
     prompt = "a (~:OUT10:red;_:blue:~) star"
     settings = Settings(FeatureSettings(layers="M00"), difference=DifferenceSettings(True))

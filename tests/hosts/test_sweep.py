@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lib_dumpunet.errors import HostError, SettingsError
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.hosts.diffusers.sweep import (
     SweepOutcome,
@@ -55,7 +55,7 @@ def image_of(pipe: Any, prompt: str, **sampling: Any) -> bytes:
     images: list[Image.Image] = []
     off = Settings(FeatureSettings(enabled=False))
     job = make_job(pipe, [prompt], replace(QUICK, **sampling))
-    outlet = Outlet(lambda _, image: images.append(image), lambda _: None, lambda *_: None)
+    outlet = ResultHandlers(lambda _, image: images.append(image), lambda _: None, lambda *_: None)
     assert generate(pipe, job, off, outlet).problems == []
     return images[0].tobytes()
 

@@ -264,8 +264,8 @@ def test_position_counts_over_lines_and_spaces() -> None:
     with pytest.raises(FormulaError) as caught:
         compile_formula("  v +\n\tfoo(v)")
     assert caught.value.position == 7
-    assert caught.value.spot is not None
-    assert caught.value.spot.render().splitlines() == ["   foo(v)", "   ^"]
+    assert caught.value.source is not None
+    assert caught.value.source.render().splitlines() == ["   foo(v)", "   ^"]
 
 
 def test_remedies() -> None:

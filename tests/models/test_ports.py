@@ -23,7 +23,7 @@ from lib_dumpunet.models.describe import ADAPTERS, describe
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import OutputPort, Streams, Tokens
 from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
-from lib_dumpunet.ports import Clock, Row
+from lib_dumpunet.ports import BatchRow, Clock
 from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.session import watching
 from tests.models.two_stream import ADAPTER, CHANNELS, HEADS, WIDTH, TwoStream
@@ -166,7 +166,7 @@ def test_words_and_points_are_read_of_joint_attention(model: Model) -> None:
     problems: list[DumpUNetError] = []
     with (
         torch.no_grad(),
-        watching(model, Plan(attention=request), FakeClock(), lambda _: None, problems.append) as heat,
+        watching(model, Plan(attention=request), FakeClock(), lambda _: None, problems.append) as sums,
     ):
         model.module(*inputs())
     assert problems == []
@@ -175,10 +175,10 @@ def test_words_and_points_are_read_of_joint_attention(model: Model) -> None:
     expected = torch.stack([probabilities(model, seen, name, 1)[:, TOKENS:].mean(0) for name in NAMES]).mean(
         0
     )
-    (words,) = heat.sums(row, "word")
+    (words,) = sums.sums(row, "word")
     torch.testing.assert_close((words.total / words.count).flatten(1), expected[:, :TOKENS].T)
     middle = (HEIGHT // 2) * LENGTH + LENGTH // 2
-    points = heat.mean(row, "point")
+    points = sums.mean(row, "point")
     assert points is not None
     torch.testing.assert_close(points[0].flatten(), expected[middle, TOKENS:])
 
@@ -214,7 +214,7 @@ class FirstImagesText:
 
     steered = frozenset({"D01"})
 
-    def own(self, row: Row, block: str, step: int) -> tuple[Share, ...] | None:
+    def own(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...] | None:
         return None if row.image else (Share("own", 1.0),)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_dumpunet import SD1, PromptSyntaxError, parse_prompt, select_blocks
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.layer_prompt import Share, Template
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 
@@ -18,7 +18,7 @@ WITH = "IN01-IN02, IN04-IN05, IN07-IN08, M00, OUT03-OUT11"
 ATTENDING = select_blocks(WITH, SD1)
 SMALL = ("IN00", "M00", "OUT00")
 """A U-Net of three blocks, two of which have cross-attention: the middle and the last."""
-COND = Row(0, "cond")
+COND = BatchRow(0, "cond")
 
 
 def read(*prompts: str, field: str = "Prompt") -> list[Template]:
@@ -91,9 +91,9 @@ def test_blocks_read_what_the_template_says() -> None:
 
 def test_images_have_their_own_prompts() -> None:
     plan = sd1("x", "a(~:M00: b:~)", "x", negative=("n(~:IN05: o:~)",))
-    assert [plan.main(Row(i, "cond")) for i in range(3)] == ["x", "a", "x"]
-    assert [plan.text(Row(i, "cond"), "M00", 1) for i in range(3)] == ["x", "a b", "x"]
-    assert {plan.text(Row(i, "uncond"), "IN05", 1) for i in range(9)} == {"n o"}
+    assert [plan.main(BatchRow(i, "cond")) for i in range(3)] == ["x", "a", "x"]
+    assert [plan.text(BatchRow(i, "cond"), "M00", 1) for i in range(3)] == ["x", "a b", "x"]
+    assert {plan.text(BatchRow(i, "uncond"), "IN05", 1) for i in range(9)} == {"n o"}
     assert plan.texts("cond") == ("x", "a", "a b")
     assert plan.texts("uncond") == ("n", "n o")
     assert plan.steered == ("IN05", "M00")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.texts import Texts, Tokens, parse_words
@@ -23,12 +23,12 @@ def test_each_block_has_the_columns_of_what_it_reads() -> None:
     texts = Texts(plan, {name: tokens(name) for name in names}, tokens(""))
     assert texts.of("uncond") == [tokens("ugly")]
     assert set(texts.of("cond")) == {tokens(name) for name in ("a red", "a blue", "a star")}
-    assert texts.columns(Row(0, "cond"), "M00", 1, 4) == tokens("a red")
-    assert texts.columns(Row(0, "cond"), "IN04", 2, 6) == tokens("a blue") + tokens("")
-    assert texts.columns(Row(1, "cond"), "M00", 1, 4) == tokens("a star")
-    assert texts.columns(Row(7, "uncond"), "M00", 1, 3) == tokens("ugly")
-    assert texts.columns(Row(0, "cond"), "M00", 1, 5) == ()  # neither its own nor filled up
-    assert Texts().columns(Row(0, "cond"), "M00", 1, 5) == ()
+    assert texts.columns(BatchRow(0, "cond"), "M00", 1, 4) == tokens("a red")
+    assert texts.columns(BatchRow(0, "cond"), "IN04", 2, 6) == tokens("a blue") + tokens("")
+    assert texts.columns(BatchRow(1, "cond"), "M00", 1, 4) == tokens("a star")
+    assert texts.columns(BatchRow(7, "uncond"), "M00", 1, 3) == tokens("ugly")
+    assert texts.columns(BatchRow(0, "cond"), "M00", 1, 5) == ()  # neither its own nor filled up
+    assert Texts().columns(BatchRow(0, "cond"), "M00", 1, 5) == ()
     assert Texts().of("cond") == []
 
 

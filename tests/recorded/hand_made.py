@@ -25,7 +25,7 @@ from lib_dumpunet.assemble import Generation
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.ports import Picture, Row
+from lib_dumpunet.ports import BatchRow, Picture
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.texts import Texts
@@ -183,12 +183,12 @@ def run(unet: Model, file_format: str, folder: Path) -> list[Picture]:
 
 def _add_heat(session: Session, made: Generation, image: int) -> None:
     """Sum up words and points, as hooks do while sampling."""
-    for row in (Row(image, "cond"), Row(image, "uncond")):
+    for row in (BatchRow(image, "cond"), BatchRow(image, "uncond")):
         tag = Tag(image, 1, "M00", "qk", branch=row.branch)
         maps = shares(tag, TOKENS, *GRID)
-        session._heat.add(row, "word", maps, made.texts.text(row, "M00", 1))
+        session._sums.add(row, "word", maps, made.texts.text(row, "M00", 1))
     looks = shares(Tag(image, 1, "M00", "point"), 2, *GRID)
-    session._heat.add(Row(image, "cond"), "point", looks)
+    session._sums.add(BatchRow(image, "cond"), "point", looks)
 
 
 def told(picture: Picture) -> dict[str, Any]:

@@ -27,8 +27,7 @@ from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.kinds import KINDS, Kind
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DifferenceSettings, FeatureSettings, Settings
-from lib_dumpunet.sinks import aside
-from lib_dumpunet.sinks.aside import Aside
+from lib_dumpunet.sinks import spool
 from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.drawing import Style
@@ -37,6 +36,7 @@ from lib_dumpunet.sinks.names import key_of, parse_name, tag_of_key
 from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.spool import Spool
 
 Make = Callable[..., list[Capture]]
 TAG = Tag(0, 1, "M00")
@@ -119,7 +119,7 @@ def test_batches_follow_each_other_and_the_file_is_emptied(tmp_path: Path, captu
 
 
 def size_of(sink: DifferenceSink) -> int:
-    return os.fstat(sink._aside._file.fileno()).st_size
+    return os.fstat(sink._spool._file.fileno()).st_size
 
 
 def test_what_never_comes_back_costs_only_its_own_room() -> None:
@@ -186,13 +186,13 @@ def held_by(sink: DifferenceSink) -> int:
         assert not isinstance(thing, Tensor)
         seen[id(thing)] = thing
         waiting.extend(gc.get_referents(thing))
-    return sum(map(sys.getsizeof, seen.values())) - 200 * len(sink._aside.tags)  # a tag and its spot
+    return sum(map(sys.getsizeof, seen.values())) - 200 * len(sink._spool.tags)  # a tag and its spot
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (0, 3, 3), (2, 3, 5)])
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
 def test_a_tensor_comes_back_bit_for_bit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    store, tag = Aside("the maps"), Tag(0, 1, "M00")
+    store, tag = Spool("the maps"), Tag(0, 1, "M00")
     tensor = torch.randn(shape).to(dtype).requires_grad_()
     store.put(tag, tensor)
     read, taken = store.read(tag), store.take(tag)
@@ -206,7 +206,7 @@ def test_a_tensor_comes_back_bit_for_bit(shape: tuple[int, ...], dtype: torch.dt
 
 
 def test_a_tensor_that_is_not_contiguous_comes_back() -> None:
-    store, tag = Aside("the maps"), Tag(0, 1, "M00")
+    store, tag = Spool("the maps"), Tag(0, 1, "M00")
     tensor = torch.arange(24.0).view(2, 3, 4).permute(2, 0, 1)[1:, :, ::2]
     store.put(tag, tensor)
     back = store.take(tag)
@@ -216,7 +216,7 @@ def test_a_tensor_that_is_not_contiguous_comes_back() -> None:
 
 
 def test_threads_do_not_mix_tensors_up() -> None:
-    store, wrong = Aside("the maps"), []
+    store, wrong = Spool("the maps"), []
 
     def work(number: int) -> None:
         for step in range(1, 60):
@@ -313,7 +313,7 @@ def test_a_path_is_read_as_that_of_a_dump(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_temporary_files_go_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
-    monkeypatch.setattr(aside.tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(HostError, match="gone"):
         DifferenceSink()
     for name in ("TMPDIR", "TEMP", "TMP"):
@@ -326,7 +326,7 @@ def test_a_file_that_was_cut_is_one_sentence(tmp_path: Path) -> None:
     sink = DifferenceSink(str(tmp_path))
     plain, steered = pair(torch.zeros(2, 3, 3), torch.zeros(2, 3, 3))
     sink.accept(plain[0])
-    sink._aside._file.truncate(10)
+    sink._spool._file.truncate(10)
     with pytest.raises(HostError, match=r"could not be read back from .*shorter than it was"):
         sink.accept(steered[0])
     sink.close()
@@ -335,7 +335,7 @@ def test_a_file_that_was_cut_is_one_sentence(tmp_path: Path) -> None:
 def test_a_write_that_fails_gives_the_disk_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = DifferenceSink(str(tmp_path))
     sink.accept(Capture(Tag(0, 1, "M00", "plain"), torch.zeros(9, 9, 9)))
-    file = sink._aside._file
+    file = sink._spool._file
 
     class Full:
         seek, truncate, close = file.seek, file.truncate, file.close
@@ -343,7 +343,7 @@ def test_a_write_that_fails_gives_the_disk_back(tmp_path: Path, monkeypatch: pyt
         def write(self, data: memoryview) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sink._aside, "_file", Full())
+    monkeypatch.setattr(sink._spool, "_file", Full())
     with pytest.raises(HostError, match="the disk is full"):
         sink.accept(Capture(Tag(0, 2, "M00", "plain"), torch.zeros(9, 9, 9)))
     assert os.fstat(file.fileno()).st_size == 0

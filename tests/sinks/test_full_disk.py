@@ -16,7 +16,7 @@ import torch
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.kinds import Kind
-from lib_dumpunet.sinks import aside, files
+from lib_dumpunet.sinks import files, spool
 from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.sinks.difference import DifferenceSink
@@ -76,7 +76,7 @@ def full_disk(
         monkeypatch.setattr(
             files, "open", lambda path, mode: FullFile(path, mode.replace("b", "")), raising=False
         )
-        monkeypatch.setattr(aside.tempfile, "TemporaryFile", lambda **_: FullAside(folder / "aside", "w+"))
+        monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: FullAside(folder / "aside", "w+"))
         yield folder
         return
     with small_disk(folder, LIMIT):

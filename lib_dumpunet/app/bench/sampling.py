@@ -15,7 +15,7 @@ from lib_dumpunet.hooks.interventions import Intervention
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import BatchRow, ModelCall
 from lib_dumpunet.session import record
 from lib_dumpunet.sinks.base import Sink
 
@@ -30,8 +30,8 @@ class _Steps:
     def __init__(self) -> None:
         self.step = 0
 
-    def now(self) -> Moment:
-        return Moment(self.step, (Row(0, "uncond"), Row(0, "cond")))
+    def now(self) -> ModelCall:
+        return ModelCall(self.step, (BatchRow(0, "uncond"), BatchRow(0, "cond")))
 
 
 @dataclass(frozen=True)

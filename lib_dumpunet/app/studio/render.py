@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from urllib.parse import quote
 
+from lib_dumpunet.app.studio.results import ORDER, Item
 from lib_dumpunet.app.studio.runs import Run
-from lib_dumpunet.app.studio.shelf import ORDER, Item
 from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.ui.events import message
 

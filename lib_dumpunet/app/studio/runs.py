@@ -20,12 +20,12 @@ from PIL import Image
 
 from lib_dumpunet.app.results import ResultFolder
 from lib_dumpunet.app.studio.models import Choice, Models
-from lib_dumpunet.app.studio.shelf import Item, Shelf
+from lib_dumpunet.app.studio.results import Item, RunResults
 from lib_dumpunet.blocks import ModelFacts
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hosts.common.log_capture import capture_log
 from lib_dumpunet.hosts.diffusers.find import ANY_BLOCKS
-from lib_dumpunet.hosts.diffusers.generate import Outcome, Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import Outcome, ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import Job, check, make_job
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.prompt.layer_prompt import OPEN
@@ -178,7 +178,7 @@ class Run:
         self.seeds: tuple[int, ...] = ()
         self.version = 0
         self._place = place
-        self._shelf: Shelf | None = None
+        self._results: RunResults | None = None
         self._stop = threading.Event()
         self._beginning = threading.Lock()
         self._looked = 0.0
@@ -196,12 +196,12 @@ class Run:
     @property
     def folder(self) -> Path | None:
         """Where results are; None before there are any."""
-        return None if self._shelf is None else self._shelf.folder.path
+        return None if self._results is None else self._results.folder.path
 
     @property
     def items(self) -> list[Item]:
         """What has come so far."""
-        return [] if self._shelf is None else self._shelf.items
+        return [] if self._results is None else self._results.items
 
     def stop(self) -> None:
         """Ask for its end; what was made is kept. One that still waits ends at once."""
@@ -235,19 +235,19 @@ class Run:
         self.seeds = job.seeds
         folder = new_folder(self._place.root, is_kept=self.request.panel.output.save)
         settings = settings.with_dumps(lambda dump: self._place.dumps(dump, folder.path))
-        self._shelf = Shelf(folder, job, describe(pipe.unet).order, self.messages.append)
+        self._results = RunResults(folder, job, describe(pipe.unet).order, self.messages.append)
         folder.keep_room(job.room)
         self._enter("sampling")
         try:
-            outcome = self._generate(pipe, job, settings, self._shelf)
+            outcome = self._generate(pipe, job, settings, self._results)
         finally:
             folder.give_room_back()
-        self.messages += map(str, told_once([*outcome.problems, *self._shelf.finish()]))
+        self.messages += map(str, told_once([*outcome.problems, *self._results.finish()]))
         if not outcome.was_stopped:
             self._stop.clear()  # too late
 
-    def _generate(self, pipe: Any, job: Job, settings: Settings, shelf: Shelf) -> Outcome:
-        outlet = Outlet(
+    def _generate(self, pipe: Any, job: Job, settings: Settings, shelf: RunResults) -> Outcome:
+        outlet = ResultHandlers(
             image=self._noted(shelf.image),
             picture=self._noted(shelf.picture),
             progress=self._move,
@@ -269,7 +269,7 @@ class Run:
                     f"It was stopped: a run may write {MOST_WRITTEN >> 20} MB where others reach the studio."
                 )
                 self._stop.set()
-        return self._stop.is_set() or (self._shelf is not None and self._shelf.folder.is_full)
+        return self._stop.is_set() or (self._results is not None and self._results.folder.is_full)
 
     def _noted(self, take: Callable[..., None]) -> Callable[..., None]:
         """Let pages know of what comes."""

@@ -19,7 +19,7 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import Report
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.texts import Tokens
 
 log = logging.getLogger("dumpunet")
@@ -39,12 +39,14 @@ class _Heard:
 class Attribution:
     """Finds out the tokens of each image's prompt and negative prompt, once, when their first U-Net call comes."""
 
-    def __init__(self, pipe: Any, clock: SchedulerClock, texts: dict[Row, Tokens], report: Report) -> None:
+    def __init__(
+        self, pipe: Any, clock: SchedulerClock, texts: dict[BatchRow, Tokens], report: Report
+    ) -> None:
         self._clock, self._texts, self._report = clock, texts, report
         self._encoder = getattr(pipe, "text_encoder", None) or getattr(pipe, "text_encoder_2", None)
         self._tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
         self._heard: deque[_Heard] = deque(maxlen=MOST_HEARD)
-        self._known: set[Row] = set()
+        self._known: set[BatchRow] = set()
 
     def install(self, hooks: HookSet) -> None:
         """Listen to the text encoder; a pipeline of its U-Net alone has none."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import HostError, UnsupportedModelError
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import BatchRow, ModelCall
 
 REFUSED = {
     "PAG": "adds rows of its own to the U-Net's batch",
@@ -36,7 +36,7 @@ class SchedulerClock:
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
-        self._moment = Moment(0, ())
+        self._model_call = ModelCall(0, ())
         self._timesteps: Any = None
         self._begin = 0
         self._first = 0
@@ -49,9 +49,9 @@ class SchedulerClock:
         self.passed_over: HostError | None = None
         """What to say of calls that were not looked at, if there were no others."""
 
-    def now(self) -> Moment:
-        """Tell the moment of the U-Net call that is under way."""
-        return self._moment
+    def now(self) -> ModelCall:
+        """Return the U-Net call that is under way."""
+        return self._model_call
 
     def begin(self, image: int) -> None:
         """Number the images of the pipeline's next call from ``image`` on; without this, from the last one on."""
@@ -64,11 +64,11 @@ class SchedulerClock:
         the same U-Net, and must not be disturbed.
         """
         try:
-            self._moment = self._place(args, kwargs)
+            self._model_call = self._place(args, kwargs)
         except HostError as error:
-            self._moment, self.trouble = Moment(0, ()), self.trouble or error
+            self._model_call, self.trouble = ModelCall(0, ()), self.trouble or error
 
-    def _place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Moment:
+    def _place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelCall:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         context = args[2] if len(args) > 2 else kwargs.get("encoder_hidden_states")
@@ -85,26 +85,26 @@ class SchedulerClock:
             guided = getattr(self._pipe, "do_classifier_free_guidance", False)
             branches = self._branches(context) if guided else None
             rows = self._ordered(len(sample)) if branches is None else self._rows(branches)
-            return Moment(step, rows)
+            return ModelCall(step, rows)
         if self._known is None:
-            return Moment(step, self._compared(context))
+            return ModelCall(step, self._compared(context))
         cond, uncond = self._known
         if len(sample) < len(cond):
             return self._probed(step, lambda: self._alone(context))
         rows = self._compared(context)
         if uncond is not None and len(rows) == len(cond) and not self._apart:
             return self._probed(step, lambda: rows)
-        return Moment(step, rows)
+        return ModelCall(step, rows)
 
-    def _probed(self, step: int, rows: Callable[[], tuple[Row, ...]]) -> Moment:
+    def _probed(self, step: int, rows: Callable[[], tuple[BatchRow, ...]]) -> ModelCall:
         """Place a call for some images alone, or for the prompts alone where there is guidance.
 
         Attend-and-Excite looks ahead so and throws away what comes out, hence nobody is to look at it.
         """
         self.passed_over = self._unknown()
-        return Moment(0, ())
+        return ModelCall(0, ())
 
-    def _alone(self, context: Any) -> tuple[Row, ...]:
+    def _alone(self, context: Any) -> tuple[BatchRow, ...]:
         """Find the rows of a call for some images alone by their texts "row token dim".
 
         Raises:
@@ -114,17 +114,17 @@ class SchedulerClock:
         texts: dict[Branch, Tensor | None] = dict(zip(("cond", "uncond"), self._known, strict=True))
         return tuple(self._row_of(text, texts) for text in context)
 
-    def _row_of(self, text: Tensor, texts: Mapping[Branch, Tensor | None]) -> Row:
+    def _row_of(self, text: Tensor, texts: Mapping[Branch, Tensor | None]) -> BatchRow:
         for branch, known in texts.items():
             fitting = [i for i, one in enumerate(() if known is None else known) if _same(one, text)]
-            if fitting and self._are_alike([Row(i, branch) for i in fitting]):
-                return Row(fitting[0], branch)
+            if fitting and self._are_alike([BatchRow(i, branch) for i in fitting]):
+                return BatchRow(fitting[0], branch)
         raise HostError(
             "the pipeline calls its U-Net for one image alone, and it cannot be told which it is",
             remedy="Make one image at a time.",
         )
 
-    def _are_alike(self, rows: Sequence[Row]) -> bool:
+    def _are_alike(self, rows: Sequence[BatchRow]) -> bool:
         """Tell whether either of some rows will do."""
         return len(rows) == 1
 
@@ -136,7 +136,7 @@ class SchedulerClock:
         self._known = cond.detach(), None if uncond is None else uncond.detach()
         self._apart, self._asked = apart, None
 
-    def _ordered(self, batch: int) -> tuple[Row, ...]:
+    def _ordered(self, batch: int) -> tuple[BatchRow, ...]:
         """Attribute the batch by the pipeline's order: the negative prompt's rows are in front of the prompt's.
 
         InstructPix2Pix has a third part, without text and picture, and the prompt's rows in front.
@@ -156,9 +156,9 @@ class SchedulerClock:
             raise HostError(f"a batch of {batch} rows does not divide into the {len(parts)} parts of {name}")
         images = range(self._first, self._first + batch // len(parts))
         self._next = images.stop
-        return tuple(Row(image, branch, part) for branch, part in parts for image in images)
+        return tuple(BatchRow(image, branch, part) for branch, part in parts for image in images)
 
-    def _compared(self, context: Any) -> tuple[Row, ...]:
+    def _compared(self, context: Any) -> tuple[BatchRow, ...]:
         """Attribute the batch by its texts alone.
 
         Raises:
@@ -190,11 +190,11 @@ class SchedulerClock:
             branches += [b for b in fitting if b not in branches][:1] or fitting[:1]
         return tuple(branches) if len(branches) * len(cond) == len(context) else None
 
-    def _rows(self, branches: Sequence[Branch]) -> tuple[Row, ...]:
+    def _rows(self, branches: Sequence[Branch]) -> tuple[BatchRow, ...]:
         assert self._known is not None
         images = range(self._first, self._first + len(self._known[0]))
         self._next = images.stop
-        return tuple(Row(image, branch) for branch in branches for image in images)
+        return tuple(BatchRow(image, branch) for branch in branches for image in images)
 
     def _unknown(self) -> HostError:
         return HostError(

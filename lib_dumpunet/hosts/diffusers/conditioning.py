@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.hooks.steer import Steering, fill_up
 from lib_dumpunet.hosts.diffusers.text import chunk_count, encode_prompts
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.texts import Texts, Tokens
 
@@ -71,7 +71,7 @@ def condition(encodings: Encodings, plan: PromptPlan, images: Sequence[int]) -> 
     by itself, so that its bits do not depend on those beside it.
     """
     branches: tuple[Branch, ...] = ("cond", "uncond") if plan.uncond else ("cond",)
-    mains = {branch: [plan.main(Row(image, branch)) for image in images] for branch in branches}
+    mains = {branch: [plan.main(BatchRow(image, branch)) for image in images] for branch in branches}
     for texts in mains.values():
         encodings.learn(texts)
     needed = {text: encodings[text].tokens for branch in branches for text in plan.texts(branch)}

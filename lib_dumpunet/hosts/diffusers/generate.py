@@ -15,7 +15,7 @@ from lib_dumpunet.hosts.common.runs import open_runs
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job
 from lib_dumpunet.hosts.diffusers.loading import block_table
-from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
+from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler, SamplingCallbacks, give_all
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.resolve import needs_table
@@ -33,7 +33,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Outlet:
+class ResultHandlers:
     """Where results go. ``picture`` is called from several worker threads at once, the others are not.
 
     ``plain`` gets each image as it is without per-block prompts, before the image itself, where the two are compared.
@@ -53,7 +53,7 @@ class Outlet:
 class DiffusersHost:
     """The core's host for one request."""
 
-    def __init__(self, clock: SchedulerClock, outlet: Outlet) -> None:
+    def __init__(self, clock: SchedulerClock, outlet: ResultHandlers) -> None:
         self.clock = clock
         self._outlet = outlet
 
@@ -66,7 +66,7 @@ class DiffusersHost:
         self._outlet.page(page)
 
 
-def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome:
+def generate(pipe: Any, job: Job, settings: Settings, outlet: ResultHandlers) -> Outcome:
     """Run the job, showing pictures and images as they come; the pipeline is left as it was found.
 
     A fault of sampling ends the job, one of saving an image ends it after its batch; it is told in the outcome.
@@ -75,8 +75,8 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: Outlet) -> Outcome
         SettingsError: for a mistake, before sampling.
     """
     host = DiffusersHost(SchedulerClock(pipe), outlet)
-    onlooker = Onlooker(outlet.progress, outlet.preview, outlet.stopped)
-    sampler = Sampler(pipe, job, host.clock, onlooker, runs=2 if settings.difference.enabled else 1)
+    callbacks = SamplingCallbacks(outlet.progress, outlet.preview, outlet.stopped)
+    sampler = Sampler(pipe, job, host.clock, callbacks, runs=2 if settings.difference.enabled else 1)
     steered = sampler.condition(job.plan)
     generation = Generation(
         dump_request(pipe, job, with_table=needs_table(settings)),

@@ -55,7 +55,7 @@ def load_pipeline(
     place = pick_device(device)
     predicted = PREDICTIONS[prediction]
     weights = pick_dtype(dtype, place)
-    with _told(model):
+    with _as_user_error(model):
         pipe = _from_anywhere(model, weights, config, predicted, tell)
         _require_text_to_image(pipe)
         _require_matching_texts(pipe)
@@ -65,7 +65,7 @@ def load_pipeline(
 
 
 @contextmanager
-def _told(model: str) -> Iterator[None]:
+def _as_user_error(model: str) -> Iterator[None]:
     """Turn whatever goes wrong with a model into a sentence: libraries raise all kinds of things for a bad file."""
     try:
         yield
@@ -159,7 +159,7 @@ def unet_shell(config: Mapping[str, Any]) -> UNet2DConditionModel:
 
 def unet_config(model: str) -> Mapping[str, Any] | None:
     """Read the U-Net's configuration of a folder; None where only loading the model can tell."""
-    with _told(model):
+    with _as_user_error(model):
         folder = MODEL if not model else Path(model)
         if not (folder / "unet" / "config.json").is_file():
             return None

@@ -35,7 +35,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Onlooker:
+class SamplingCallbacks:
     """Who watches sampling: is told of each step, may be shown how an image grows, and may end it at any time."""
 
     progress: Progress
@@ -50,15 +50,15 @@ class _Stopped(Exception):
 class Sampler:
     """Makes the images of a job, each batch ``runs`` times; leaving the ``with`` leaves the pipeline as it was.
 
-    Each distinct text is encoded once, whatever run needs it. ``was_stopped`` tells that the onlooker has ended it, and
+    Each distinct text is encoded once, whatever run needs it. ``was_stopped`` tells that a callback has ended it, and
     ``fault`` why there is no unfinished image then.
     """
 
     def __init__(
-        self, pipe: Any, job: Job, clock: SchedulerClock, onlooker: Onlooker, *, runs: int = 1
+        self, pipe: Any, job: Job, clock: SchedulerClock, callbacks: SamplingCallbacks, *, runs: int = 1
     ) -> None:
-        self._pipe, self._job, self._clock, self._onlooker = pipe, job, clock, onlooker
-        self._previews = None if onlooker.preview is None else Previews(pipe, onlooker.preview)
+        self._pipe, self._job, self._clock, self._callbacks = pipe, job, clock, callbacks
+        self._previews = None if callbacks.preview is None else Previews(pipe, callbacks.preview)
         self._guess = Guess(pipe)
         self.was_stopped = False
         self.fault: HostError | None = None
@@ -70,10 +70,10 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         self._hooks.before(self._pipe.unet, self._see_call)
-        if self._previews is not None or self._onlooker.stopped is not None:
+        if self._previews is not None or self._callbacks.stopped is not None:
             self._hooks.before(self._pipe.unet, self._guess.see_call)
             self._hooks.after(self._pipe.unet, self._guess.see_output)
-        if self._onlooker.stopped is not None:
+        if self._callbacks.stopped is not None:
             # On a CPU a step may take long, so it can be ended between any two blocks.
             for block in describe(self._pipe.unet).blocks:
                 self._hooks.before(block.input.module, lambda *_: self._check_stop())
@@ -92,7 +92,7 @@ class Sampler:
             raise self._clock.trouble
 
     def _check_stop(self) -> None:
-        if self._onlooker.stopped is not None and self._onlooker.stopped():
+        if self._callbacks.stopped is not None and self._callbacks.stopped():
             raise _Stopped
 
     def condition(self, plan: PromptPlan) -> Conditioning:
@@ -125,7 +125,7 @@ class Sampler:
         def step_ended(_: Any, index: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
             last[:] = [values["latents"]]
             step = min(index // self._pipe.scheduler.order + 1, s.steps)
-            self._onlooker.progress(min(self._done + step, self._total), self._total)
+            self._callbacks.progress(min(self._done + step, self._total), self._total)
             if self._previews is not None and step < s.steps:
                 self._previews.offer(self._guess)
             return values

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
-from lib_dumpunet.hooks.heat import HeatSum, mean_of
+from lib_dumpunet.hooks.sums import AttentionSum, mean_of
 from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.image.average import average
 from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.image.overlay import draw_overlay
 from lib_dumpunet.kinds import FEATURE, KINDS, Kind, kinds_of_section
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.texts import BETWEEN, Tokens, WordChoice
 from lib_dumpunet.prompt.words import all_words, find_word, labels
 from lib_dumpunet.settings import AVERAGES, AttentionSettings, ColorSettings
@@ -32,8 +32,8 @@ class Trace(Sink):
 
     tensors: dict[Tag, Tensor] = field(default_factory=dict)
     problems: list[DumpUNetError] = field(default_factory=list)
-    heat: dict[Row, tuple[HeatSum, ...]] = field(default_factory=dict)
-    texts: dict[Row, Tokens] = field(default_factory=dict)
+    heat: dict[BatchRow, tuple[AttentionSum, ...]] = field(default_factory=dict)
+    texts: dict[BatchRow, Tokens] = field(default_factory=dict)
     steered: Inputs | None = None
 
     def __getitem__(self, key: tuple[str, int] | tuple[str, int, int]) -> Tensor:
@@ -135,23 +135,23 @@ class Trace(Sink):
         """Draw the heatmap of a word, laid over the image that the pipeline gave."""
         return draw_overlay(over, self.word(text, image, negative=negative), text)
 
-    def _tokens(self, row: Row, block: str = "", step: int = 1) -> Tokens:
+    def _tokens(self, row: BatchRow, block: str = "", step: int = 1) -> Tokens:
         if self.steered is not None:
             return self.steered.tokens(row, block, step)
         return self.texts.get(row, ())
 
     def _columns(self, tag: Tag, count: int) -> tuple[str, ...]:
         """Name the columns of a layer's map."""
-        row = Row(tag.image, "cond")
+        row = BatchRow(tag.image, "cond")
         if self.steered is not None:
             return labels(self.steered.columns(row, tag.block, tag.step, count))
         return labels(self._tokens(row))
 
-    def _text_of(self, row: Row, part: HeatSum) -> Tokens:
+    def _text_of(self, row: BatchRow, part: AttentionSum) -> Tokens:
         """Give the tokens of what was summed up."""
         return self._tokens(row) if self.steered is None else self.steered.known(part.text)
 
-    def _fits(self, part: HeatSum, tokens: Tokens) -> bool:
+    def _fits(self, part: AttentionSum, tokens: Tokens) -> bool:
         """Tell whether tokens are those of the maps; a steered block's text may have been filled up."""
         columns = len(part.total)
         return len(tokens) == columns or (self.steered is not None and 0 < len(tokens) < columns)
@@ -183,5 +183,5 @@ class Trace(Sink):
         self.tensors = dict(sorted(self.tensors.items()))
 
 
-def _row(image: int, negative: bool) -> Row:
-    return Row(image, "uncond" if negative else "cond")
+def _row(image: int, negative: bool) -> BatchRow:
+    return BatchRow(image, "uncond" if negative else "cond")

@@ -17,7 +17,7 @@ from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, i
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
 from lib_dumpunet.models.describe import describe
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import BatchRow, ModelCall
 from lib_dumpunet.prompt.plan import PromptPlan
 from lib_dumpunet.prompt.texts import Texts, Tokens
 
@@ -31,17 +31,17 @@ class Inputs(dict[str, Any]):
         super().__init__(arguments)
         self._texts, self._images = texts, images
 
-    def text(self, row: Row, block: str, step: int) -> str:
+    def text(self, row: BatchRow, block: str, step: int) -> str:
         """Give the text that a block reads; images count over all calls of the pipeline."""
         return self._texts.text(self._own(row), block, step)
 
-    def tokens(self, row: Row, block: str, step: int) -> Tokens:
+    def tokens(self, row: BatchRow, block: str, step: int) -> Tokens:
         """Give the tokens of what a block reads; without a block, those of the main text."""
         assert self._texts.plan is not None
         text = self.text(row, block, step) if block else self._texts.plan.main(self._own(row))
         return self._texts.tokens[text]
 
-    def columns(self, row: Row, block: str, step: int, count: int) -> Tokens:
+    def columns(self, row: BatchRow, block: str, step: int, count: int) -> Tokens:
         """Tell what the ``count`` columns are that a block reads."""
         return self._texts.columns(self._own(row), block, step, count)
 
@@ -49,8 +49,8 @@ class Inputs(dict[str, Any]):
         """Give the tokens of a text that some block reads."""
         return self._texts.tokens[text]
 
-    def _own(self, row: Row) -> Row:
-        return Row(row.image % self._images, row.branch)
+    def _own(self, row: BatchRow) -> BatchRow:
+        return BatchRow(row.image % self._images, row.branch)
 
 
 @contextmanager
@@ -131,10 +131,10 @@ class _Clock(SchedulerClock):
         """
         self.begin(0)
         super().see_call(args, kwargs)
-        moment = self.now()
-        if moment.step < 1 and self.trouble is not None:
+        model_call = self.now()
+        if model_call.step < 1 and self.trouble is not None:
             raise self.trouble
-        images = len({row.image for row in moment.rows})
+        images = len({row.image for row in model_call.rows})
         if images not in (0, len(self._embeds)) and not hides_guidance(self._pipe):
             raise HostError(
                 f"the pipeline makes {images} images where {len(self._embeds)} have prompts",
@@ -142,19 +142,19 @@ class _Clock(SchedulerClock):
             )
         context = kwargs.get("encoder_hidden_states")
         # Only once a run: comparing makes a GPU wait.
-        if moment.step == 1 and isinstance(context, Tensor) and not hides_guidance(self._pipe):
-            cond = context[[row.branch == "cond" for row in moment.rows]]
+        if model_call.step == 1 and isinstance(context, Tensor) and not hides_guidance(self._pipe):
+            cond = context[[row.branch == "cond" for row in model_call.rows]]
             if cond.shape != self._embeds.shape or not torch.equal(cond, self._embeds.to(cond)):
                 raise HostError(
                     "the pipeline was called with other prompts inside steer",
                     remedy="Call it as pipe(**inputs, ...), and leave the with for all else.",
                 )
 
-    def _probed(self, step: int, rows: Callable[[], tuple[Row, ...]]) -> Moment:
+    def _probed(self, step: int, rows: Callable[[], tuple[BatchRow, ...]]) -> ModelCall:
         """Steer what a pipeline looks ahead at, too."""
-        return Moment(step, rows())
+        return ModelCall(step, rows())
 
-    def _are_alike(self, rows: Sequence[Row]) -> bool:
+    def _are_alike(self, rows: Sequence[BatchRow]) -> bool:
         return len({self._plan.template(row) for row in rows}) == 1
 
 

@@ -17,7 +17,7 @@ from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.steer import steer
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.job import Job, make_job
-from lib_dumpunet.hosts.diffusers.sampling import Onlooker, Progress, Sample, Sampler, give_all
+from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler, SamplingCallbacks, give_all
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
@@ -167,7 +167,7 @@ def run_sweep(pipe: Any, sweep: Sweep, outcome: SweepOutcome, keep: Keep, progre
     clock = SchedulerClock(pipe)
     unet = describe(pipe.unet)
     changes = {target: Distances(target) for target in sweep.jobs}
-    sampler = Sampler(pipe, sweep.plain, clock, Onlooker(progress), runs=1 + len(changes))
+    sampler = Sampler(pipe, sweep.plain, clock, SamplingCallbacks(progress), runs=1 + len(changes))
 
     def sample(job: Job, images: range) -> list[Sample]:
         conditioning = sampler.condition(job.plan)

@@ -12,8 +12,8 @@ from lib_dumpunet.assemble import components_of
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.hooks.attention import require_readable
-from lib_dumpunet.hooks.heat import Heat, HeatSum
 from lib_dumpunet.hooks.hookset import HookSet
+from lib_dumpunet.hooks.sums import AttentionSum, AttentionSums
 from lib_dumpunet.hosts.diffusers.attribution import Attribution
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, overhearing, require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
@@ -21,7 +21,7 @@ from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import Plan
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.session import record
 from lib_dumpunet.settings import AttentionSettings, FeatureSettings, Settings
@@ -79,7 +79,7 @@ def trace(
             try:
                 yield seen
             finally:
-                seen.heat.update(_sums(recording.heat))
+                seen.heat.update(_sums(recording.sums))
     if clock.trouble is not None:
         seen.problems.append(clock.trouble)
     if not seen.tensors and not seen.heat and not seen.problems:
@@ -107,10 +107,10 @@ def _plan(unet: Model, layers: str, steps: str, attention: str, *, features: boo
     return replace(plan, attention=replace(plan.attention, branches=("cond", "uncond")))
 
 
-def _sums(heat: Heat) -> dict[Row, tuple[HeatSum, ...]]:
+def _sums(sums: AttentionSums) -> dict[BatchRow, tuple[AttentionSum, ...]]:
     branches: tuple[Branch, ...] = ("cond", "uncond")
-    rows = (Row(image, branch) for image in heat.images for branch in branches)
-    return {row: sums for row in rows if (sums := tuple(heat.sums(row, "word")))}
+    rows = (BatchRow(image, branch) for image in sums.images for branch in branches)
+    return {row: parts for row in rows if (parts := tuple(sums.sums(row, "word")))}
 
 
 def _nothing_seen(steps: str, last: int) -> HostError:

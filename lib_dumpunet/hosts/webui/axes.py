@@ -88,7 +88,7 @@ def _change(path: str) -> Callable[..., None]:
 def _check(path: str) -> Callable[..., None]:
     def confirm(p: Any, values: list[str]) -> None:
         for value in values:
-            with _told(p):
+            with _as_user_error(p):
                 if path.endswith("layers"):
                     select_blocks(value, order_of(blocks_of_model), field=LABELS[path])
                 elif path.endswith("steps"):
@@ -115,7 +115,7 @@ def _expand(p: Any, values: list[str]) -> None:
         raise refusal(p, missing)
     blocks: list[str] = []
     for value in values:
-        with _told(p):
+        with _as_user_error(p):
             blocks += select_blocks(value, order_of(blocks_of_model), field=f"Block of {PLACEHOLDER}")
     values[:] = list(dict.fromkeys(blocks))
 
@@ -133,7 +133,7 @@ def _check_cells(p: Any, values: list[str]) -> None:
 
 
 @contextmanager
-def _told(p: Any) -> Iterator[None]:
+def _as_user_error(p: Any) -> Iterator[None]:
     """Let a mistake of the user's end the plot: the page shows the text of any error."""
     try:
         yield

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lib_dumpunet.errors import HostError
-from lib_dumpunet.ports import Moment, Row
+from lib_dumpunet.ports import BatchRow, ModelCall
 
-NEVER = Moment(0, ())
+NEVER = ModelCall(0, ())
 
 
 class DenoiserClock:
@@ -31,12 +31,12 @@ class DenoiserClock:
         self._step_of: Callable[[int], int] = lambda evaluation: evaluation + 1
         self._first, self._hires = 0, False
         self._step = 0
-        self._rows: tuple[Row, ...] = ()
+        self._rows: tuple[BatchRow, ...] = ()
         self._cursor = 0
-        self._pass: tuple[Row, ...] = ()
+        self._pass: tuple[BatchRow, ...] = ()
         self._size: tuple[int, ...] = ()
         self._texts: Tensor | None = None
-        self._moment = NEVER
+        self._model_call = NEVER
         self.tile: tuple[int, int] | None = None
         """Height and width in cells of the first tile, where an image is made of tiles."""
         self._sees_whole = False
@@ -46,9 +46,9 @@ class DenoiserClock:
         self.reached = {False: 0, True: 0}
         """The last step that was sampled, by pass: not hires, hires."""
 
-    def now(self) -> Moment:
-        """Tell the moment of the U-Net call that is under way."""
-        return self._moment
+    def now(self) -> ModelCall:
+        """Return the U-Net call that is under way."""
+        return self._model_call
 
     def begin(self, first: int, step_of: Callable[[int], int], *, hires: bool) -> None:
         """Begin a pass; ``first`` is the number of the batch's first image."""
@@ -57,7 +57,7 @@ class DenoiserClock:
 
     def pause(self) -> None:
         """Belong to no step, until the denoiser tells again: what calls the U-Net meanwhile is not the job."""
-        self._step, self._pass, self._moment = 0, (), NEVER
+        self._step, self._pass, self._model_call = 0, (), NEVER
 
     def see_denoiser(self, evaluation: int, parts: Sequence[int], uncond: int, total: int) -> None:
         """Note what is going to be evaluated.
@@ -72,15 +72,15 @@ class DenoiserClock:
         self._step = self._step_of(evaluation)
         self.reached[self._hires] = max(self.reached[self._hires], self._step)
         rows = [
-            Row(self._first + image, "cond", part)
+            BatchRow(self._first + image, "cond", part)
             for image, count in enumerate(parts)
             for part in range(count)
         ]
-        negative = [Row(self._first + image, "uncond") for image in range(uncond)]
+        negative = [BatchRow(self._first + image, "uncond") for image in range(uncond)]
         while len(rows) < total and negative:
             rows += negative
         self._rows, self._cursor = tuple(rows), 0
-        self._moment = NEVER
+        self._model_call = NEVER
 
     def see_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a call of the denoiser's model: its latents "row c h w", and its texts."""
@@ -91,14 +91,14 @@ class DenoiserClock:
 
     def end_pass(self, _: object) -> None:
         """Belong to no rows until the next pass."""
-        self._pass, self._texts, self._moment = (), None, NEVER
+        self._pass, self._texts, self._model_call = (), None, NEVER
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a U-Net call by its latents, the first argument "row c h w".
 
         A tile's text is compared with that of the pass: a region may have one of its own, and is not looked at.
         """
-        self._moment = NEVER
+        self._model_call = NEVER
         if not self._step or not self._pass:
             return
         latents = args[0] if args else next(iter(kwargs.values()))
@@ -110,14 +110,14 @@ class DenoiserClock:
                 self.has_regions = True
                 # Without any call of the image's own texts it is not known what this is about: no row is told.
                 if self.tile is None and not self._sees_whole:
-                    self._moment = Moment(self._step, (), self._hires)
+                    self._model_call = ModelCall(self._step, (), self._hires)
                 return
             rows *= count
             if not self._sees_whole:
                 self.tile = self.tile or (height, width)
         else:
             self._sees_whole = True  # as DemoFusion begins, before it goes on with tiles
-        self._moment = Moment(self._step, rows, self._hires)
+        self._model_call = ModelCall(self._step, rows, self._hires)
 
 
 def _texts(cond: Any) -> Tensor | None:

@@ -15,7 +15,7 @@ from lib_dumpunet.hosts.webui import compat
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.texts import Schedule, Texts, Tokens
@@ -106,7 +106,7 @@ class Reading:
         Nothing is left to encode while sampling. ``state`` as ``Encodings`` has it.
         """
         for branch in BRANCHES:
-            rows = [Row(image, branch) for image in images]
+            rows = [BatchRow(image, branch) for image in images]
             own = (self.plan.own(row, block, step) for row in rows for block, step in self._places())
             texts = dict.fromkeys(share.text for shares in own for share in shares or ())
             self._encodings.learn(texts, branch, state)
@@ -120,13 +120,13 @@ class Reading:
         ``plain`` asks for the base prompts, without what is given per block.
         """
         plan = self.plan.plain if plain else self.plan
-        return [plan.main(Row(image, branch)) for image in images]
+        return [plan.main(BatchRow(image, branch)) for image in images]
 
     def base(self, text: str) -> str:
         """Take what is given per block out of a prompt of any pass, and leave the rest as it is written."""
         return parse_prompt(text, self._order).erased
 
-    def _at(self, text: str, _: int, row: Row) -> Any:
+    def _at(self, text: str, _: int, row: BatchRow) -> Any:
         # The clock's own count, as a sampler may evaluate the model twice in a step.
         return self._encodings.at(text, row.branch, row.part, self._clock.evaluation)
 

@@ -36,7 +36,7 @@ class Current:
     job: Request | None = None
 
 
-class Companion(scripts.Script):
+class AlwaysOnScript(scripts.Script):
     """Works whenever a job has settings for it, whichever script makes the images."""
 
     def title(self) -> str:

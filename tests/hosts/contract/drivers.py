@@ -17,11 +17,11 @@ from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.hosts.common.log_capture import capture_log
 from lib_dumpunet.hosts.common.runs import open_runs
-from lib_dumpunet.hosts.diffusers.generate import Outlet, generate
+from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.ports import Moment, Page, Picture, Row
+from lib_dumpunet.ports import BatchRow, ModelCall, Page, Picture
 from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.reading import read_prompt
@@ -35,7 +35,7 @@ from tests.hosts.webui.conftest import Lab
 from tests.unets import diffusers_unet
 
 STEPS = 3
-NEVER = Moment(0, ())
+NEVER = ModelCall(0, ())
 CHUNK = 6
 
 
@@ -86,15 +86,15 @@ class FakeHost:
     """Samples with a U-Net in three lines; all else is what every host supplies."""
 
     module: nn.Module = field(default_factory=lambda: diffusers_unet("sd1"))
-    moment: Moment = NEVER
+    model_call: ModelCall = NEVER
     made: Made = field(default_factory=Made)
 
     @property
     def clock(self) -> FakeHost:
         return self
 
-    def now(self) -> Moment:
-        return self.moment
+    def now(self) -> ModelCall:
+        return self.model_call
 
     def show(self, picture: Picture) -> None:
         """Let go of a picture: dumps tell the same."""
@@ -153,17 +153,17 @@ class FakeHost:
 
     def _sample(self, plan: PromptPlan, images: range, seeds: Sequence[int]) -> Tensor:
         branches: tuple[Branch, ...] = ("uncond", "cond")
-        rows = tuple(Row(image, branch) for branch in branches for image in images)
+        rows = tuple(BatchRow(image, branch) for branch in branches for image in images)
         contexts = [self.encode(plan.main(row)) for row in rows]
         context = torch.stack([_filled(c, max(map(len, contexts))) for c in contexts])
         noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seeds[i])) for i in images]
         x = torch.stack(noise)
         for step in range(1, STEPS + 1):
-            self.moment = Moment(step, rows)
+            self.model_call = ModelCall(step, rows)
             with torch.no_grad():
                 uncond, cond = self.module(torch.cat([x, x]), 500, context).sample.chunk(2)
             x = x - 0.1 * (uncond + 2 * (cond - uncond))
-        self.moment = NEVER
+        self.model_call = NEVER
         return x
 
 
@@ -198,7 +198,7 @@ class Diffusers:
         sampling = GenerateSettings(
             steps=STEPS, seed=asked.seed, count=asked.batches, negative=asked.negative, width=64, height=64
         )
-        outlet = Outlet(
+        outlet = ResultHandlers(
             lambda _, image: made.images.append(image.tobytes()),
             lambda _: None,
             lambda *_: None,

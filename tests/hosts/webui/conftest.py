@@ -29,11 +29,11 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         from lib_dumpunet.hosts.webui.page import FROM_PANEL
-        from lib_dumpunet.hosts.webui.script import Companion, Panel
+        from lib_dumpunet.hosts.webui.script import AlwaysOnScript, Panel
 
         self.shared = sys.modules["modules.shared"]
         self.folder = folder
-        self.companion, self.panel = Companion(), Panel()
+        self.companion, self.panel = AlwaysOnScript(), Panel()
         self.companion.args_from, self.companion.args_to = 1, 2
         self.panel.args_from, self.panel.args_to = 2, 3
         self.scripts = standin.Runner([self.companion], [self.panel, object()])

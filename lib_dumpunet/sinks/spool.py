@@ -25,7 +25,7 @@ class _Spot(NamedTuple):
     size: int  # bytes
 
 
-class Aside:
+class Spool:
     """One file of tensors, each found by its tag; several threads may use it at once.
 
     The file has no name, so that the system removes it however the run ends. Room of tensors that were taken is used
@@ -45,7 +45,7 @@ class Aside:
         self._spots: dict[Tag, _Spot] = {}
         self._free: dict[int, list[int]] = {}
         self._end = 0
-        with self._told("put aside in"):
+        with self._as_user_error("put aside in"):
             self._folder = str(absolute(folder) if folder else _large_folder())
             # Unbuffered: what did not fit on a full disk must not be tried again when the file is closed.
             self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115  # close() closes it
@@ -65,7 +65,7 @@ class Aside:
             HostError: the disk is full, or the file cannot be written.
         """
         data = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
-        with self._lock, self._told("put aside in"):
+        with self._lock, self._as_user_error("put aside in"):
             self._let_go(tag)
             free = self._free.get(tensor.nbytes)
             position = free.pop() if free else self._end
@@ -120,7 +120,7 @@ class Aside:
         if spot is None:
             return None
         data = bytearray()
-        with self._told("read back from"):
+        with self._as_user_error("read back from"):
             self._file.seek(spot.position)
             while len(data) < spot.size:
                 part = self._file.read(spot.size - len(data))
@@ -140,11 +140,11 @@ class Aside:
         self._spots.clear()
         self._free.clear()
         self._end = 0
-        with self._told("put aside in"):
+        with self._as_user_error("put aside in"):
             self._file.truncate(0)
 
     @contextmanager
-    def _told(self, done: str) -> Iterator[None]:
+    def _as_user_error(self, done: str) -> Iterator[None]:
         """Say in one sentence what could not be done with the file."""
         try:
             yield

@@ -53,7 +53,7 @@ class Item:
     numbers: dict[str, str] = field(default_factory=dict)
 
 
-class Shelf:
+class RunResults:
     """Collects the results of a run; pictures come from several threads at once."""
 
     def __init__(self, folder: ResultFolder, job: Job, order: BlockOrder, say: Callable[[str], None]) -> None:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lib_dumpunet.ports import Row
+from lib_dumpunet.ports import BatchRow
 
 Size = tuple[int, int]
-HeatKind = Literal["word", "point"]
+SumKind = Literal["word", "point"]
 
 
 @dataclass(frozen=True)
-class HeatSum:
+class AttentionSum:
     """Maps "n h w" of the layers that read one text, added up, and how many they are."""
 
     text: str
@@ -31,7 +31,7 @@ class _Sum:
     count: int = 1
 
 
-class Heat:
+class AttentionSums:
     """Sums maps of one image as they come, on the device where they are, one sum for each resolution of the layers.
 
     The maps of "word" are "token h w", of all columns of the text that a block has read; texts are summed up apart.
@@ -39,14 +39,14 @@ class Heat:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[Row, HeatKind], dict[tuple[str, Size], _Sum]] = {}
+        self._sums: dict[tuple[BatchRow, SumKind], dict[tuple[str, Size], _Sum]] = {}
 
     @property
     def images(self) -> list[int]:
         """Images of which something has come that was not forgotten."""
         return sorted({row.image for row, _ in self._sums})
 
-    def add(self, row: Row, kind: HeatKind, maps: Tensor, text: str = "") -> None:
+    def add(self, row: BatchRow, kind: SumKind, maps: Tensor, text: str = "") -> None:
         """Add one layer's maps "n h w", float32; ``text`` is what the layer has read.
 
         A text may be filled up to more columns in one block than in another, where it stands beside longer ones; its
@@ -63,7 +63,7 @@ class Heat:
             columns = min(len(sums[key].total), len(maps))
             sums[key] = _Sum(sums[key].total[:columns] + maps[:columns], sums[key].count + 1)
 
-    def sums(self, row: Row, kind: HeatKind) -> Iterator[HeatSum]:
+    def sums(self, row: BatchRow, kind: SumKind) -> Iterator[AttentionSum]:
         """Give the sum of each text on the CPU, at the finest layer's resolution; coarser maps are interpolated."""
         by_text: dict[str, list[_Sum]] = {}
         parts = self._sums.get((row, kind), {})
@@ -77,9 +77,9 @@ class Heat:
                 for part in same
             ]
             total = sum(resized[1:], start=resized[0])
-            yield HeatSum(text, total, sum(part.count for part in same))
+            yield AttentionSum(text, total, sum(part.count for part in same))
 
-    def mean(self, row: Row, kind: HeatKind) -> Tensor | None:
+    def mean(self, row: BatchRow, kind: SumKind) -> Tensor | None:
         """Average the maps of one text, each layer with the same weight: "n h w", None if nothing came."""
         for part in self.sums(row, kind):
             return part.total / part.count
@@ -90,7 +90,7 @@ class Heat:
         self._sums = {key: value for key, value in self._sums.items() if key[0].image != image}
 
 
-def mean_of(parts: Sequence[tuple[HeatSum, tuple[int, ...]]]) -> Tensor:
+def mean_of(parts: Sequence[tuple[AttentionSum, tuple[int, ...]]]) -> Tensor:
     """Average the columns of each sum over texts: "h w"; every layer has the same weight, whatever it has read."""
     totals = torch.stack([part.total[list(columns)].mean(0) for part, columns in parts])
     return totals.sum(0) / sum(part.count for part, _ in parts)
