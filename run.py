@@ -38,7 +38,7 @@ MOST_TEST_PROCESSES = 4  # each holds torch and a browser: 2 GB
 # it from .venv: no second copy is downloaded, and it is the pinned one. stable-diffusion-sdkit carries the U-Net of
 # the original layout for the tests; what it asks for is old and large, and none of it is needed for that.
 PACKAGE_SETS = {
-    "base": (("setuptools",), ("--no-build-isolation", "--editable", ".")),
+    "base": (("setuptools",), ("--no-build-isolation", "--editable", ".[all]")),
     "test": (("--no-build-isolation", "--editable", ".[test]"), ("--no-deps", "stable-diffusion-sdkit")),
 }
 

@@ -162,7 +162,7 @@ def test_arguments_folder_and_exit_code_pass_through(project: Project, tmp_path:
 def test_first_start_installs_and_second_does_not(project: Project) -> None:
     report(project.run("demo"))
     calls = project.pip_calls()
-    assert [call.split()[-1] for call in calls] == ["setuptools", "."]
+    assert [call.split()[-1] for call in calls] == ["setuptools", ".[all]"]
     assert all("--constraint constraints.txt" in call for call in calls)
 
     second = project.run("demo")
