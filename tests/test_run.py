@@ -208,6 +208,13 @@ def test_what_tests_need_is_installed_when_first_asked_for(project: Project) -> 
     assert len(project.pip_calls()) == 4
 
 
+def test_what_the_site_needs_is_installed_when_first_asked_for(project: Project) -> None:
+    report(project.run("demo"))
+    for _ in range(2):
+        project.run("docs")
+        assert [call.split()[-1] for call in project.pip_calls()[2:]] == [".[docs]"]
+
+
 def test_failing_to_get_what_tests_need_leaves_the_rest_usable(project: Project) -> None:
     report(project.run("demo"))
     project.pip_will("Temporary failure in name resolution", "exit 1")
