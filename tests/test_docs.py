@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -216,8 +215,7 @@ def test_readme_is_read_in_five_minutes() -> None:
 
 
 def test_the_site_is_built(tmp_path: Path) -> None:
-    if importlib.util.find_spec("mkdocs") is None:
-        pytest.skip("the packages for the site are not installed: run.py docs")
+    pytest.importorskip("mkdocs", reason="the packages for the site are not installed: run.py docs")
     command = [
         sys.executable,
         "-m",

@@ -239,6 +239,7 @@ def make_studio(folder: Path) -> None:
             page.get_by_text("Done: 1 image").wait_for()
             page.locator(".studio-gallery").wait_for()
             page.wait_for_function(LOADED)
+            rest(page, 2000)  # a picture that comes late stands where another has been until then
             shot(page).quantize(256).save(HERE / "studio.png", optimize=True)
     finally:
         server.terminate()
