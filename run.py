@@ -38,8 +38,9 @@ MOST_TEST_PROCESSES = 4  # each holds torch and a browser: 2 GB
 # it from .venv: no second copy is downloaded, and it is the pinned one. stable-diffusion-sdkit carries the U-Net of
 # the original layout for the tests; what it asks for is old and large, and none of it is needed for that.
 PACKAGE_SETS = {
-    "base": (("setuptools",), ("--no-build-isolation", "--editable", ".")),
+    "base": (("setuptools",), ("--no-build-isolation", "--editable", ".[all]")),
     "test": (("--no-build-isolation", "--editable", ".[test]"), ("--no-deps", "stable-diffusion-sdkit")),
+    "docs": (("--no-build-isolation", "--editable", ".[docs]"),),
 }
 
 # What `check` runs in .venv's Python; tests/test_repository_rules.py runs the same.
@@ -69,6 +70,7 @@ COMMANDS = {
     "view": "draw dumped tensors again, in other colours",
     "bench": "measure what capturing costs",
     "test": "run all tests, or what follows, as pytest takes it",
+    "docs": "build the documentation as a site, into the folder site",
     "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),
 }
 
@@ -146,8 +148,9 @@ def main(argv: list[str]) -> int:
         print(usage())
         return 0
     command, arguments = argv[0], argv[1:]
+    own = {"test": "test", "check": "test", "docs": "docs"}.get(command)
     try:
-        prepare(["base", "test"] if command in ("test", "check") else ["base"])
+        prepare(["base", own] if own else ["base"])
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -159,6 +162,9 @@ def main(argv: list[str]) -> int:
     if command == "test":
         os.chdir(ROOT)
         return start(["-m", "pytest", "--verbosity=1", *(arguments or shared_among_cores())])
+    if command == "docs":
+        os.chdir(ROOT)
+        return start(["-m", "mkdocs", "build", "--strict"])
     return start(["-c", START_MODULE, str(ROOT), *argv])
 
 
@@ -174,7 +180,7 @@ def usage() -> str:
     lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
     lines += [
         "",
-        "Each but test and check has --help: `python run.py demo --help`.",
+        "Each but test, check and docs has --help: `python run.py demo --help`.",
         f"The first start installs what is needed into {VENV.name} here: a few minutes, {SIZE}.",
     ]
     return "\n".join(lines)

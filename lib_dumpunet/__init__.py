@@ -1,6 +1,7 @@
 """Look inside a Stable Diffusion U-Net, block by block.
 
-``trace`` and ``steer`` are for notebooks, and are loaded on first use: they need diffusers, which the core does not.
+``trace`` and ``steer`` are for notebooks, and are loaded on first use: they need the extra
+``diffusers``, which the core does not.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name not in ("steer", "trace"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lib_dumpunet.hosts.extras import require_extra
+
+    require_extra("diffusers")
     if name == "steer":
         from lib_dumpunet.hosts.diffusers.steered import steer
 
         return steer
-    if name == "trace":
-        from lib_dumpunet.hosts.diffusers.trace import trace
+    from lib_dumpunet.hosts.diffusers.trace import trace
 
-        return trace
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return trace

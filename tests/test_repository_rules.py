@@ -42,7 +42,7 @@ def is_generated(path: Path) -> bool:
     """Tell what .gitignore leaves out: caches, environments, results."""
     first = path.parts[0]
     return (
-        first in (".git", ".venv", "out", "build", "dist")
+        first in (".git", ".venv", "out", "build", "dist", "site")
         or first.endswith((".egg-info", "_cache"))
         or first == ".hypothesis"
         or "__pycache__" in path.parts

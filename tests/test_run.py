@@ -162,7 +162,7 @@ def test_arguments_folder_and_exit_code_pass_through(project: Project, tmp_path:
 def test_first_start_installs_and_second_does_not(project: Project) -> None:
     report(project.run("demo"))
     calls = project.pip_calls()
-    assert [call.split()[-1] for call in calls] == ["setuptools", "."]
+    assert [call.split()[-1] for call in calls] == ["setuptools", ".[all]"]
     assert all("--constraint constraints.txt" in call for call in calls)
 
     second = project.run("demo")
@@ -206,6 +206,13 @@ def test_what_tests_need_is_installed_when_first_asked_for(project: Project) -> 
         assert [call.split()[-1] for call in project.pip_calls()[2:]] == [".[test]", "stable-diffusion-sdkit"]
     report(project.run("demo"))
     assert len(project.pip_calls()) == 4
+
+
+def test_what_the_site_needs_is_installed_when_first_asked_for(project: Project) -> None:
+    report(project.run("demo"))
+    for _ in range(2):
+        project.run("docs")
+        assert [call.split()[-1] for call in project.pip_calls()[2:]] == [".[docs]"]
 
 
 def test_failing_to_get_what_tests_need_leaves_the_rest_usable(project: Project) -> None:

@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email.message import Message
+from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from tests.test_house import project_files
 
-SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "style.css")
+from lib_dumpunet import __version__
+from lib_dumpunet.hosts.extras import PACKAGES
+
+# What a repository needs and an archive of sources does not.
+LEFT_OUT = (".ci/", ".github/", ".gitignore", ".pre-commit-config.yaml")
+BUILD_SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """Build the wheel from a copy, and unpack it as an installer does."""
+def sources(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """Build the archive of sources from a copy of what is in the repository, and unpack it."""
+    folder = tmp_path_factory.mktemp("sdist")
+    copy = folder / "copy"
+    for path in project_files():
+        target = copy / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    command = [sys.executable, "-c", BUILD_SDIST, str(folder)]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder / "unpacked")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Path:
+    """Build the wheel from the archive of sources, and unpack it as an installer does."""
     folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "source"
-    copy.mkdir()
-    for name in SOURCES:
-        shutil.copy(root / name, copy)
-    for name in ("lib_dumpunet", "javascript"):
-        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
-    command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(copy)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(folder / "site")
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def metadata(installed: Path) -> Message:
+    (file,) = installed.glob("*.dist-info/METADATA")
+    return HeaderParser().parsestr(file.read_text(encoding="utf-8"))
 
 
 def run(installed: Path, *arguments: str) -> str:
@@ -43,6 +73,54 @@ def run(installed: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_sources_are_complete(sources: Path, root: Path) -> None:
+    wanted = [path.relative_to(root).as_posix() for path in project_files()]
+    missing = [name for name in wanted if not name.startswith(LEFT_OUT) and not (sources / name).is_file()]
+    assert missing == []
+
+
+def test_one_version(metadata: Message, installed: Path, root: Path) -> None:
+    assert metadata["Version"] == __version__
+    assert run(installed, "-m", "lib_dumpunet", "--version") == f"dumpunet {__version__}\n"
+    newest = re.search(
+        r"^## .*?(\d+\.\d+\.\d+)", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert newest is not None
+    assert newest[1] == __version__
+
+
+def requirements(metadata: Message, extra: str) -> set[str]:
+    """Name what an extra brings, that of the extras it is made of included; "" is what always comes."""
+    found = set()
+    for line in metadata.get_all("Requires-Dist") or ():
+        wanted, _, condition = line.partition(";")
+        if (f'extra == "{extra}"' in condition) if extra else ("extra" not in condition):
+            name, _, others = wanted.strip().partition("[")
+            if name == "dumpunet":
+                found |= {n for other in others.rstrip("]").split(",") for n in requirements(metadata, other)}
+            else:
+                found.add(re.split(r"[^\w-]", name)[0])
+    return found
+
+
+def test_what_is_optional_comes_with_its_extra(metadata: Message) -> None:
+    core = requirements(metadata, "")
+    for extra, packages in PACKAGES.items():
+        assert set(packages) <= requirements(metadata, extra)
+        assert core.isdisjoint(packages)
+    everything = requirements(metadata, "all")
+    assert everything == requirements(metadata, "studio") >= requirements(metadata, "diffusers")
+    assert everything < requirements(metadata, "test")
+
+
+def test_webuis_install_nothing_optional(
+    metadata: Message, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "launch", None)
+    wanted = runpy.run_path(str(root / "install.py"))["PACKAGES"]
+    assert set(wanted) <= requirements(metadata, "")
 
 
 def test_every_file_of_the_package_is_in_it(installed: Path, root: Path) -> None:

@@ -11,6 +11,7 @@ from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.app.processor import fit_threads
 from lib_dumpunet.blocks import ModelFacts
 from lib_dumpunet.hosts.diffusers.find import find_model, model_facts
+from lib_dumpunet.hosts.extras import require_extra
 
 DTYPES = ("auto", "fp16", "bf16", "fp32")
 PREDICTIONS = ("auto", "epsilon", "v")
@@ -84,7 +85,12 @@ def load(args: argparse.Namespace, terminal: Terminal) -> Any:
 
 
 def hush_libraries() -> None:
-    """Keep the libraries' progress bars and advice out of our output; their errors reach us as exceptions."""
+    """Keep the libraries' progress bars and advice out of our output; their errors reach us as exceptions.
+
+    Raises:
+        HostError: if they are not installed.
+    """
+    require_extra("diffusers")
     warnings.simplefilter("ignore")
     for name in ("transformers", "diffusers", "huggingface_hub", "torch"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from typing import Any
 from lib_dumpunet.app.models import add_model_flags, hush_libraries, locate
 from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.hosts.extras import require_extra
 from lib_dumpunet.sinks.files import prepare_folder
 
 FOLDER = "dumpunet-out/studio"
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     if args.port is not None and not 0 < args.port <= LAST_PORT:
         raise SettingsError(f"{args.port} is no port", remedy=f"Use 1 to {LAST_PORT}.", field="--port")
     locate(args)
+    require_extra("studio")
     folder = prepare_folder(args.out)
     terminal.say("Starting the studio ...")
     hush_libraries()

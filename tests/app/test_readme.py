@@ -1,4 +1,4 @@
-"""The README says what the program does."""
+"""The pages of options and of the webui say what the program does."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     GenerateSettings,
 )
+from lib_dumpunet.settings.fields import ENTRIES
 from lib_dumpunet.settings.json import from_dict
 
 
@@ -39,9 +40,30 @@ def rows() -> list[str]:
 
 
 def test_table_of_options_is_that_of_the_settings(root: Path) -> None:
-    readme = (root / "README.md").read_text("utf-8")
-    table = readme.partition("<!-- options")[2].partition("-->\n")[2].partition("\n<!-- end")[0]
-    assert table.splitlines() == rows(), "the table should be:\n" + "\n".join(rows())
+    assert table(root, "options") == rows(), "the table should be:\n" + "\n".join(rows())
+
+
+def table(root: Path, name: str) -> list[str]:
+    """Read a table of the page of options."""
+    page = (root / "docs" / "options.md").read_text("utf-8")
+    return page.partition(f"<!-- {name}")[2].partition("-->\n")[2].partition("\n<!-- end")[0].splitlines()
+
+
+def key_rows() -> list[str]:
+    """Write the table of keys from the controls of the panel; the switch of a section is its naming."""
+    lines = ["| key | control of the panel |", "| --- | --- |"]
+    labels: dict[str, str] = {}
+    for entry in ENTRIES:
+        section, *path = entry.path
+        if section != "switch":
+            formula = path[-2:-1] == ["formula"]
+            key = ".".join([section, *(path[:-1] if formula else path)])
+            labels.setdefault(key, "Color space" if formula else entry.label)
+    return lines + [f"| `{key}` | {label} |" for key, label in labels.items()]
+
+
+def test_table_of_keys_is_that_of_the_panel(root: Path) -> None:
+    assert table(root, "keys") == key_rows(), "the table should be:\n" + "\n".join(key_rows())
 
 
 def test_every_colour_option_can_be_set_on_the_command_line() -> None:
@@ -60,12 +82,5 @@ def test_the_request_to_the_webui_is_understood(root: Path) -> None:
 
 def request_of(root: Path) -> Any:
     """Take the body out of the command for curl."""
-    readme = (root / "README.md").read_text("utf-8")
-    return json.loads(readme.partition("<!-- curl -->")[2].partition("-d '")[2].partition("'\n")[0])
-
-
-def test_pictures_of_the_readme_exist(root: Path) -> None:
-    readme = (root / "README.md").read_text("utf-8")
-    names = [part.partition('"')[0] for part in readme.split('src="')[1:]]
-    assert names
-    assert all((root / name).is_file() for name in names)
+    page = (root / "docs" / "webui.md").read_text("utf-8")
+    return json.loads(page.partition("<!-- curl -->")[2].partition("-d '")[2].partition("'\n")[0])

@@ -71,6 +71,7 @@ def steer(
     Args:
         prompt: one for each image of the batch, read as on the command line: emphasis, BREAK, any length.
         images_per_prompt: images of each prompt in the batch.
+
     Raises:
         SettingsError: if there is no prompt, or more than one negative prompt.
         PromptSyntaxError: for a broken per-block bracket.

@@ -55,6 +55,7 @@ def trace(
             Words take no more memory for more steps.
         features: whether to keep the outputs of blocks.
         steered: what ``steer`` has given, if the pipeline is steered: words are found in what each block reads then.
+
     Raises:
         SettingsError: for a mistake in ``layers``, ``steps`` or ``attention``.
         UnsupportedModelError: if the pipeline's U-Net has an unknown layout.

@@ -159,8 +159,8 @@ def test_the_same_text_in_every_block_is_the_plain_prompt(
     assert pixels(other) != pixels(webui.images(prompt=" a cat", **job))
 
 
-def test_the_request_of_the_readme(webui: Webui, root: Path) -> None:
-    readme = (root / "README.md").read_text("utf-8")
+def test_the_request_of_the_documentation(webui: Webui, root: Path) -> None:
+    readme = (root / "docs" / "webui.md").read_text("utf-8")
     body = json.loads(readme.partition("<!-- curl -->")[2].partition("-d '")[2].partition("'\n")[0])
     answer = webui.call("txt2img", {**body, "width": 128, "height": 128})
     assert (
