@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.test_house import project_files
 
 import run as starter
 from lib_dumpunet.app.cli import main, make_parser
 from tests.samples import LANGUAGES, Sample, commands, pages, samples
+from tests.test_repository_rules import project_files
 
 ROOT = Path(starter.__file__).resolve().parent
 DRY = ("generate", "explore", "words", "sweep")

@@ -15,10 +15,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
-from tests.test_house import project_files
 
 from lib_dumpunet import __version__
 from lib_dumpunet.hosts.extras import PACKAGES
+from tests.test_repository_rules import project_files
 
 # What a repository needs and an archive of sources does not.
 LEFT_OUT = (".ci/", ".github/", ".gitignore", ".pre-commit-config.yaml")
