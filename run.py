@@ -285,7 +285,7 @@ def python_version() -> str:
 
 
 def python_exists() -> bool:
-    """Tell whether `.venv`'s Python, and on Windows the one that it only points to, are still there."""
+    """Return whether `.venv`'s Python, and on Windows the one that it only points to, are still there."""
     if not PYTHON.exists():
         return False
     if os.name != "nt":
@@ -299,7 +299,7 @@ def python_exists() -> bool:
 
 
 def venv_works() -> bool:
-    """Tell whether packages can be installed into `.venv` as it is, by asking its Python for its version and pip."""
+    """Return whether packages can be installed into `.venv` as it is, by asking its Python for its version and pip."""
     if UNFINISHED.exists() or not python_exists() or read_stamp().get("place", str(VENV)) != str(VENV):
         return False
     probe = "import pip, sys; print('{}-{}.{}'.format(sys.implementation.name, *sys.version_info[:2]))"

@@ -19,11 +19,11 @@ if __name__ == "__main__":
     ]
 
     def info(width: int, height: int) -> Sequence[serve.Block]:
-        """Give the table, whatever the size: no picture shows another one."""
+        """Return the table, whatever the size: no picture shows another one."""
         return table
 
     def pages() -> str:
-        """Give links to explorer pages, of which there are none."""
+        """Return links to explorer pages, of which there are none."""
         return ""
 
     serve.info = info

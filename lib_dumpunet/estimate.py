@@ -113,7 +113,7 @@ def _of_image(
 
 
 def _shape(tag: Tag, block: BlockShape, plan: Plan, tokens: int) -> tuple[int, ...]:
-    """Give the shape of a tensor by its axes; attention works at the size of what goes into a block."""
+    """Return the shape of a tensor by its axes; attention works at the size of what goes into a block."""
     row = KINDS[tag.kind]
     channels = block.output[0]
     height, width = (block.input if row.section == "attention" else block.output)[1:]

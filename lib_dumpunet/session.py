@@ -55,7 +55,7 @@ class Session:
 
     @property
     def compares(self) -> bool:
-        """Tell whether each batch has to be made without per-block prompts first, inside ``plain_run``."""
+        """Whether each batch has to be made without per-block prompts first, inside ``plain_run``."""
         return self._plan.difference is not None
 
     @contextmanager
@@ -146,7 +146,7 @@ class Session:
                 yield Capture(Tag(image, 0, "", "point", 0, point.name), looks)
 
     def _tokens(self, part: AttentionSum) -> Tokens:
-        """Give the tokens of a text whose maps were summed up."""
+        """Return the tokens of a text whose maps were summed up."""
         known = {**self._generation.texts_of(hires=True).tokens, **self._generation.texts.tokens}
         tokens = known[part.text]
         if len(part.total) < len(tokens):

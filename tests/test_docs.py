@@ -28,7 +28,7 @@ def ids(sample: object) -> str:
 
 
 def arguments_of(command: list[str]) -> list[str] | None:
-    """Give what reaches our own command line; None for a command of another program's, or one of run.py's own."""
+    """Return what reaches our own command line; None for a command of another program's, or one of run.py's own."""
     if command[:2] == ["python3", "run.py"] and command[2] not in ("test", "check", "docs"):
         assert command[2] in starter.COMMANDS
         return command[2:]

@@ -39,7 +39,7 @@ def project_files() -> list[Path]:
 
 
 def is_generated(path: Path) -> bool:
-    """Tell what .gitignore leaves out: caches, environments, results."""
+    """Return what .gitignore leaves out: caches, environments, results."""
     first = path.parts[0]
     return (
         first in (".git", ".venv", "out", "build", "dist", "site")

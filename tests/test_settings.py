@@ -136,7 +136,7 @@ def test_entries_are_those_of_the_settings_tree() -> None:
 
 
 def panel_with(**values: Any) -> list[Any]:
-    """Give the values of a panel, some of them by dotted paths with ``__`` for the dots."""
+    """Return the values of a panel, some of them by dotted paths with ``__`` for the dots."""
     paths = {tuple(name.split("__")): value for name, value in values.items()}
     assert paths.keys() <= {entry.path for entry in ENTRIES}
     return [paths.get(entry.path, entry.default) for entry in ENTRIES]
@@ -401,7 +401,7 @@ def webui_reads(text: str) -> dict[str, str]:
 
 
 def as_told(settings: PanelSettings) -> PanelSettings:
-    """Give settings as an image tells them: without folders, and sections that are off as they are at first."""
+    """Return settings as an image tells them: without folders, and sections that are off as they are at first."""
     plain = PanelSettings()
 
     def without_dump(section: Any) -> Any:
@@ -421,7 +421,7 @@ def as_told(settings: PanelSettings) -> PanelSettings:
 
 
 def pasted(parameters: dict[str, str], before: list[Any]) -> list[Any]:
-    """Give what the controls hold after parameters were pasted."""
+    """Return what the controls hold after parameters were pasted."""
     values = [from_infotext(parameters, entry) for entry in ENTRIES]
     return [old if value is None else value for old, value in zip(before, values, strict=True)]
 

@@ -10,7 +10,7 @@ PATIENCE = 300_000
 
 
 def load_of_machine() -> float:
-    """Tell how many programs want a core; 0 on Windows, which does not say."""
+    """Return how many programs want a core; 0 on Windows, which does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 

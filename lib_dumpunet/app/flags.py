@@ -142,7 +142,7 @@ def _inner(kind: type) -> Iterator[tuple[str, type]]:
 
 
 def _arguments(option: Option) -> dict[str, Any]:
-    """Give what argparse must know; values that are not given stay None, so that the settings' defaults apply."""
+    """Return what argparse must know; values that are not given stay None, so that the settings' defaults apply."""
     text = f"{option.help} (default: {option.default})" if option.default else option.help
     arguments: dict[str, Any] = {"help": text.replace("%", "%%"), "default": None}
     if option.hint is bool:

@@ -120,7 +120,7 @@ class Collection:
                 self._put(tag, part, names, as_maps(tensor))
 
     def of(self, image: int) -> Collected:
-        """Give what has come of an image."""
+        """Return what has come of an image."""
         with self._lock:
             return self._image(image)
 

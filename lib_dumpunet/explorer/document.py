@@ -266,7 +266,7 @@ def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -
 
 
 def _encoded(picture: Image.Image | None, most: float) -> str:
-    """Give the image as a data address, of ``most`` bytes if that can be done: as PNG, or else as JPEG."""
+    """Return the image as a data address, of ``most`` bytes if that can be done: as PNG, or else as JPEG."""
     if picture is None:
         return ""
     data, kind = png_bytes(picture, {}), "png"
@@ -315,7 +315,7 @@ def _blocks(about: About, image: int, collected: Collected, frames: Sequence[_Fr
 
 
 def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str) -> bool:
-    """Tell whether a block reads something else than the main text, in some step, for this image."""
+    """Return whether a block reads something else than the main text, in some step, for this image."""
     if not _is_known(plan, branch) or block not in plan.attending:
         return False
     row, steps = BatchRow(image, branch), range(1, plan.steps + 1)
@@ -323,7 +323,7 @@ def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str)
 
 
 def _is_known(plan: PromptPlan | None, branch: Branch) -> TypeGuard[PromptPlan]:
-    """Tell whether it is known what blocks read of the prompt, or of the negative prompt."""
+    """Return whether it is known what blocks read of the prompt, or of the negative prompt."""
     return plan is not None and bool(plan.cond if branch == "cond" else plan.uncond)
 
 
@@ -335,7 +335,7 @@ class _Reader:
         self._image = image
 
     def number(self, plan: PromptPlan | None, branch: Branch, block: str, step: int) -> int:
-        """Give the number of what a block reads in a step; -1 where it reads nothing, or that is not known."""
+        """Return the number of what a block reads in a step; -1 where it reads nothing, or that is not known."""
         if not _is_known(plan, branch) or block not in plan.attending:
             return -1
         shares = plan.shares(BatchRow(self._image, branch), block, step)

@@ -11,7 +11,7 @@ USUAL = 3
 
 
 def levels_of(order: Sequence[str], sizes: Mapping[str, Size]) -> dict[str, int]:
-    """Give each block its level, from 0; ``sizes`` are those of what blocks put out, as far as known.
+    """Return the level of each block, from 0; ``sizes`` are those of what blocks put out, as far as known.
 
     A block of the upward path stands beside that of the downward path whose output it takes in, since both work at the
     same resolution: the last takes that of the first, and so on.

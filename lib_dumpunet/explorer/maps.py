@@ -43,7 +43,7 @@ def quantise(values: Float32) -> Quantised:
 
 
 def dequantise(maps: Quantised) -> Float32:
-    """Give the numbers that levels stand for, operation for operation as the page does, in float32."""
+    """Return the numbers that levels stand for, operation for operation as the page does, in float32."""
     low, high = maps.low[:, None, None], maps.high[:, None, None]
     with np.errstate(all="ignore"):
         step = (high - low) / np.float32(TOP)
@@ -52,7 +52,7 @@ def dequantise(maps: Quantised) -> Float32:
 
 
 def size_at(size: Size, side: int) -> Size:
-    """Give the size of a map whose longer side is to have ``side`` places at most."""
+    """Return the size of a map whose longer side is to have ``side`` places at most."""
     longer = max(size)
     if longer <= side:
         return size
@@ -69,6 +69,6 @@ def shrink(maps: Quantised, size: Size) -> Quantised:
 
 
 def as_maps(tensor: Tensor) -> Float32:
-    """Give a tensor "... h w" of any float type as float32 "map h w"."""
+    """Return a tensor "... h w" of any float type as float32 "map h w"."""
     values: Float32 = tensor.detach().float().flatten(0, -3).contiguous().numpy()
     return values

@@ -67,7 +67,7 @@ class Seen:
         return tag_of(self.model_call, self.row, self.layer, kind)
 
     def keys(self) -> Tensor:
-        """Give the keys "head token dim", as memory of their own."""
+        """Return the keys "head token dim", as memory of their own."""
         return self.k[:, self.text].clone()
 
     def maps(self) -> Tensor:

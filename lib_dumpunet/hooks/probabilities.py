@@ -115,7 +115,7 @@ def _logits(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 def _membership(length: int, device: torch.device) -> Tensor:
-    """Tell which part each of ``length`` rows belongs to: "row part", one 1 in each row."""
+    """Return which part each of ``length`` rows belongs to: "row part", one 1 in each row."""
     count = min(length, PARTS)
     part = torch.arange(length, device=device) * count // length
     return torch.nn.functional.one_hot(part, count).float()

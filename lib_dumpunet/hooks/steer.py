@@ -112,7 +112,7 @@ class _Call:
         self._made: dict[_Shares, Tensor] = {}
 
     def context(self, block: str, model_call: ModelCall, passed: Tensor) -> Tensor | None:
-        """Give the context "row token dim" of a block in place of the one passed; None if that is the right one."""
+        """Return the context "row token dim" of a block in place of the one passed; None if that is the right one."""
         if model_call != self._model_call or passed is not self._passed:
             self._model_call, self._passed, self._made = model_call, passed, {}
         if len(model_call.rows) != len(passed):

@@ -64,7 +64,7 @@ class AttentionSums:
             sums[key] = _Sum(sums[key].total[:columns] + maps[:columns], sums[key].count + 1)
 
     def sums(self, row: BatchRow, kind: SumKind) -> Iterator[AttentionSum]:
-        """Give the sum of each text on the CPU, at the finest layer's resolution; coarser maps are interpolated."""
+        """Return the sum of each text on the CPU, at the finest layer's resolution; coarser maps are interpolated."""
         by_text: dict[str, list[_Sum]] = {}
         parts = self._sums.get((row, kind), {})
         finest = max((size for _, size in parts), key=lambda size: size[0] * size[1], default=(0, 0))

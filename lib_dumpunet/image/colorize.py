@@ -84,7 +84,7 @@ def _float32(numbers: NDArray[Any], *, is_bfloat16: bool) -> NDArray[np.float32]
 
 @lru_cache(maxsize=16)
 def color_table(color: ColorSettings, *, is_bfloat16: bool) -> Pixels:
-    """Give the pixel of each of the 65,536 values of a 16-bit type, in the order of their bits."""
+    """Return the pixel of each of the 65,536 values of a 16-bit type, in the order of their bits."""
     patterns = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
     numbers = patterns if is_bfloat16 else patterns.view(np.float16)
     table = _evaluate(numbers, color, is_bfloat16=is_bfloat16).reshape(65536)
@@ -124,7 +124,7 @@ def _evaluate(tensor: NDArray[Any], color: ColorSettings, *, is_bfloat16: bool) 
 
 
 def _method(color: ColorSettings) -> Callable[[Float32], tuple[Any, ...]]:
-    """Give the function from transformed values to one channel of grey, or three of red, green and blue."""
+    """Return the function from transformed values to one channel of grey, or three of red, green and blue."""
     if color.method == _GREY:
         return lambda x: (x,)
     if color.method == "red-blue":

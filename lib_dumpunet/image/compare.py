@@ -17,7 +17,7 @@ def draw_change(before: Image.Image, after: Image.Image) -> Image.Image:
 
 
 def pixel_distance(before: Image.Image, after: Image.Image) -> float:
-    """Give the root of the mean square of all differences of red, green and blue, in levels of 255."""
+    """Return the root of the mean square of all differences of red, green and blue, in levels of 255."""
     return float(np.sqrt(np.square(_levels(after) - _levels(before)).mean()))
 
 

@@ -35,7 +35,7 @@ def _wrap(hue: Any) -> Any:
 
 
 def _channel(low: Any, high: Any, hue: Any) -> Any:
-    """Give one channel: a rise over a sixth of a turn, a plateau, a fall over a sixth, and the floor."""
+    """Return one channel: a rise over a sixth of a turn, a plateau, a fall over a sixth, and the floor."""
     hue = _wrap(hue)
     width = high - low
     # The fall comes first as it holds NaN where the hue is NaN, and no comparison then replaces it.
@@ -50,7 +50,7 @@ def _channel(low: Any, high: Any, hue: Any) -> Any:
 
 
 def _pure(hue: Any) -> Any:
-    """Give one channel of a pure colour, between 0 and 1, in few operations.
+    """Return one channel of a pure colour, between 0 and 1, in few operations.
 
     With a floor of 0 and a plateau of 1, rise and fall cross the plateau's height just where the plateau
     begins and ends, so that their minimum, clipped to [0,1], equals ``_channel(0, 1, hue)``, rounding included.

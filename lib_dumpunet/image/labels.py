@@ -110,12 +110,12 @@ def text_image(text: str, size: int, *, longest: int, vertical: bool = False) ->
 
 @lru_cache(maxsize=4096)
 def has_glyph(font: Font, character: str) -> bool:
-    """Tell whether a font draws a character otherwise than one that no font has; Pillow shows no table of them."""
+    """Return whether a font draws a character otherwise than one that no font has; Pillow shows no table of them."""
     return character == " " or _mask(font, character) != _mask(font, _NOBODY)
 
 
 def _thickness(font: Font) -> int:
-    """Give the height of a line in pixels, whatever is written on it."""
+    """Return the height of a line in pixels, whatever is written on it."""
     return sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else int(font.getbbox("x")[3])
 
 

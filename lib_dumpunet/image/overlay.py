@@ -106,7 +106,7 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def _range(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Give the lowest and highest finite number, or NaN."""
+    """Return the lowest and highest finite number, or NaN."""
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
 

@@ -102,7 +102,7 @@ def _cells(maps: Tensor, color: ColorSettings, least: tuple[int, int]) -> NDArra
 
 
 def _factor(least: int, side: int) -> int:
-    """Give the whole number by which ``side`` is enlarged to ``least`` or more."""
+    """Return the whole number by which ``side`` is enlarged to ``least`` or more."""
     return max(1, -(-least // side))
 
 
@@ -115,7 +115,7 @@ def _table(cells: NDArray[Any]) -> NDArray[Any]:
 
 
 def _white(pixels: NDArray[Any]) -> int:
-    """Give the white of grey or of packed pixels."""
+    """Return the white of grey or of packed pixels."""
     return 0xFF if pixels.dtype == np.uint8 else 0xFFFFFF
 
 
@@ -126,7 +126,7 @@ def _fill_square(cell: NDArray[Any], middle: tuple[int, int], radius: int, level
 
 
 def _margin(lengths: Iterable[int]) -> int:
-    """Give the room that labels take with some air around them, 0 if all are blank."""
+    """Return the room that labels take with some air around them, 0 if all are blank."""
     longest = max(lengths)
     return longest + 2 * _PAD if longest else 0
 

@@ -120,7 +120,7 @@ def one_of(words: tuple[str, ...]) -> str:
 
 
 def piece(text: str, position: int) -> str:
-    """Give the word, number or sign at a position as one would quote it; a long word is cut, the end is empty."""
+    """Return the word, number or sign at a position as one would quote it; a long word is cut, the end is empty."""
     match = _PIECE.match(text, position)
     return match[0] if match else ""
 

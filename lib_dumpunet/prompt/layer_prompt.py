@@ -46,7 +46,7 @@ class Share(NamedTuple):
 
 
 def heaviest(shares: Iterable[Share]) -> str:
-    """Give the text of the largest weight, on a tie the first."""
+    """Return the text of the largest weight, on a tie the first."""
     return max(shares, key=lambda share: share.weight).text
 
 
@@ -98,7 +98,7 @@ class Bracket:
         return otherwise
 
     def mixes(self, block: str) -> bool:
-        """Tell whether a block may get more than one text from this bracket at once."""
+        """Return whether a block may get more than one text from this bracket at once."""
         return any(
             item.strength not in (0, 1) for item in self.items if item.blocks is None or block in item.blocks
         )
@@ -119,7 +119,7 @@ class Template:
     order: BlockOrder = SD1
 
     def shares(self, block: str, step: int) -> tuple[Share, ...]:
-        """Give the texts that a block reads in a step, from 1, with weights that add up to 1.
+        """Return the texts that a block reads in a step, from 1, with weights that add up to 1.
 
         Equal texts are one share, and those of weight 0 are left out, so a single one has exactly the weight 1.0. The
         text of all brackets comes first.
@@ -127,7 +127,7 @@ class Template:
         return self.mix(self.acting(block, step))
 
     def text_for(self, block: str, step: int = 1) -> str:
-        """Give the text of the largest weight, on a tie the one with the texts of more brackets."""
+        """Return the text of the largest weight, on a tie the one with the texts of more brackets."""
         return heaviest(self.shares(block, step))
 
     def acting(self, block: str, step: int) -> Acting:
@@ -163,7 +163,7 @@ class Template:
 
     @property
     def has_brackets(self) -> bool:
-        """Tell whether any text is given per block."""
+        """Whether any text is given per block."""
         return bool(self.brackets)
 
     def fail(self, problem: str, remedy: str, position: int) -> DumpUNetError:

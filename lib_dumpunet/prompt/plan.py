@@ -80,7 +80,7 @@ class PromptPlan:
 
     @property
     def has_brackets(self) -> bool:
-        """Tell whether any text is given per block."""
+        """Whether any text is given per block."""
         return any(template.has_brackets for template in self._readings)
 
     @property
@@ -90,25 +90,25 @@ class PromptPlan:
         return PromptPlan(cond, uncond, self.attending, self.steps)
 
     def template(self, row: BatchRow) -> Template:
-        """Give the prompt of an image as it was read."""
+        """Return the prompt of an image as it was read."""
         return self._reading(row).template
 
     def main(self, row: BatchRow) -> str:
-        """Give the main text of an image: the one for what is not per block."""
+        """Return the main text of an image: the one for what is not per block."""
         return self._reading(row).main
 
     def shares(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...]:
-        """Give the texts that a block reads in a step, from 1, and their weights, as ``Template.shares``."""
+        """Return the texts that a block reads in a step, from 1, and their weights, as ``Template.shares``."""
         return self._reading(row).shares(block, step)
 
     def own(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...] | None:
-        """Give the texts that a block reads in a step, None where it is the main text alone."""
+        """Return the texts that a block reads in a step, None where it is the main text alone."""
         reading = self._reading(row)
         shares = reading.shares(block, step)
         return None if shares == (Share(reading.main, 1.0),) else shares
 
     def text(self, row: BatchRow, block: str, step: int) -> str:
-        """Give the text of the largest weight, as ``Template.text_for``."""
+        """Return the text of the largest weight, as ``Template.text_for``."""
         return heaviest(self.shares(row, block, step))
 
     def texts(self, branch: Branch) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class StepChoice:
         return chosen
 
     def goes_past(self, total: int) -> bool:
-        """Tell whether a chosen step lies past ``total``; that all steps are chosen says nothing of their number."""
+        """Return whether a chosen step lies past ``total``; that all steps are chosen says nothing of their number."""
         return self.largest > total
 
     @property

@@ -52,13 +52,13 @@ class Texts:
         return [self.tokens[text] for text in read if text in self.tokens]
 
     def text(self, row: BatchRow, block: str, step: int) -> str:
-        """Give the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
+        """Return the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
         whole = "" if self.plan is None else self.plan.text(row, block, step)
         schedule = self.schedules.get(whole, ())
         return next((text for last, text in schedule if step <= last), schedule[-1][1] if schedule else whole)
 
     def columns(self, row: BatchRow, block: str, step: int, count: int) -> Tokens:
-        """Tell what the ``count`` columns are that a block reads; nothing if that is not known."""
+        """Return what the ``count`` columns are that a block reads; nothing if that is not known."""
         tokens = self.tokens.get(self.text(row, block, step), ())
         while tokens and self.filler and len(tokens) < count:
             tokens += self.filler

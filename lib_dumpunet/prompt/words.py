@@ -178,7 +178,7 @@ def _places(line: _Line, phrase: _Phrase) -> Iterator[range]:
 
 
 def _may_cut(line: _Line, index: int) -> bool:
-    """Tell whether an occurrence may begin or end before character ``index``."""
+    """Return whether an occurrence may begin or end before character ``index``."""
     if index in (0, len(line.text)):
         return True
     if unicodedata.category(line.text[index]).startswith("M"):  # a mark is part of the letter before it
@@ -201,7 +201,7 @@ def _same_words(line: _Line, phrase: _Phrase, start: int) -> bool:
 
 
 def _is_unspaced(line: _Line, index: int) -> bool:
-    """Tell whether one of the characters beside the cut before ``index`` is in a script without spaces."""
+    """Return whether one of the characters beside the cut before ``index`` is in a script without spaces."""
     return any(unicodedata.name(c, "").startswith(UNSPACED) for c in line.text[index - 1 : index + 1])
 
 

@@ -87,7 +87,7 @@ class Entry:
 
     @property
     def is_shared(self) -> bool:
-        """Tell whether the parameters of an image have it."""
+        """Whether the parameters of an image have it."""
         return self.path[-1] not in UNSHARED and self.path[-2:] != ("dump", "enabled")
 
 

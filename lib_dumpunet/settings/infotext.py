@@ -21,7 +21,7 @@ def to_infotext(settings: PanelSettings) -> dict[str, str]:
 
 
 def _is_on(settings: PanelSettings, section: str) -> bool:
-    """Tell whether a section counts; differences are between images with and without per-block prompts."""
+    """Return whether a section counts; differences are between images with and without per-block prompts."""
     if section == "difference" and not settings.layer_prompt.enabled:
         return False
     switch = SWITCHES.get(section)
@@ -29,7 +29,7 @@ def _is_on(settings: PanelSettings, section: str) -> bool:
 
 
 def from_infotext(parameters: Mapping[str, Any], entry: Entry) -> Any:
-    """Give what a control is to hold for the parameters of an image.
+    """Return what a control is to hold for the parameters of an image.
 
     None leaves it as it is: if the image has no parameters of this kind at all, or none may tell this one.
     """

@@ -242,7 +242,7 @@ class AttentionSettings:
 
     @property
     def enabled(self) -> bool:
-        """Tell whether anything of attention is asked for; words and points count without their kind too."""
+        """Whether anything of attention is asked for; words and points count without their kind too."""
         return bool(self.kinds or self.words.strip() or self.negative_words.strip() or self.points.strip())
 
 
@@ -401,6 +401,6 @@ class PanelSettings:
 
     @property
     def wants_anything(self) -> bool:
-        """Tell whether anything is to be done."""
+        """Whether anything is to be done."""
         core = self.core
         return self.layer_prompt.enabled or core.features.enabled or core.attention.enabled

@@ -61,7 +61,7 @@ class ComponentsSink(Sink):
         self._spool.put(capture.tag, looks)
 
     def close(self) -> Iterator[Capture]:
-        """Give the components of all maps.
+        """Return the components of all maps.
 
         Raises:
             HostError: the file cannot be read.
@@ -116,5 +116,5 @@ class _Moments:
 
 
 def _layer(tag: Tag, looks: Tensor) -> _Layer:
-    """Tell which maps share a basis; those of a run with images of two sizes may differ in their parts."""
+    """Return which maps share a basis; those of a run with images of two sizes may differ in their parts."""
     return tag.block, tag.layer, tuple(looks.shape[2:])

@@ -66,14 +66,14 @@ class DumpRequest:
         }
 
     def about_layer(self, tag: Tag) -> dict[str, str]:
-        """Tell what an attention layer has read, where that is not the prompt as a whole."""
+        """Return what an attention layer has read, where that is not the prompt as a whole."""
         if self.text_of is None or not KINDS[tag.kind].reads_text:
             return {}
         text = self.text_of(tag)
         return {} if text == _of(self.prompts, tag.image) else {"text": text}
 
     def about_run(self) -> dict[str, Any]:
-        """Tell what holds for all images."""
+        """Return what holds for all images."""
         about: dict[str, Any] = {
             "sampler": self.sampler,
             "steps": self.steps,
@@ -254,7 +254,7 @@ class _Groups:
         return bool(expected) and expected <= set(map(key_of, group.tensors))
 
     def rest(self) -> Iterator[_Group]:
-        """Give out what is left, one by one, so that the memory of each is free before the next."""
+        """Return out what is left, one by one, so that the memory of each is free before the next."""
         while self._open:
             yield self._open.pop(next(iter(self._open)))
 
@@ -295,7 +295,7 @@ def entry_of(
 
 
 def _details(tag: Tag) -> dict[str, Any]:
-    """Tell what blocks have not: which layer of the block, or which word of which prompt, or which point."""
+    """Return what blocks have not: which layer of the block, or which word of which prompt, or which point."""
     if tag.kind == "word":
         return {"word": tag.name, "prompt_part": "negative" if tag.branch == "uncond" else "positive"}
     if tag.kind == "point":
@@ -352,7 +352,7 @@ def safetensors_header(
 
 
 def _safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """Give the parts of a safetensors file: length of the header, header in JSON, data.
+    """Return the parts of a safetensors file: length of the header, header in JSON, data.
 
     Not by the library, whose ``save`` takes twice the memory and over twice the time, and whose ``save_file`` hides
     the reason of a failure and makes files that no other user may read. Tests read the result with it.

@@ -52,7 +52,7 @@ FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Tell whether an error, or what has caused it, is a disk without room."""
+    """Return whether an error, or what has caused it, is a disk without room."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return isinstance(error, OSError) and error.errno in FULL

@@ -80,7 +80,7 @@ def _is_table(tokens: object) -> bool:
 
 
 def _is_tensor(entry: Entry) -> bool:
-    """Tell whether an entry says of a tensor what can be: it may have been written by anyone."""
+    """Return whether an entry says of a tensor what can be: it may have been written by anyone."""
     shape, kind = entry["shape"], entry.get("kind", FEATURE)
     texts = [
         entry[name] for name in ("word", "point", "prompt_part", "text", "source_dtype") if entry.get(name)

@@ -74,7 +74,7 @@ class Spool:
             self._spots[tag] = _Spot(position, tensor.shape, tensor.dtype, tensor.nbytes)
 
     def read(self, tag: Tag) -> Tensor | None:
-        """Give a tensor back, bit for bit; None if there is none.
+        """Read a tensor back, bit for bit; None if there is none.
 
         Raises:
             HostError: the file cannot be read.
@@ -83,7 +83,7 @@ class Spool:
             return self._read(tag)
 
     def take(self, tag: Tag) -> Tensor | None:
-        """Give a tensor back, and let go of it; None if there is none.
+        """Read a tensor back, and let go of it; None if there is none.
 
         Raises:
             HostError: the file cannot be read.

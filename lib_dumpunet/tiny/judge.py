@@ -118,7 +118,7 @@ def _union_share(mask: Mask, figure: Figure) -> float:
 
 
 def _roughly(mask: Mask, shape: str) -> Figure:
-    """Give a shape the centre and the area of a mask."""
+    """Return a shape with the centre and the area of a mask."""
     trial = Figure(shape, "black", 0.5, 0.5, 0.3)
     reference = _drawn(trial, len(mask))
     radius = trial.radius * float(mask.sum() / reference.sum()) ** 0.5

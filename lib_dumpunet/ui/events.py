@@ -163,7 +163,7 @@ def _cells(row: BlockRow) -> Iterable[str]:
 
 
 def order_of(info: Info) -> BlockOrder:
-    """Give the blocks of the loaded model."""
+    """Return the blocks of the loaded model."""
     return BlockOrder(tuple(row.block for row in info(DEFAULT_SIZE, DEFAULT_SIZE)))
 
 

@@ -55,7 +55,7 @@ class Panel:
         return [field.message for field in self.fields if field.message is not None]
 
     def messages(self, error: DumpUNetError | None) -> list[str]:
-        """Give what belongs into ``places``: a mistake at the control of its name, nothing at the others."""
+        """Return what belongs into ``places``: a mistake at the control of its name, nothing at the others."""
         named = [field for field in self.fields if field.message is not None]
         return [message(str(error)) if error and _is_of(error, field) else "" for field in named]
 

@@ -58,7 +58,7 @@ def settings(folder: Path, **more: Any) -> Settings:
 
 
 def close(values: Any, wanted: Any) -> bool:
-    """Tell whether maps "map h w" are what was captured, but for their levels."""
+    """Return whether maps "map h w" are what was captured, but for their levels."""
     wanted = np.asarray(wanted, np.float32)
     step = (wanted.max((1, 2)) - wanted.min((1, 2)))[:, None, None] / 255
     return bool((np.abs(values - wanted) <= 0.51 * step + 1e-6).all())

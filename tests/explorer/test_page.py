@@ -81,7 +81,7 @@ def pixels(page: Any, selector: str) -> np.ndarray:
 
 
 def shows(page: Any, selector: str, wanted: np.ndarray) -> bool:
-    """Tell whether a canvas shows these pixels, at once or in ten seconds: maps are unpacked when they are needed."""
+    """Return whether a canvas shows these pixels, at once or in ten seconds: maps are unpacked when they are needed."""
     for _ in range(100):
         if np.array_equal(pixels(page, selector), wanted):
             return True

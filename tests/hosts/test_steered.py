@@ -193,7 +193,7 @@ class Texts:
         self._known = {text: encode_prompts(pipe, [text]).embeds[0] for text in ("", *texts)}
 
     def name(self, row: Tensor) -> str:
-        """Give the text, with " +" for each chunk that it was filled up with."""
+        """Return the text, with " +" for each chunk that it was filled up with."""
         for text, context in self._known.items():
             count = (len(row) - len(context)) // 77
             if count >= 0:

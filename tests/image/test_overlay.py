@@ -198,7 +198,7 @@ def test_the_point_is_ringed_on_any_colour(ground: str, point: tuple[float, floa
 
 
 def changed(first: Image.Image, second: Image.Image) -> tuple[int, int, int, int]:
-    """Give left, top, right and bottom of what differs."""
+    """Return left, top, right and bottom of what differs."""
     assert first.size == second.size
     difference = (np.asarray(first) != np.asarray(second)).any(-1)
     ys, xs = np.nonzero(difference)

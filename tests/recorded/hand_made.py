@@ -211,7 +211,7 @@ def without_time(name: str) -> str:
 
 
 def parameters() -> list[dict[str, Any]]:
-    """Tell what images say of their settings, and what the panel's controls hold."""
+    """Return what images say of their settings, and what the panel's controls hold."""
     read = [(tree, from_dict(tree)) for tree in SETTINGS]
     return [{"api": tree, "parameters": to_infotext(asked), "controls": pack(asked)} for tree, asked in read]
 

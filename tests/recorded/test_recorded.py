@@ -48,7 +48,7 @@ def new(made: Made) -> Path:
 
 @pytest.fixture
 def old(made: Made, tmp_path: Path) -> Path:
-    """Give the folder that was dumped in the same format when it was recorded."""
+    """Return the folder that was dumped in the same format when it was recorded."""
     with zipfile.ZipFile(HERE / f"{made.folder.name}.zip") as archive:
         archive.extractall(tmp_path)
     return tmp_path
@@ -80,7 +80,7 @@ def manifest(path: Path) -> Any:
 
 
 def contents(path: Path) -> Any:
-    """Give a file's bytes; of safetensors, whose tensors may stand in any order, what is in it.
+    """Return a file's bytes; of safetensors, whose tensors may stand in any order, what is in it.
 
     Principal components are left out: linear algebra rounds otherwise on another processor.
     """

@@ -23,7 +23,7 @@ PINS = HERE / "gradio3.txt"
 
 
 def old_python() -> Path:
-    """Give the Python that has the webui's Gradio; its packages are installed by the first call."""
+    """Return the Python that has the webui's Gradio; its packages are installed by the first call."""
     if sys.version_info >= (3, 13):
         pytest.skip("Gradio 3.41.2 needs NumPy 1, which there is for Python 3.10 to 3.12")
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

@@ -94,7 +94,7 @@ class Stopwatch:
 
 
 def peak() -> float:
-    """Give the most memory that this process has held, in MiB."""
+    """Return the most memory that this process has held, in MiB."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count what the process that started this one held, too
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10

@@ -57,7 +57,7 @@ def _peak(steps: int, asked: Sequence[str]) -> float:
 
 
 def own_peak() -> float:
-    """Give the most memory that this process has held, in MiB.
+    """Return the most memory that this process has held, in MiB.
 
     On Linux not by ``getrusage``, which counts what the process that started this one held at that moment, too.
     """

@@ -74,7 +74,7 @@ def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[
 def added_seconds(
     run: Callable[..., None], plans: Mapping[str, Callable[[], Watch]], rounds: int, copies: int = COPIES
 ) -> dict[str, float]:
-    """Give what each plan adds to the CPU seconds of a plain step, in percent.
+    """Return what each plan adds to the CPU seconds of a plain step, in percent.
 
     The ways take turns, after a step for warming up, and medians are compared. CPU seconds count all threads, so that
     work in the background counts, and other programs do not. They still differ by some percent from step to step.

@@ -29,7 +29,7 @@ def measure_steering(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> 
 
 
 def watch_of(unet: Model) -> Watch:
-    """Give each block a text of its own, in the prompt and in the negative prompt."""
+    """Make a prompt in which each block has a text of its own, in the prompt and in the negative prompt."""
     pairs = [f"{block}: {number}" for number, block in enumerate(unet.order)]
     template = parse_prompt(f"(~:{';'.join(pairs)}:~)", unet.order)
     attending = unet.attending

@@ -190,7 +190,7 @@ class OwnFields:
             raise self.relabel(error) from None
 
     def messages(self, error: DumpUNetError | None) -> list[str]:
-        """Give what stands below each control: the error at its own, nothing at the others."""
+        """Return what stands below each control: the error at its own, nothing at the others."""
         return [message(str(error)) if error and error.field == own.label else "" for own in self.all]
 
     def relabel(self, error: DumpUNetError) -> DumpUNetError:

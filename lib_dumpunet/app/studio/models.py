@@ -45,7 +45,7 @@ class Models:
         self._config = _config_of(first.model) or _config_of(BUNDLED)
 
     def load(self, choice: Choice) -> Any:
-        """Give the pipeline of a model; called from one thread at a time.
+        """Return the pipeline of a model; called from one thread at a time.
 
         Raises:
             SettingsError, UnsupportedModelError: if there is no such model, or it may not be loaded.

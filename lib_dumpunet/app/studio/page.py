@@ -119,7 +119,7 @@ class Page:
         return [gr.Button(interactive=not is_busy), gr.Button(interactive=is_busy)]
 
     def _told(self, error: DumpUNetError | None) -> list[str]:
-        """Give what stands below each control, of the studio's own and of the panel."""
+        """Return what stands below each control, of the studio's own and of the panel."""
         return [*self.own.messages(error), *self.panel.messages(error)]
 
 

@@ -20,7 +20,7 @@ IDLE = '<p class="studio-status" role="status">Ready.</p>'
 
 
 def address(run: Run, path: str) -> str:
-    """Give the address of something of a run."""
+    """Return the address of something of a run."""
     return f"{ADDRESS}/{run.key}/{quote(path)}"
 
 

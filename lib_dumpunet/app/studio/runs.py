@@ -185,12 +185,12 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nothing more will come."""
+        """Whether nothing more will come."""
         return self.state in OVER
 
     @property
     def is_stopping(self) -> bool:
-        """Tell whether it was asked to stop, and has not yet."""
+        """Whether it was asked to stop, and has not yet."""
         return self._stop.is_set() and not self.is_over
 
     @property
@@ -259,7 +259,7 @@ class Run:
         return generate(pipe, job, settings, outlet)
 
     def _is_to_stop(self) -> bool:
-        """Tell whether someone has stopped it, or it has written more than it may."""
+        """Return whether someone has stopped it, or it has written more than it may."""
         now = time.monotonic()
         if self._place.is_open and not self._stop.is_set() and now - self._looked > BETWEEN_LOOKS:
             self._looked = now
@@ -334,7 +334,7 @@ _passing_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _passing() -> str:
-    """Give the folder of what is not kept, which Python removes at its end."""
+    """Return the folder of what is not kept, which Python removes at its end."""
     if not _passing_folders:
         _passing_folders.append(tempfile.TemporaryDirectory(prefix="dumpunet-studio-"))
     return _passing_folders[0].name
@@ -385,7 +385,7 @@ class Runs:
         return run
 
     def last(self, page: str) -> Run | None:
-        """Give the last run of a page."""
+        """Return the last run of a page."""
         with self._lock:
             runs = self._pages.get(page)
             return runs[-1] if runs else None

@@ -86,7 +86,7 @@ class Attribution:
             )
 
     def _ids(self, context: Tensor) -> list[int]:
-        """Give the input of the encoder that a text "token dim" comes from, chunk by chunk; nothing if none does."""
+        """Return the input of the encoder that a text "token dim" comes from, chunk by chunk; nothing if none does."""
         ids: list[int] = []
         while len(ids) < len(context):
             chunk = next(self._matching(context[len(ids) :]), None)

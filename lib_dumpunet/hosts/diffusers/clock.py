@@ -125,7 +125,7 @@ class SchedulerClock:
         )
 
     def _are_alike(self, rows: Sequence[BatchRow]) -> bool:
-        """Tell whether either of some rows will do."""
+        """Return whether either of some rows will do."""
         return len(rows) == 1
 
     def know(self, cond: Tensor, uncond: Tensor | None, *, apart: bool = False) -> None:
@@ -208,12 +208,12 @@ def _same(part: Tensor, text: Tensor) -> bool:
 
 
 def is_a(pipe: Any, kind: str) -> bool:
-    """Tell whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
+    """Return whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
     return any(re.search(kind, cls.__name__) for cls in type(pipe).__mro__)
 
 
 def hides_guidance(pipe: Any) -> bool:
-    """Tell whether a pipeline does not say whether it guides, so that only texts tell whose rows are whose."""
+    """Return whether a pipeline does not say whether it guides, so that only texts tell whose rows are whose."""
     return not hasattr(type(pipe), "do_classifier_free_guidance")
 
 

@@ -72,7 +72,7 @@ class Guess:
         self._output = output
 
     def clean(self) -> Tensor | None:
-        """Give its last guess of the clean latents "image c h w"; None before it was called."""
+        """Return its last guess of the clean latents "image c h w"; None before it was called."""
         if self._input is None or self._output is None or len(self._input) != len(self._output):
             return None
         given, predicted = self._input.float(), self._output.float()
@@ -88,7 +88,7 @@ class Guess:
         return predicted if kind == "sample" else (given - noise * predicted) / signal
 
     def _kept(self) -> Tensor:
-        """Give ᾱ of the last call: samplers may ask between the timesteps that the model was trained with."""
+        """Return ᾱ of the last call: samplers may ask between the timesteps that the model was trained with."""
         known = self._pipe.scheduler.alphas_cumprod.float().cpu()
         place = min(max(float(torch.as_tensor(self._timestep).flatten()[0]), 0.0), len(known) - 1.0)
         low = int(place)

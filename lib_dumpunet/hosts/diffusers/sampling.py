@@ -168,7 +168,7 @@ class Sampler:
 def give_all(
     give: Callable[[int, Image.Image], None], images: range, samples: Sequence[Sample]
 ) -> list[HostError]:
-    """Give out a batch, even where saving one of its images fails; returns the faults."""
+    """Return out a batch, even where saving one of its images fails; returns the faults."""
     faults = []
     for number, sample in zip(images, samples, strict=False):  # a batch that was stopped may have none
         try:

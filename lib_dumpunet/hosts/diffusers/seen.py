@@ -148,11 +148,11 @@ class Trace(Sink):
         return labels(self._tokens(row))
 
     def _text_of(self, row: BatchRow, part: AttentionSum) -> Tokens:
-        """Give the tokens of what was summed up."""
+        """Return the tokens of what was summed up."""
         return self._tokens(row) if self.steered is None else self.steered.known(part.text)
 
     def _fits(self, part: AttentionSum, tokens: Tokens) -> bool:
-        """Tell whether tokens are those of the maps; a steered block's text may have been filled up."""
+        """Return whether tokens are those of the maps; a steered block's text may have been filled up."""
         columns = len(part.total)
         return len(tokens) == columns or (self.steered is not None and 0 < len(tokens) < columns)
 

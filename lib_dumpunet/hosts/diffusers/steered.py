@@ -32,21 +32,21 @@ class Inputs(dict[str, Any]):
         self._texts, self._images = texts, images
 
     def text(self, row: BatchRow, block: str, step: int) -> str:
-        """Give the text that a block reads; images count over all calls of the pipeline."""
+        """Return the text that a block reads; images count over all calls of the pipeline."""
         return self._texts.text(self._own(row), block, step)
 
     def tokens(self, row: BatchRow, block: str, step: int) -> Tokens:
-        """Give the tokens of what a block reads; without a block, those of the main text."""
+        """Return the tokens of what a block reads; without a block, those of the main text."""
         assert self._texts.plan is not None
         text = self.text(row, block, step) if block else self._texts.plan.main(self._own(row))
         return self._texts.tokens[text]
 
     def columns(self, row: BatchRow, block: str, step: int, count: int) -> Tokens:
-        """Tell what the ``count`` columns are that a block reads."""
+        """Return what the ``count`` columns are that a block reads."""
         return self._texts.columns(self._own(row), block, step, count)
 
     def known(self, text: str) -> Tokens:
-        """Give the tokens of a text that some block reads."""
+        """Return the tokens of a text that some block reads."""
         return self._texts.tokens[text]
 
     def _own(self, row: BatchRow) -> BatchRow:
@@ -62,7 +62,7 @@ def steer(
     steps: int = 50,
     images_per_prompt: int = 1,
 ) -> Iterator[Inputs]:
-    """Give blocks texts of their own while a pipeline runs, any number of times with the same prompts.
+    """Return blocks texts of their own while a pipeline runs, any number of times with the same prompts.
 
     ``with steer(pipe, "a (~: M00: blue :~) circle", steps=20) as inputs: pipe(**inputs)``. The inputs are the prompts
     as embeddings, and the number of steps, which per-block prompts may refer to; all else, such as ``guidance_scale``,

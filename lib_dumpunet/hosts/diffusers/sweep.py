@@ -139,7 +139,7 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
 
 
 def _words_of(template: Template) -> tuple[object, ...]:
-    """Give all of a prompt but the blocks that it names."""
+    """Return all of a prompt but the blocks that it names."""
     return tuple(
         part if isinstance(part, str) else tuple(item.text for item in part.items) for part in template.parts
     )

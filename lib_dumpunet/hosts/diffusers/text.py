@@ -151,7 +151,7 @@ def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
 
 
 def tokenize(pipe: Any, text: str) -> tuple[Token, ...]:
-    """Tell what the columns of a prompt are, without encoding it."""
+    """Return what the columns of a prompt are, without encoding it."""
     first = _encoders(pipe)[0]
     return _tokens(first, first.chunks(text))
 

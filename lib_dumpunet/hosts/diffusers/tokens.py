@@ -11,7 +11,7 @@ from lib_dumpunet.prompt.words import Token
 
 
 def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
-    """Tell what each column of the text encoder's input holds.
+    """Return what each column of the text encoder's input holds.
 
     Args:
         tokenizer: a CLIPTokenizer of transformers, of either kind.

@@ -54,12 +54,12 @@ def changed(settings: PanelSettings, p: Any) -> PanelSettings:
 
 
 def has_changes(p: Any) -> bool:
-    """Tell whether an axis was at work."""
+    """Return whether an axis was at work."""
     return bool(getattr(p, CHANGES, None))
 
 
 def shows_map(p: Any) -> bool:
-    """Tell whether the cell of a job shows a map: as its axis says, else if axes only look."""
+    """Return whether the cell of a job shows a map: as its axis says, else if axes only look."""
     cell = getattr(p, CELL, None)
     return cell == "map" if cell else has_changes(p)
 

@@ -130,7 +130,7 @@ def _texts(cond: Any) -> Tensor | None:
 
 
 def _repeats(texts: object, passed: Tensor | None, count: int) -> bool:
-    """Tell whether texts "row token dim" are those of a pass, a number of times."""
+    """Return whether texts "row token dim" are those of a pass, a number of times."""
     if not isinstance(texts, Tensor) or passed is None:
         return False
     return torch.equal(texts, passed.repeat(count, 1, 1))

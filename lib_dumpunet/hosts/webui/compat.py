@@ -21,12 +21,12 @@ def live_unet(sd_model: Any) -> nn.Module:
 
 
 def is_forge(sd_model: Any) -> bool:
-    """Tell whether a model is held as Forge and its successors do."""
+    """Return whether a model is held as Forge and its successors do."""
     return hasattr(sd_model, "forge_objects")
 
 
 def loaded_model() -> Any:
-    """Give the model that is loaded; None if none is, while ``shared.sd_model`` would load one."""
+    """Return the model that is loaded; None if none is, while ``shared.sd_model`` would load one."""
     return getattr(sd_models.model_data, "sd_model", None)
 
 
@@ -42,7 +42,7 @@ def denoiser_of(params: Any, p: Any) -> Any:
 
 
 def is_own(denoiser: Any, p: Any) -> bool:
-    """Tell whether a denoiser samples for ``p``, and not for a job that another extension has begun meanwhile."""
+    """Return whether a denoiser samples for ``p``, and not for a job that another extension has begun meanwhile."""
     return denoiser is not None and denoiser is getattr(p.sampler, "model_wrap_cfg", None)
 
 
@@ -67,7 +67,7 @@ def sampler_name(p: Any, *, hires: bool) -> str:
 
 
 def evaluations_per_step(sampler: str) -> int:
-    """Tell how many times a sampler evaluates the model in a step, as the webui's prompt schedules count."""
+    """Return how many times a sampler evaluates the model in a step, as the webui's prompt schedules count."""
     config = sd_samplers.find_sampler_config(sampler)
     return int(config.total_steps(1)) if config is not None else 1
 
@@ -81,7 +81,7 @@ def step_counter(sampler: str) -> Callable[[int], int]:
 
 
 def asked_steps(p: Any, *, hires: bool) -> int:
-    """Give the number of steps that prompt schedules go by."""
+    """Return the number of steps that prompt schedules go by."""
     return int((getattr(p, "hr_second_pass_steps", 0) if hires else 0) or p.steps)
 
 

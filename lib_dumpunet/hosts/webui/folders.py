@@ -68,7 +68,7 @@ def _absolute(path: str) -> Path:
 
 
 def _is_inside(path: Path) -> bool:
-    """Tell whether a folder lies in an output folder, links resolved."""
+    """Return whether a folder lies in an output folder, links resolved."""
     real = os.path.realpath(path)
     return any(Path(real).is_relative_to(os.path.realpath(root)) for root in _roots())
 

@@ -94,7 +94,7 @@ class Gallery:
         self._pages[page.image] = Written(file, page.about)
 
     def publish_page(self, image: int, beside: str | None) -> Written | None:
-        """Give the page of an image its place, beside the image of a path or where it is; None if there is none.
+        """Return the page of an image its place, beside the image of a path or where it is; None if there is none.
 
         Raises:
             HostError: if it cannot be written.
@@ -142,7 +142,7 @@ def stem_of(picture: Picture) -> str:
 
 
 def publish(shot: Shot, infotext: str, beside: str | None) -> Image.Image:
-    """Give a picture its parameters and its place: beside the image of the path ``beside``, or where it is.
+    """Put a picture, with its parameters, into its place: beside the image of the path ``beside``, or where it is.
 
     The image that is returned reads its file only when someone looks at the pixels.
 

@@ -64,12 +64,12 @@ def refuse(p: Any, error: DumpUNetError) -> None:
 
 
 def is_api(p: Any) -> bool:
-    """Tell whether the API has asked for a job, not the page."""
+    """Return whether the API has asked for a job, not the page."""
     return bool(getattr(p, "is_api", False))
 
 
 def was_refused(p: Any) -> bool:
-    """Tell whether a job was ended before it sampled."""
+    """Return whether a job was ended before it sampled."""
     return bool(getattr(p, REFUSED, False))
 
 

@@ -49,7 +49,7 @@ def add_options() -> None:
 
 
 def default_settings() -> PanelSettings:
-    """Give the panel's defaults as the Settings page has them."""
+    """Return the panel's defaults as the Settings page has them."""
     settings = PanelSettings()
     color = replace(
         settings.features.color,
@@ -66,12 +66,12 @@ def default_settings() -> PanelSettings:
 
 
 def threads() -> int | None:
-    """Give the number of worker threads; None leaves it to the core."""
+    """Return the number of worker threads; None leaves it to the core."""
     return int(getattr(shared.opts, THREADS, 0) or 0) or None
 
 
 def others_allowed() -> bool:
-    """Tell whether the panel acts while another script is chosen."""
+    """Return whether the panel acts while another script is chosen."""
     return bool(getattr(shared.opts, OTHERS, True))
 
 

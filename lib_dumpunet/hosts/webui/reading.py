@@ -76,11 +76,11 @@ class Reading:
         return Steering(self.plan, self._at, fill)
 
     def texts(self, *, tokens: bool) -> Texts:
-        """Tell what blocks read; ``tokens`` asks for the columns of the texts, too."""
+        """Return what blocks read; ``tokens`` asks for the columns of the texts, too."""
         return self._texts_of(self.plan, tokens=tokens)
 
     def plain_texts(self, *, tokens: bool) -> Texts:
-        """Tell what blocks read without per-block prompts."""
+        """Return what blocks read without per-block prompts."""
         return self._texts_of(self.plan.plain, tokens=tokens)
 
     def _texts_of(self, plan: PromptPlan, *, tokens: bool) -> Texts:
@@ -115,7 +115,7 @@ class Reading:
         return product(self.plan.attending, range(1, self.steps + 1))
 
     def mains(self, images: range, branch: Branch, *, plain: bool) -> list[str]:
-        """Give the text of each image that the webui is to encode for the whole U-Net.
+        """Return the text of each image that the webui is to encode for the whole U-Net.
 
         ``plain`` asks for the base prompts, without what is given per block.
         """

@@ -69,7 +69,7 @@ def deliver(gallery: Gallery, processed: Any, plain: Sequence[Shown], *, save: b
 def _published(
     gallery: Gallery, number: int, base: str, saved: str | None, outcome: Outcome
 ) -> Iterable[Shown]:
-    """Give the pictures of an image; what cannot be saved beside it is shown from where it is."""
+    """Return the pictures of an image; what cannot be saved beside it is shown from where it is."""
     for shot in gallery.of_image(number):
         text = infotext_of(shot, base)
         # After a first fault, such as a full disk, the others would fare no better.
@@ -118,7 +118,7 @@ class _Lists:
         self._numbers: list[int] = []
 
     def text_of(self, number: int) -> str:
-        """Give the parameters of an image; masks have none of their own."""
+        """Return the parameters of an image; masks have none of their own."""
         texts = self._processed.infotexts
         place = self._processed.index_of_first_image + number
         return str(texts[min(place, len(texts) - 1)] if texts else self._processed.info)

@@ -285,7 +285,7 @@ def _panel_of(p: Any) -> Panel | None:
 
 
 def _other_script(p: Any) -> bool:
-    """Tell whether another entry of the dropdown than the panel's makes the images."""
+    """Return whether another entry of the dropdown than the panel's makes the images."""
     chosen = p.script_args[0] if p.script_args else 0
     selectable = getattr(p.scripts, "selectable_scripts", [])
     if not isinstance(chosen, int) or not 0 < chosen <= len(selectable):
@@ -301,7 +301,7 @@ def _what_to_show(p: Any) -> Shows:
 
 
 def _job_of(p: Any) -> Request | None:
-    """Give the job that follows ``p``, if it is the one under way."""
+    """Return the job that follows ``p``, if it is the one under way."""
     job = getattr(p, JOB, None)
     return job if job is not None and job is Current.job else None
 

@@ -77,7 +77,7 @@ class Encodings:
                 self._known[text, branch] = self._encode(text, branch)
 
     def at(self, text: str, branch: Branch, part: int, evaluation: int) -> Tensor:
-        """Give the context "token dim" of a part of a text; the last part stands for those that it lacks."""
+        """Return the context "token dim" of a part of a text; the last part stands for those that it lacks."""
         self.learn([text], branch, self._state)
         parts = self._known[text, branch]
         schedule = parts[min(part, len(parts) - 1)]
@@ -106,7 +106,7 @@ def fill(context: Tensor, tokens: int) -> Tensor:
 
 
 def schedules(texts: Iterable[str], branch: Branch, timing: Timing) -> dict[str, Schedule]:
-    """Tell what the first part of each text says in which of the sampler's steps."""
+    """Return what the first part of each text says in which of the sampler's steps."""
     return {text: tuple(_schedule(text, branch, timing)) for text in texts}
 
 
@@ -117,7 +117,7 @@ def _schedule(text: str, branch: Branch, timing: Timing) -> Iterator[tuple[int, 
 
 
 def tokenize(texts: Iterable[str]) -> dict[str, Tokens]:
-    """Tell what the columns of each text are; nothing where the model's tokenizer is not known."""
+    """Return what the columns of each text are; nothing where the model's tokenizer is not known."""
     engine = _engine(shared.sd_model)
     if engine is None:
         return {}

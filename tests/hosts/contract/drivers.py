@@ -103,7 +103,7 @@ class FakeHost:
         self.made.pages.append(page.html)
 
     def encode(self, text: str) -> Tensor:
-        """Give each letter numbers of its own."""
+        """Return numbers of its own for each letter."""
         numbers = [sum(token.piece) + 300 * len(token.mark) for token in _letters(text)]
         return torch.stack([torch.randn(16, generator=torch.Generator().manual_seed(n)) for n in numbers])
 
