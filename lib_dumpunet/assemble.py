@@ -24,10 +24,11 @@ from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.drawing import Style
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.heatmap import HeatmapSink
 from lib_dumpunet.sinks.names import key_of
 from lib_dumpunet.sinks.picture import PictureSink
+from lib_dumpunet.sinks.request import DumpRequest
 
 
 @dataclass(frozen=True)

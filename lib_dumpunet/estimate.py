@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from lib_dumpunet.assemble import Generation, dump_targets, planned_tags
@@ -16,15 +15,8 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.kinds import KINDS, Kind
 from lib_dumpunet.plan import Plan
 from lib_dumpunet.sinks.components import COMPONENTS
-from lib_dumpunet.sinks.dump import (
-    DumpRequest,
-    entry_of,
-    metadata_of,
-    npy_header,
-    safetensors_header,
-    stored_dtype,
-)
-from lib_dumpunet.sinks.names import bin_name, key_of, npy_name, safetensors_name
+from lib_dumpunet.sinks.request import DumpRequest, entry_of
+from lib_dumpunet.sinks.writers import WRITERS, Planned
 
 
 @dataclass(frozen=True)
@@ -51,20 +43,6 @@ class Estimate:
 
     kinds: tuple[KindEstimate, ...]
     disk: int
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A tensor to come: what it is, its shape and its dtype."""
-
-    tag: Tag
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def bytes(self) -> int:
-        """Size of its numbers."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def estimate(
@@ -96,7 +74,7 @@ def estimate(
 
 def _of_image(
     plan: Plan, blocks: Mapping[str, BlockShape], generation: Generation, image: int, dtype: torch.dtype
-) -> list[Captured]:
+) -> list[Planned]:
     steps = range(1, generation.request.steps + 1)
     tokens = max(map(len, generation.texts.tokens.values()), default=0)
     planned = planned_tags(plan)
@@ -107,7 +85,7 @@ def _of_image(
         shape = _shape(tag, blocks[tag.block], plan, tokens)
         kept = dtype if KINDS[tag.kind].keeps_dtype else torch.float32
         captured += [
-            Captured(replace(tag, image=image, step=step), shape, kept) for step in steps if step in own
+            Planned(replace(tag, image=image, step=step), shape, kept) for step in steps if step in own
         ]
     return captured + _of_words(plan, blocks, generation, image)
 
@@ -135,7 +113,7 @@ def _shape(tag: Tag, block: BlockShape, plan: Plan, tokens: int) -> tuple[int, .
 
 def _of_words(
     plan: Plan, blocks: Mapping[str, BlockShape], generation: Generation, image: int
-) -> list[Captured]:
+) -> list[Planned]:
     """List the maps of words and points of an image, which have the size of the finest layer."""
     if plan.attention is None:
         return []
@@ -146,38 +124,17 @@ def _of_words(
             word.text for tokens in generation.texts.of_image(image, branch) for word in choice.find(tokens)
         )
         tags += [Tag(image, 0, "", "word", 0, word, branch) for word in words]
-    return [Captured(tag, shape, torch.float32) for tag in tags]
+    return [Planned(tag, shape, torch.float32) for tag in tags]
 
 
-def _on_disk(written: Sequence[Captured], file_format: str, request: DumpRequest) -> int:
+def _on_disk(written: Sequence[Planned], file_format: str, request: DumpRequest) -> int:
     """Count the bytes of the files of one dump, and of the manifest."""
-    total, names = 0, []
-    for one in written:
-        stored = stored_dtype(one.dtype, file_format)
-        total += math.prod(one.shape) * stored.itemsize
-        if file_format == "npy":
-            names.append(npy_name(one.tag, 1))
-            total += len(npy_header(one.shape, np.dtype(str(stored).removeprefix("torch."))))
-        elif file_format == "bin":
-            names.append(bin_name(one.tag, 10**9))
-        else:
-            names.append(safetensors_name(one.tag.image, one.tag.step, 1))
-    if file_format == "safetensors":
-        total += _headers(written, request)
-    about: dict[str, Any] = {"run": 1, "started": 10**9, "format": file_format, **request.about_run()}
+    writer, started = WRITERS[file_format], 10**9
+    total = writer.overhead(written, request)
+    about: dict[str, Any] = {"run": 1, "started": started, "format": file_format, **request.about_run()}
     entries: list[dict[str, Any]] = [about]
-    for one, name in zip(written, names, strict=True):
-        stored = stored_dtype(one.dtype, file_format)
+    for one in written:
+        stored, name = writer.stored(one.dtype), writer.name(one.tag, 1, started)
+        total += math.prod(one.shape) * stored.itemsize
         entries.append({**entry_of(request, one.tag, name, one.shape, stored, one.dtype), "run": 1})
     return total + sum(len(json.dumps(entry, ensure_ascii=False).encode()) + 2 for entry in entries)
-
-
-def _headers(written: Sequence[Captured], request: DumpRequest) -> int:
-    files: dict[tuple[int, int], dict[str, tuple[tuple[int, ...], torch.dtype]]] = {}
-    for one in written:
-        stored = stored_dtype(one.dtype, "safetensors")
-        files.setdefault((one.tag.image, one.tag.step), {})[key_of(one.tag)] = (one.shape, stored)
-    return sum(
-        len(safetensors_header(tensors, metadata_of(request, image, step, 1, hires=False)))
-        for (image, step), tensors in files.items()
-    )

@@ -26,7 +26,7 @@ from lib_dumpunet.settings.fields import ENTRIES
 from lib_dumpunet.settings.infotext import to_infotext
 from lib_dumpunet.settings.json import from_dict
 from lib_dumpunet.sinks.drawing import DRAWINGS
-from lib_dumpunet.sinks.names import key_of, npy_name, parse_name, tag_of_key
+from lib_dumpunet.sinks.names import key_of, parse_name, tag_of_key, tensor_name
 from lib_dumpunet.sinks.reader import load_dump
 from tests.explorer.pages import make_pages, read_page
 
@@ -53,7 +53,7 @@ def test_each_row_is_complete(row: KindRow) -> None:
     assert row.drawing in DRAWINGS or row.scope == "image"
     assert row.heading
     tag = Tag(3, 20, "OUT11", row.name) if row.scope != "image" else Tag(3, 0, "", row.name, 0, "star")
-    name = parse_name(npy_name(tag, 2))
+    name = parse_name(tensor_name(tag, 2, "npy"))
     assert name is not None
     assert name.tag == tag
     assert tag_of_key(key_of(tag), tag.image, tag.step) == tag

@@ -32,8 +32,8 @@ from lib_dumpunet.settings import (
     FeatureSettings,
     Settings,
 )
-from lib_dumpunet.sinks.dump import DumpRequest
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.request import DumpRequest
 from tests.unets import FakeClock, diffusers_unet, unet_inputs
 
 PROMPT = "red circle(~: M00: and star :~)"

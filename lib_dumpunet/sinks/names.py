@@ -32,11 +32,12 @@ _STEP = r"(?P<hires>hr)?(?P<step>\d{3,})"
 _PLACE = rf"(?P<image>\d{{3,}})-(?:(?P<block>[A-Z]+\d+)-{_STEP}{_LAYER}|{_HEAT})"
 _BLOCK = re.compile(r"[A-Z]+\d+")
 _RUN = r"(?:-(?P<run>\d+))?"
-_PATTERNS = (
-    re.compile(rf"{_PLACE}-(?P<channel>\d{{4,}})-(?P<time>\d+)\.bin"),
-    re.compile(rf"{_PLACE}{_RUN}\.npy"),
-    re.compile(rf"(?P<image>\d{{3,}})-{_STEP}{_RUN}\.safetensors"),
-)
+_CHANNEL_FILE = re.compile(rf"{_PLACE}-(?P<channel>\d{{4,}})-(?P<time>\d+)\.bin")
+_OF_A_TENSOR = re.compile(rf"{_PLACE}{_RUN}\.(?P<ending>[a-z0-9]+)")
+_OF_A_STEP = re.compile(rf"(?P<image>\d{{3,}})-{_STEP}{_RUN}\.safetensors")
+_PATTERNS = (_CHANNEL_FILE, _OF_A_STEP, _OF_A_TENSOR)
+ARRAYS = {"npy"}
+"""Endings of files that hold one tensor."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class Name:
 def parse_name(name: str) -> Name | None:
     """Read a file name, or return None for a name that no dump has."""
     match = next(filter(None, (pattern.fullmatch(name) for pattern in _PATTERNS)), None)
-    if match is None or not _is_known(match.groupdict()):
+    if match is None:
         return None
     parts = match.groupdict()
+    if not _is_known(parts) or parts.get("ending", "npy") not in ARRAYS:
+        return None
     channel, time = (None if parts.get(key) is None else int(parts[key]) for key in ("channel", "time"))
     image, step, run = int(parts["image"]), int(parts["step"] or 0), int(parts.get("run") or 1)
     return Name(image, step, _tag(parts), channel, time, run, bool(parts["hires"]))
@@ -88,9 +91,9 @@ def bin_name(tag: Tag, time: int) -> str:
     return f"{tag.stem}-{CHANNEL}-{time}.bin"
 
 
-def npy_name(tag: Tag, run: int) -> str:
+def tensor_name(tag: Tag, run: int, ending: str) -> str:
     """Name the file of one tensor."""
-    return f"{tag.stem}{_suffix(run)}.npy"
+    return f"{tag.stem}{_suffix(run)}.{ending}"
 
 
 def safetensors_name(image: int, step: int, run: int, *, hires: bool = False) -> str:
@@ -100,7 +103,7 @@ def safetensors_name(image: int, step: int, run: int, *, hires: bool = False) ->
 
 def bin_pattern(name: str) -> str:
     """Put ``CHANNEL`` in place of the number in the name of a channel file."""
-    match = _PATTERNS[0].fullmatch(name)
+    match = _CHANNEL_FILE.fullmatch(name)
     assert match is not None
     return f"{name[: match.start('channel')]}{CHANNEL}{name[match.end('channel') :]}"
 

@@ -78,6 +78,12 @@ class _Builder:
         """Name a part of the page that is no control."""
         return f"dumpunet-{self.tab}-{section}-{name}"
 
+    def add_rest(self, *sections: str) -> None:
+        """Put here what has no place of its own in the layout: an option is seen as soon as there is one."""
+        for path in self.entries:
+            if path[0] in sections and path not in self.fields:
+                self.add(*path)
+
     def message(self, section: str, name: str) -> Any:
         """Put a place for what is wrong here."""
         return gr.HTML("", elem_id=self.id(section, f"{name}-message"), elem_classes=["dumpunet-message"])
@@ -102,6 +108,7 @@ def build(
     with gr.Tabs(elem_id=f"dumpunet-{tab}-tabs"):
         with gr.Tab("U-Net features", elem_id=f"dumpunet-{tab}-features"):
             _looking(builder, "features", builder.add("features", "enabled"))
+            builder.add_rest("features")
         with gr.Tab("Attention", elem_id=f"dumpunet-{tab}-attention"):
             switch = builder.add("switch", "enabled")
             with gr.Column(elem_classes=["dumpunet-field"]):
@@ -110,6 +117,7 @@ def build(
             _looking(builder, "attention", switch, after_steps=_attention)
             names = ("kinds", "words", "negative_words", "points")
             watch_attention([switch, *(builder.fields["attention", name] for name in names)], place)
+            builder.add_rest("switch", "attention")
         with gr.Tab("Layer Prompt", elem_id=f"dumpunet-{tab}-layerprompt"):
             builder.add("layer_prompt", "enabled")
             gr.HTML(f'<p class="dumpunet-notation">{NOTATION}</p>')
@@ -117,6 +125,7 @@ def build(
             switch = builder.add("difference", "enabled")
             builder.add("difference", "runs")
             _looking(builder, "difference", switch)
+            builder.add_rest("layer_prompt", "difference")
         with gr.Tab("Settings", elem_id=f"dumpunet-{tab}-settings"):
             builder.add("output", "save")
             builder.add("output", "log")
@@ -124,6 +133,7 @@ def build(
             with gr.Row():
                 builder.add("explorer", "alone")
                 builder.add("explorer", "limit")
+            builder.add_rest("output", "explorer")
             if pages is not None:
                 _pages(builder, pages)
     _tooltips(builder)

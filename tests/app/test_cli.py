@@ -20,9 +20,10 @@ from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DifferenceSettings
 from lib_dumpunet.sinks.drawing import Style
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.request import DumpRequest
 from tests.explorer.pages import read_page
 
 

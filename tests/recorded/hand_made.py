@@ -43,7 +43,7 @@ from lib_dumpunet.settings import (
 from lib_dumpunet.settings.fields import pack
 from lib_dumpunet.settings.infotext import to_infotext
 from lib_dumpunet.settings.json import from_dict
-from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.sinks.request import DumpRequest
 from tests.unets import FakeClock, diffusers_unet
 
 HERE = Path(__file__).resolve().parent

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.sinks.request import DumpRequest
 
 BLOCKS = ("IN00", "M00", "OUT11")
 

@@ -31,11 +31,12 @@ from lib_dumpunet.sinks import spool
 from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.difference import DifferenceSink
 from lib_dumpunet.sinks.drawing import Style
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.names import key_of, parse_name, tag_of_key
 from lib_dumpunet.sinks.picture import PictureSink
 from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.request import DumpRequest
 from lib_dumpunet.sinks.spool import Spool
 
 Make = Callable[..., list[Capture]]

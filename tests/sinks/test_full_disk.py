@@ -20,9 +20,10 @@ from lib_dumpunet.sinks import files, spool
 from lib_dumpunet.sinks.base import Sink
 from lib_dumpunet.sinks.components import ComponentsSink
 from lib_dumpunet.sinks.difference import DifferenceSink
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.queue import Fanout
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.request import DumpRequest
 from tests.disks import small_disk
 
 Make = Callable[..., list[Capture]]

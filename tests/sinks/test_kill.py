@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.request import DumpRequest
 
 # Dumps without end, in a process made by fork so that PyTorch is loaded once for all of them; each is killed at a
 # random time after its first file. Every second one writes its manifest as often as it can.
@@ -23,7 +24,8 @@ import torch
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.sinks import manifest
 from lib_dumpunet.sinks.queue import Fanout
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
+from lib_dumpunet.sinks.request import DumpRequest
 
 def dump(folder, kind, eager):
     if eager:

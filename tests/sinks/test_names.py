@@ -14,10 +14,10 @@ from lib_dumpunet.sinks.names import (
     bin_pattern,
     channel_name,
     key_of,
-    npy_name,
     parse_name,
     safetensors_name,
     tag_of_key,
+    tensor_name,
 )
 
 LAYER_KINDS = [row.name for row in ROWS.values() if row.scope == "layer" and not row.is_passing]
@@ -54,7 +54,7 @@ def test_safetensors_files_of_a_hires_pass_are_marked() -> None:
 @pytest.mark.parametrize("run", [1, 2, 30])
 @pytest.mark.parametrize("tag", TAGS + HEAT)
 def test_names_of_tensors_are_read_back(tag: Tag, run: int) -> None:
-    name = parse_name(npy_name(tag, run))
+    name = parse_name(tensor_name(tag, run, "npy"))
     assert name is not None
     assert (name.tag, name.hires, name.run) == (tag, tag.hires, run)
     pattern = bin_name(tag, 1_700_000_000 + run)
@@ -81,7 +81,7 @@ def test_keys_are_read_back(tag: Tag) -> None:
 
 
 def test_no_two_tensors_have_the_same_name_on_a_file_system_that_ignores_case() -> None:
-    names = {npy_name(tag, 1).casefold() for tag in TAGS + HEAT}
+    names = {tensor_name(tag, 1, "npy").casefold() for tag in TAGS + HEAT}
     assert len(names) == len(TAGS) + len(HEAT)
 
 

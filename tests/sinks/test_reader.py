@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import SettingsError
-from lib_dumpunet.sinks import reader
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
-from lib_dumpunet.sinks.reader import load_dump
+from lib_dumpunet.sinks.dump import DumpSink
+from lib_dumpunet.sinks.reader import READERS, load_dump
+from lib_dumpunet.sinks.request import DumpRequest
 
 Make = Callable[..., list[Capture]]
 
@@ -60,8 +60,8 @@ def test_it_reads_one_at_a_time(
 ) -> None:
     write(tmp_path, "npy", request_, captures())
     read: list[Path] = []
-    original = reader._read_npy
-    monkeypatch.setattr(reader, "_read_npy", lambda path: read.append(path) or original(path))
+    original = READERS[".npy"]
+    monkeypatch.setitem(READERS, ".npy", lambda path: read.append(path) or original(path))
     items = load_dump(tmp_path)
     assert read == []
     next(items)

@@ -14,8 +14,9 @@ import torch
 
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.captures import Capture, Tag
-from lib_dumpunet.sinks.dump import DumpRequest, DumpSink
+from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.queue import Fanout
+from lib_dumpunet.sinks.request import DumpRequest
 
 _REQUIRED = 0.70  # of the speed of numpy.save
 _FORMATS = ("npy", "safetensors")

@@ -20,7 +20,7 @@ from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Page, Picture
 from lib_dumpunet.resolve import needs_table
 from lib_dumpunet.settings import Settings
-from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.sinks.request import DumpRequest
 
 
 @dataclass

@@ -12,7 +12,7 @@ from lib_dumpunet.hosts.webui.lists import LISTS
 from lib_dumpunet.hosts.webui.reading import BRANCHES, Reading, prompts_of
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.prompt.layer_prompt import OPEN
-from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.sinks.request import DumpRequest
 
 PREFIXES = {False: "", True: "hr_"}
 """Starts of the names that a job's prompts have, by pass."""

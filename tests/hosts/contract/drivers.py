@@ -29,7 +29,7 @@ from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import Token
 from lib_dumpunet.settings import GenerateSettings, PanelSettings
 from lib_dumpunet.settings.json import from_dict
-from lib_dumpunet.sinks.dump import DumpRequest
+from lib_dumpunet.sinks.request import DumpRequest
 from tests.hosts.webui import standin
 from tests.hosts.webui.conftest import Lab
 from tests.unets import diffusers_unet
