@@ -31,6 +31,7 @@ from lib_dumpunet.explorer.collect import (
 from lib_dumpunet.explorer.layout import levels_of
 from lib_dumpunet.explorer.maps import Quantised, quantise, shrink, size_at
 from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.image.grammar import as_data
 from lib_dumpunet.image.palette import heat
 from lib_dumpunet.kinds import modes
 from lib_dumpunet.ports import BatchRow, Page
@@ -49,7 +50,7 @@ TRIALS = 5
 WORD_SIDE = 128  # places
 PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
 """Longest side in pixels and quality of JPEG, tried in this order where an image is too large as PNG."""
-SCRIPTS = ("color.js", "data.js", "explorer.js")
+SCRIPTS = ("numbers.js", "syntax.js", "formula.js", "color.js", "data.js", "explorer.js")
 _Frame = tuple[bool, int]
 """Whether it is of a hires pass, and the step."""
 
@@ -416,6 +417,12 @@ def _read(name: str) -> str:
     return (resources.files("lib_dumpunet.explorer") / "page" / name).read_text(encoding="utf-8")
 
 
+def grammar_script() -> str:
+    """Return what tells the page's scripts of formulas: the same that Python's reader goes by."""
+    data = json.dumps(as_data(), separators=(",", ":")).replace("<", "\\u003c")
+    return f"globalThis.DumpUNetGrammar = {data};\n"
+
+
 def _assemble(code: Mapping[str, str], data: Mapping[str, Any], store: _Store) -> str:
     """Put everything into one file; nothing in the data can end the element that it is in."""
     prompt = " ".join(str(data["parameters"].get("Prompt", "")).split())
@@ -424,7 +431,7 @@ def _assemble(code: Mapping[str, str], data: Mapping[str, Any], store: _Store) -
         f'<script type="text/plain" id="blob-{number}">{blob}</script>'
         for number, blob in enumerate(store.blobs)
     )
-    scripts = "\n".join(f"<script>\n{code[name]}</script>" for name in SCRIPTS)
+    scripts = "\n".join(f"<script>\n{part}</script>" for part in (grammar_script(), *map(code.get, SCRIPTS)))
     parts = {
         "title": html.escape(f"{prompt[:80]} - {GENERATOR}"),
         "style": f"<style>\n{code['page.css']}</style>",

@@ -28,14 +28,23 @@ from numpy.typing import NDArray
 
 from lib_dumpunet.errors import FormulaError, SourcePosition, within
 from lib_dumpunet.image.functions import ADVICE, CONSTANTS, FUNCTIONS, NEEDS_MANY
+from lib_dumpunet.image.grammar import (
+    CHANNELS,
+    CHARACTER_REMEDIES,
+    CLOSE,
+    EXAMPLE,
+    MAX_BRACKETS,
+    MAX_DEPTH,
+    MAX_LENGTH,
+    MAX_NODES,
+    MOST_QUOTED,
+    TERNARY,
+    WANTS_OPERAND,
+    WORD_REMEDIES,
+)
 from lib_dumpunet.settings import ColorSettings
 
 Float32 = NDArray[np.float32]
-
-MAX_LENGTH = 1000
-MAX_NODES = 500
-MAX_DEPTH = 100
-MAX_BRACKETS = 50
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
@@ -43,26 +52,6 @@ _TOKEN = re.compile(
 )
 # NumPy's own names, as formulas of the original extension have them.
 _PREFIX = re.compile(r"(?<![A-Za-z_0-9.])(?:np|numpy)\.(?=[A-Za-z_])")
-_TERNARY = ("if", "else")
-_CHARACTER_REMEDIES = {
-    ".": "Functions have no prefix but np and numpy.",
-    "[": "A formula sees one number at a time, so there is nothing to choose from.",
-    "=": "Compare with ==; arguments have no names here.",
-    "^": "Write ** for a power.",
-    "&": "Write logical_and(a, b).",
-    "|": "Write logical_or(a, b).",
-    "!": "Write logical_not(a).",
-    "~": "Write logical_not(a).",
-    ";": "Give one formula for each channel.",
-}
-_WORD_REMEDIES = {
-    "and": "Write logical_and(a, b).",
-    "or": "Write logical_or(a, b).",
-    "not": "Write logical_not(a).",
-}
-CHANNELS = {"rgb": "RGB", "hsl": "HSL"}
-"""The letters of the channels that a custom method has a formula for."""
-_EXAMPLE = "Write arithmetic on v, for example (2+v)/3."
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: np.add,
@@ -80,27 +69,6 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.GtE: np.greater_equal,
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
-}
-# What leaves a value still to come, the start of the formula among it.
-_WANTS_OPERAND = {
-    "",
-    "if",
-    "else",
-    "(",
-    ",",
-    "+",
-    "-",
-    "*",
-    "/",
-    "//",
-    "%",
-    "**",
-    "<",
-    ">",
-    "<=",
-    ">=",
-    "==",
-    "!=",
 }
 
 
@@ -189,7 +157,7 @@ def _read(text: str) -> tuple[Instruction, ...]:
         tree = ast.parse(body[start:], mode="eval")
     except SyntaxError as error:
         position = start + (error.offset or 1) - 1
-        _refuse(text, min(max(position, 0), len(text)), "the formula cannot be read from here on", _EXAMPLE)
+        _refuse(text, min(max(position, 0), len(text)), "the formula cannot be read from here on", EXAMPLE)
     except (RecursionError, MemoryError, ValueError, OverflowError):
         _refuse(text, len(text), "the formula is nested too deeply", "Use fewer brackets and signs.")
     compiler = _Compiler(text, start)
@@ -207,7 +175,7 @@ def _check_text(text: str) -> None:
         problem = f"the formula has {len(text)} characters"
         _refuse(text[:MAX_LENGTH], MAX_LENGTH, problem, f"Use at most {MAX_LENGTH}.")
     if not text.strip():
-        _refuse(text, 0, "the formula is empty", _EXAMPLE)
+        _refuse(text, 0, "the formula is empty", EXAMPLE)
     nesting = _Nesting(text)
     before = ""
     for token in _tokens(text):
@@ -215,8 +183,8 @@ def _check_text(text: str) -> None:
         nesting.take(token)
         before = token.group()
     nesting.finish()
-    if before in _WANTS_OPERAND:
-        _refuse(text, len(text), "the formula ends too early", _EXAMPLE)
+    if before in WANTS_OPERAND:
+        _refuse(text, len(text), "the formula ends too early", EXAMPLE)
 
 
 def _tokens(text: str) -> Iterator[re.Match[str]]:
@@ -225,10 +193,10 @@ def _tokens(text: str) -> Iterator[re.Match[str]]:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
-            remedy = _CHARACTER_REMEDIES.get(text[position], _EXAMPLE)
+            remedy = CHARACTER_REMEDIES.get(text[position], EXAMPLE)
             _refuse(text, position, f"{text[position]!r} has no meaning in a formula", remedy)
-        if keyword.iskeyword(token.group()) and token.group() not in _TERNARY:
-            remedy = _WORD_REMEDIES.get(token.group(), _EXAMPLE)
+        if keyword.iskeyword(token.group()) and token.group() not in TERNARY:
+            remedy = WORD_REMEDIES.get(token.group(), EXAMPLE)
             _refuse(text, position, f"{token.group()} has no meaning in a formula", remedy)
         if token.lastgroup != "space":
             yield token
@@ -238,17 +206,17 @@ def _tokens(text: str) -> Iterator[re.Match[str]]:
 def _check_order(text: str, before: str, token: re.Match[str]) -> None:
     """Refuse a token that cannot follow ``before``: the tree's own errors point elsewhere in each Python version."""
     this, position = token.group(), token.start()
-    if before in _WANTS_OPERAND:
+    if before in WANTS_OPERAND:
         # sin() and clip(v, 0, 1,) are read; a function then counts what it got.
         allowed = ("(", ")", "+", "-") if before in ("(", ",") else ("(", "+", "-")
         if _is_operator(token) and this not in allowed:
-            _refuse(text, position, f"a value is missing before {this}", _EXAMPLE)
+            _refuse(text, position, f"a value is missing before {this}", EXAMPLE)
     elif not _is_operator(token):
-        _refuse(text, position, f"an operator is missing before {this[:40]}", "Write 2*v for 2v.")
+        _refuse(text, position, f"an operator is missing before {this[:MOST_QUOTED]}", "Write 2*v for 2v.")
 
 
 def _is_operator(token: re.Match[str]) -> bool:
-    return token.lastgroup == "operator" or token.group() in _TERNARY
+    return token.lastgroup == "operator" or token.group() in TERNARY
 
 
 class _Nesting:
@@ -322,13 +290,13 @@ class _Compiler:
             self._refuse(node, "the formula is too long or nested too deeply", "Make it shorter.")
         reader = self.readers.get(type(node))
         if reader is None:
-            self._refuse(node, "this is not arithmetic", _EXAMPLE)
+            self._refuse(node, "this is not arithmetic", EXAMPLE)
         reader(node, depth)
 
     def _constant(self, node: ast.Constant, depth: int) -> None:
         # A boolean is an int to isinstance.
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
-            self._refuse(node, f"{node.value!r} is not a number", _EXAMPLE)
+            self._refuse(node, f"{node.value!r} is not a number", EXAMPLE)
         self._push(_float(node.value))
 
     def _name(self, node: ast.Name, depth: int) -> None:
@@ -384,7 +352,7 @@ class _Compiler:
 
     def _operator(self, node: ast.expr, kind: ast.AST) -> Callable[..., Any]:
         if type(kind) not in _OPERATORS:
-            self._refuse(node, "this is not arithmetic", _EXAMPLE)
+            self._refuse(node, "this is not arithmetic", EXAMPLE)
         return _OPERATORS[type(kind)]
 
     def _push(self, value: float) -> None:
@@ -396,12 +364,10 @@ class _Compiler:
         if node.id in NEEDS_MANY:
             remedy = "A formula sees one number at a time."
             self._refuse(node, f"{node.id} needs more than one number", remedy)
-        known = ["v", *CONSTANTS, *FUNCTIONS]
-        advice = (
-            [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(node.id[:40], known, 1, 0.8)
-        )
+        known, name = ["v", *CONSTANTS, *FUNCTIONS], node.id[:MOST_QUOTED]
+        advice = [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(name, known, 1, CLOSE)
         remedy = f"Write {advice[0]}." if advice else "Use v, pi, e and NumPy's element-wise functions."
-        self._refuse(node, f"{node.id[:40]} is not known", remedy)
+        self._refuse(node, f"{name} is not known", remedy)
 
     def _refuse(self, node: ast.expr, problem: str, remedy: str) -> NoReturn:
         _refuse(self.text, self.start + node.col_offset, problem, remedy)

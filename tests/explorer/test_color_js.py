@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 
 import lib_dumpunet.explorer
 from lib_dumpunet.errors import FormulaError
+from lib_dumpunet.explorer.document import SCRIPTS as ALL_SCRIPTS
+from lib_dumpunet.explorer.document import grammar_script
 from lib_dumpunet.explorer.maps import Quantised, dequantise
 from lib_dumpunet.image.colorize import colorize
 from lib_dumpunet.image.expression import compile_channels, compile_formula
 from lib_dumpunet.image.functions import FUNCTIONS
 from lib_dumpunet.settings import METHODS, TRANSFORMS, ColorSettings
 
-SCRIPT = Path(lib_dumpunet.explorer.__file__).parent / "page" / "color.js"
+PAGE = Path(lib_dumpunet.explorer.__file__).parent / "page"
+SCRIPTS = ALL_SCRIPTS[: ALL_SCRIPTS.index("color.js") + 1]
 LEVELS = np.arange(256, dtype=np.uint8)
 RANGES = [
     (-1.0, 2.5),
@@ -83,9 +86,15 @@ WRONG = [
 @pytest.fixture(scope="module")
 def script(browser: Any) -> Iterator[Any]:
     page = browser.new_page()
-    page.add_script_tag(path=str(SCRIPT))
+    page.add_script_tag(content=grammar_script())
+    for script in SCRIPTS:
+        page.add_script_tag(path=str(PAGE / script))
     yield page
     page.close()
+
+
+def test_the_page_has_the_functions_of_python(script: Any) -> None:
+    assert set(script.evaluate("Object.keys(DumpUNetNumbers.FUNCTIONS)")) == set(FUNCTIONS)
 
 
 def python_tables(color: ColorSettings, ranges: list[tuple[float, float]]) -> np.ndarray:
