@@ -49,6 +49,7 @@ CHECKS = {
     "format": ("-m", "ruff", "format", "--check", "."),
     "types": ("-m", "mypy"),
     "imports": ("-c", "from importlinter.cli import lint_imports_command as main; main()"),
+    "javascript": ("-m", "tests.javascript"),
 }
 
 # `python -m` would put the current folder first on the path, where a file of the user's, say random.py, or another

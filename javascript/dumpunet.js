@@ -2,7 +2,7 @@
 
 (function () {
     function root() {
-        return typeof gradioApp === "function" ? gradioApp() : document;
+        return typeof globalThis.gradioApp === "function" ? globalThis.gradioApp() : document;
     }
 
     // Tabs may be drawn when they are opened, and controls again when they are shown.
@@ -26,7 +26,7 @@
     // Old Gradio drops changes that come faster than answers do; a text is looked at once more when typing rests.
     var resting = new WeakMap();
     document.addEventListener("input", function (event) {
-        var field = event.composedPath()[0];
+        var field = /** @type {HTMLElement} */ (event.composedPath()[0]);
         if (!field.closest || !field.closest(".dumpunet-field")) return;
         clearTimeout(resting.get(field));
         resting.set(field, setTimeout(function () {
@@ -36,9 +36,9 @@
 
     // A table of blocks is looked up again as it is opened, since the model may have been loaded meanwhile.
     document.addEventListener("click", function (event) {
-        var opened = event.composedPath()[0];
+        var opened = /** @type {HTMLElement} */ (event.composedPath()[0]);
         var box = opened.closest && opened.closest("[id^=dumpunet-][id$=-info]");
-        var again = box && box.querySelector(".dumpunet-again");
+        var again = /** @type {HTMLElement} */ (box && box.querySelector(".dumpunet-again"));
         if (again && !opened.closest(".dumpunet-table-box") && opened !== again) again.click();
     });
 
@@ -58,8 +58,8 @@
         markMessages();
     }
 
-    if (typeof onAfterUiUpdate === "function") {
-        onAfterUiUpdate(update);
+    if (typeof globalThis.onAfterUiUpdate === "function") {
+        globalThis.onAfterUiUpdate(update);
     } else {
         // Not the webui's page: the panel may be drawn at any time.
         new MutationObserver(update).observe(document.documentElement, {childList: true, subtree: true});

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import run
+from tests import javascript
 
 ROOT = Path(run.__file__).resolve().parent
 LARGEST_FILE = 2_000_000  # bytes
@@ -73,6 +74,8 @@ def test_check_passes(name: str) -> None:
     result = subprocess.run(
         [sys.executable, *run.CHECKS[name]], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace"
     )
+    if name == "javascript" and result.returncode == javascript.MISSING:
+        pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -50,7 +50,13 @@ TRIALS = 5
 WORD_SIDE = 128  # places
 PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
 """Longest side in pixels and quality of JPEG, tried in this order where an image is too large as PNG."""
-SCRIPTS = ("numbers.js", "syntax.js", "formula.js", "color.js", "data.js", "explorer.js")
+SCRIPTS = ("numbers.js", "syntax.js", "formula.js", "color.js", "data.js")
+"""Scripts of their own, each after those that it uses."""
+VIEWS = (
+    *("state.js", "paint.js", "maps.js", "blocks.js", "detail.js", "image.js", "words.js", "prompt.js"),
+    *("controls.js", "colors.js", "start.js"),
+)
+"""What is seen, in files that share one scope."""
 _Frame = tuple[bool, int]
 """Whether it is of a hires pass, and the step."""
 
@@ -104,7 +110,7 @@ def _try_page(
     collected = collection.of(image)
     frames = sorted({(layer.hires, step) for layer, part in _parts(collected) for step in part.frames})
     shown = _encoded(picture, room / 10)
-    code = {name: _read(name) for name in ("page.html", "page.css", *SCRIPTS)}
+    code = {name: _read(name) for name in ("page.html", "page.css", *SCRIPTS, *VIEWS)}
     room -= sum(map(len, code.values())) + len(shown)
     store = _Store()
     words = _words(collected, store, about.parameters(image))
@@ -431,7 +437,10 @@ def _assemble(code: Mapping[str, str], data: Mapping[str, Any], store: _Store) -
         f'<script type="text/plain" id="blob-{number}">{blob}</script>'
         for number, blob in enumerate(store.blobs)
     )
-    scripts = "\n".join(f"<script>\n{part}</script>" for part in (grammar_script(), *map(code.get, SCRIPTS)))
+    views = "\n".join(code[name] for name in VIEWS)
+    own_scope = f'(function () {{\n"use strict";\n{views}}})();\n'
+    sources = (grammar_script(), *(code[name] for name in SCRIPTS), own_scope)
+    scripts = "\n".join(f"<script>\n{source}</script>" for source in sources)
     parts = {
         "title": html.escape(f"{prompt[:80]} - {GENERATOR}"),
         "style": f"<style>\n{code['page.css']}</style>",

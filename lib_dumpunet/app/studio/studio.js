@@ -4,8 +4,13 @@
     var chosen = {image: "", block: "", step: ""};
     var dialog, shown;
 
+    /** @param {ParentNode} within @param {string} selector @returns {any[]} */
+    function all(within, selector) {
+        return Array.from(within.querySelectorAll(selector));
+    }
+
     function thumbs() {
-        return Array.from(document.querySelectorAll(".studio-thumb")).filter(function (thumb) {
+        return all(document, ".studio-thumb").filter(function (thumb) {
             return thumb.offsetParent !== null;
         });
     }
@@ -63,33 +68,34 @@
     }
 
     function move(by) {
-        var all = thumbs();
-        var at = all.findIndex(function (thumb) {
+        var seen = thumbs();
+        var at = seen.findIndex(function (thumb) {
             return thumb.dataset.full === shown;
         });
-        var next = all[at + by];
+        var next = seen[at + by];
         if (next) show(next);
     }
 
     document.addEventListener("click", function (event) {
-        var thumb = event.target.closest(".studio-thumb");
+        var thumb = /** @type {HTMLElement} */ (event.target).closest(".studio-thumb");
         if (thumb) show(thumb);
     });
 
     document.addEventListener("change", function (event) {
-        var name = event.target.dataset && event.target.dataset.filter;
+        var menu = /** @type {HTMLSelectElement} */ (event.target);
+        var name = menu.dataset && menu.dataset.filter;
         if (!name) return;
-        chosen[name] = event.target.value;
+        chosen[name] = menu.value;
         filter();
     });
 
     function filter() {
-        document.querySelectorAll(".studio-gallery section").forEach(function (section) {
+        all(document, ".studio-gallery section").forEach(function (section) {
             section.hidden = Boolean(chosen.image) && section.dataset.image !== chosen.image;
         });
-        document.querySelectorAll(".studio-block").forEach(function (block) {
+        all(document, ".studio-block").forEach(function (block) {
             var left = 0;
-            block.querySelectorAll(".studio-thumb").forEach(function (thumb) {
+            all(block, ".studio-thumb").forEach(function (thumb) {
                 thumb.hidden = Boolean(chosen.step) && thumb.dataset.step !== chosen.step;
                 left += thumb.hidden ? 0 : 1;
             });
@@ -99,7 +105,7 @@
 
     // A gallery that is drawn anew is to show what was chosen.
     new MutationObserver(function () {
-        document.querySelectorAll("select[data-filter]:not([data-done])").forEach(function (menu) {
+        all(document, "select[data-filter]:not([data-done])").forEach(function (menu) {
             menu.dataset.done = "1";
             var value = chosen[menu.dataset.filter];
             if (Array.from(menu.options).some(function (option) { return option.value === value || option.text === value; })) {

@@ -30,7 +30,9 @@ globalThis.DumpUNetFormula = (function () {
 
     function closest(name) {
         const known = ["v", ...Object.keys(CONSTANTS), ...Object.keys(ARGUMENTS)];
-        const near = known.map((one) => [likeness(one, name), one]).filter(([score]) => score >= grammar.close);
+        /** @type {[number, string][]} */
+        const scores = known.map((one) => [likeness(one, name), one]);
+        const near = scores.filter(([score]) => score >= grammar.close);
         near.sort(([a, x], [b, y]) => b - a || (x < y ? 1 : -1));
         return near.length ? near[0][1] : null;
     }

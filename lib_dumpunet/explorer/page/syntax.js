@@ -14,7 +14,11 @@ globalThis.DumpUNetSyntax = (function () {
     class FormulaError extends Error {
         constructor(text, position, problem, remedy) {
             super(problem);
-            Object.assign(this, {text, position, problem, remedy, field: ""});
+            this.text = text;
+            this.position = position;
+            this.problem = problem;
+            this.remedy = remedy;
+            this.field = "";
         }
     }
 

@@ -1,0 +1,94 @@
+// What the page is in: one state, and small things that all views use.
+
+const data = globalThis.DumpUNetData, colorer = globalThis.DumpUNetColor;
+
+/** @param {string} id @returns {HTMLElement} */
+const element = (id) => document.getElementById(id);
+/** What a person fills in or chooses from. @param {string} id @returns {HTMLInputElement} */
+const field = (id) => /** @type {HTMLInputElement} */ (element(id));
+/** @param {string} id @returns {HTMLDialogElement} */
+const dialog = (id) => /** @type {HTMLDialogElement} */ (element(id));
+/** @param {string} selector @returns {NodeListOf<HTMLElement>} */
+const all = (selector) => document.querySelectorAll(selector);
+/** @param {Event} event @returns {HTMLElement} */
+const targetOf = (event) => /** @type {HTMLElement} */ (event.target);
+
+const MODES = Object.fromEntries(data.modes.map((mode) => [mode.name, mode]));
+const SPEED = 125; // milliseconds of a step while playing
+const STEP = 0.02; // of the image, that an arrow key moves the point
+const RANKED = 8;
+const LOOK = "Click a point to see where it looks.";
+const TEXT_COLORS = 8; // of texts that blocks read, see the style
+
+const blocks = new Map(data.blocks.map((block) => [block.name, block]));
+const isSamePass = (a, b) => data.frames[a].hires === data.frames[b].hires;
+const has = (mode) => data.layers.some((layer) => layer.mode === mode);
+const modes = Object.keys(MODES).filter(has);
+
+const state = {
+    mode: modes[0] || "feature",
+    frame: Math.max(0, data.frames.length - 1),
+    average: data.average,
+    token: null,
+    site: 0,
+    block: null, // whose single maps are shown
+    word: null, // of data.words, laid over the image
+    pinned: null, // the word that stays when the pointer leaves
+    point: null, // under the pointer, {x, y} in fractions of the image
+    look: null, // that was clicked, to see where it looks
+    colors: structuredClone(data.colors),
+};
+
+/** @param {string} name @param {Object<string, any>} properties @param {...(string | Node)} children @returns {any} */
+function make(name, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children);
+    return made;
+}
+
+function number(value) {
+    if (Number.isNaN(value)) return "no number";
+    if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2);
+    return String(Number(value.toPrecision(4)));
+}
+
+function label(frame) {
+    const {step, hires} = data.frames[frame];
+    return (hires ? "hr" : "") + step;
+}
+
+// Blocks that follow each other as a range: IN00-IN03, M00.
+function spans(names) {
+    const order = data.blocks.map((block) => block.name);
+    const parts = [];
+    names.forEach((name) => {
+        const last = parts[parts.length - 1], family = name.replace(/\d+/, "");
+        const follows = last && order[order.indexOf(last[1]) + 1] === name && last[1].startsWith(family);
+        if (follows) last[1] = name;
+        else parts.push([name, name]);
+    });
+    return parts.map(([a, b]) => (a === b ? a : a + "-" + b)).join(", ");
+}
+
+// What a bracket leaves has its blanks twice.
+function textOf(index) {
+    return index < 0 ? "" : data.texts[index].trim().replace(/\s+/g, " ");
+}
+
+const waiting = new Set();
+function soon(work) {
+    if (!waiting.size) {
+        requestAnimationFrame(() => {
+            const all = [...waiting];
+            waiting.clear();
+            all.forEach((one) => one());
+        });
+    }
+    waiting.add(work);
+}
+
+function failToRead(error) {
+    const place = element("failure");
+    place.textContent = "The maps could not be read: " + error.message;
+    place.hidden = false;
+}
