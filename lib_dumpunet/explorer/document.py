@@ -73,6 +73,7 @@ class About:
         average: which of the averages blocks show at first.
         parameters: what an image was made of, by label.
         plan: what blocks read, for a pass: of the hires pass if True; None where it is not known.
+        no_picture: what is said where the image would be.
     """
 
     order: Sequence[str]
@@ -82,6 +83,7 @@ class About:
     average: str
     parameters: Callable[[int], Mapping[str, str]]
     plan: Callable[[bool], PromptPlan | None]
+    no_picture: str = "The image did not come out."
 
 
 def make_page(
@@ -124,6 +126,7 @@ def _try_page(
         "number": image,
         "size": None if picture is None else picture.size,
         "picture": shown,
+        "noPicture": about.no_picture,
         "parameters": about.parameters(image),
         "prompt": _prompt(about, image),
         "frames": [{"step": step, "hires": hires} for hires, step in frames],

@@ -113,4 +113,5 @@ def _about(run: _Run, tags: Sequence[Tag], settings: FeatureSettings) -> About:
         average="2-norm" if settings.average == "disable" else settings.average,
         parameters=run.parameters,
         plan=lambda _: None,
+        no_picture="A dump holds no image.",
     )

@@ -79,7 +79,7 @@ function buildImage() {
         picture.alt = "The image";
     } else {
         stage.classList.add("none");
-        stage.append(make("p", {textContent: "The image did not come out."}));
+        stage.append(make("p", {textContent: data.noPicture}));
         const frame = data.parameters.Size ? data.parameters.Size.replace("x", " / ") : "1";
         stage.style.aspectRatio = frame;
     }
