@@ -70,7 +70,7 @@ COMMANDS = {
     "prompt": "show the text that each block gets from a per-block prompt",
     "view": "draw dumped tensors again, in other colours",
     "bench": "measure what capturing costs",
-    "test": "run all tests, or what follows, as pytest takes it",
+    "test": "run all tests, all but slow ones (--quick), or what follows, as pytest takes it",
     "docs": "build the documentation as a site, into the folder site",
     "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),
 }
@@ -162,7 +162,8 @@ def main(argv: list[str]) -> int:
         return check(arguments)
     if command == "test":
         os.chdir(ROOT)
-        return start(["-m", "pytest", "--verbosity=1", *(arguments or shared_among_cores())])
+        whole = arguments in ([], ["--quick"])
+        return start(["-m", "pytest", "--verbosity=1", *arguments, *(shared_among_cores() if whole else [])])
     if command == "docs":
         os.chdir(ROOT)
         return start(["-m", "mkdocs", "build", "--strict"])

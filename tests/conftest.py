@@ -31,6 +31,22 @@ FLAGS = [
 ]  # fmt: skip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out browsers, and what takes many seconds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a quick look does not need."""
+    if config.getoption("--quick"):
+        left_out = [item for item in items if _takes_long(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    return "browser" in getattr(item, "fixturenames", ()) or item.get_closest_marker("slow") is not None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_report_teststatus(report: Any) -> Iterator[None]:
     """Say how long each test took, where tests are named as they go."""

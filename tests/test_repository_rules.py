@@ -1,4 +1,4 @@
-"""The house rules that a program can check, so that no reviewer has to."""
+"""The rules of the repository that a program can check, so that no reviewer has to."""
 
 from __future__ import annotations
 
