@@ -9,7 +9,7 @@ from pathlib import Path
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import within
-from lib_dumpunet.explorer.document import About
+from lib_dumpunet.explorer.about import About
 from lib_dumpunet.explorer.sink import ExplorerSink
 from lib_dumpunet.hooks.interventions import Intervention, TextPerBlock
 from lib_dumpunet.hooks.steer import Steering

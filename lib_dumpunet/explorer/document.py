@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import html
-import io
-import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import resources
-from typing import Any, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib_dumpunet.captures import Branch, Tag
+from lib_dumpunet.captures import Tag
+from lib_dumpunet.explorer.about import About, Frame, told_blocks, told_color, told_prompt
 from lib_dumpunet.explorer.budget import Need, Share, cost, fit_all, fit_some
 from lib_dumpunet.explorer.collect import (
     DETAILS,
@@ -28,62 +24,20 @@ from lib_dumpunet.explorer.collect import (
     Name,
     Part,
 )
-from lib_dumpunet.explorer.layout import levels_of
+from lib_dumpunet.explorer.file import encoded, put_together, read_code
 from lib_dumpunet.explorer.maps import Quantised, quantise, shrink, size_at
-from lib_dumpunet.image.draw import png_bytes
-from lib_dumpunet.image.grammar import as_data
 from lib_dumpunet.image.palette import heat
 from lib_dumpunet.kinds import modes
-from lib_dumpunet.ports import BatchRow, Page
-from lib_dumpunet.prompt.layer_prompt import CLOSE, Template
-from lib_dumpunet.prompt.plan import PromptPlan
-from lib_dumpunet.settings import FORMULAS, METHODS, TRANSFORMS, ColorSettings
+from lib_dumpunet.ports import Page
+from lib_dumpunet.settings import FORMULAS, METHODS, TRANSFORMS
 
 MEGABYTE = 1_000_000
-GENERATOR = "Dump U-Net"
 ROOM_FOR_MAPS = 0.94
 """Part of a page for maps; the rest is for their names and what else is told."""
 SHARE_OF_SUMMARIES = 0.3
 """Part of the room that the summaries of a mode may take, of what those before it have left."""
-BRANCHES: Sequence[Branch] = ("cond", "uncond")
 TRIALS = 5
 WORD_SIDE = 128  # places
-PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
-"""Longest side in pixels and quality of JPEG, tried in this order where an image is too large as PNG."""
-SCRIPTS = ("numbers.js", "syntax.js", "formula.js", "color.js", "data.js")
-"""Scripts of their own, each after those that it uses."""
-VIEWS = (
-    *("state.js", "paint.js", "maps.js", "blocks.js", "detail.js", "image.js", "words.js", "prompt.js"),
-    *("controls.js", "colors.js", "start.js"),
-)
-"""What is seen, in files that share one scope."""
-_Frame = tuple[bool, int]
-"""Whether it is of a hires pass, and the step."""
-
-
-@dataclass(frozen=True)
-class About:
-    """What a page tells beside its maps.
-
-    Attributes:
-        order: names of the blocks, in forward order.
-        attending: those with cross-attention.
-        table: by block, its kind and shapes as the block table has them; may lack any.
-        colors: how maps are coloured at first, by mode.
-        average: which of the averages blocks show at first.
-        parameters: what an image was made of, by label.
-        plan: what blocks read, for a pass: of the hires pass if True; None where it is not known.
-        no_picture: what is said where the image would be.
-    """
-
-    order: Sequence[str]
-    attending: Sequence[str]
-    table: Mapping[str, Mapping[str, Any]]
-    colors: Mapping[str, ColorSettings]
-    average: str
-    parameters: Callable[[int], Mapping[str, str]]
-    plan: Callable[[bool], PromptPlan | None]
-    no_picture: str = "The image did not come out."
 
 
 def make_page(
@@ -111,8 +65,8 @@ def _try_page(
     """Make a page of ``room`` bytes or somewhat more."""
     collected = collection.of(image)
     frames = sorted({(layer.hires, step) for layer, part in _parts(collected) for step in part.frames})
-    shown = _encoded(picture, room / 10)
-    code = {name: _read(name) for name in ("page.html", "page.css", *SCRIPTS, *VIEWS)}
+    shown = encoded(picture, room / 10)
+    code = read_code()
     room -= sum(map(len, code.values())) + len(shown)
     store = _Store()
     words = _words(collected, store, about.parameters(image))
@@ -128,9 +82,9 @@ def _try_page(
         "picture": shown,
         "noPicture": about.no_picture,
         "parameters": about.parameters(image),
-        "prompt": _prompt(about, image),
+        "prompt": told_prompt(about, image),
         "frames": [{"step": step, "hires": hires} for hires, step in frames],
-        **_blocks(about, image, collected, frames),
+        **told_blocks(about, image, collected, frames),
         "modes": [
             {
                 "name": mode,
@@ -142,12 +96,12 @@ def _try_page(
         ],
         "layers": sorted(layers, key=lambda layer: _place(about.order, layer)),
         "words": words,
-        "colors": {mode: _color(color) for mode, color in about.colors.items()},
+        "colors": {mode: told_color(color) for mode, color in about.colors.items()},
         "average": about.average,
         "palette": base64.b64encode(heat(np.linspace(0, 1, 256)).tobytes()).decode("ascii"),
         "menus": {"methods": METHODS, "transforms": TRANSFORMS, "formulas": FORMULAS},
     }
-    whole = _assemble(code, data, store).encode("utf-8", "replace")
+    whole = put_together(code, data, store.blobs).encode("utf-8", "replace")
     return Page(image, whole, _sentence(image, len(whole), layers, frames))
 
 
@@ -202,7 +156,7 @@ def _layer(
     chosen: Mapping[tuple[Layer, str], Share],
     collection: Collection,
     store: _Store,
-    frames: Sequence[_Frame],
+    frames: Sequence[Frame],
 ) -> dict[str, Any]:
     """Pack the maps of a layer, and tell what they are."""
     told: dict[str, Any] = {
@@ -275,115 +229,7 @@ def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -
     return told
 
 
-def _encoded(picture: Image.Image | None, most: float) -> str:
-    """Return the image as a data address, of ``most`` bytes if that can be done: as PNG, or else as JPEG."""
-    if picture is None:
-        return ""
-    data, kind = png_bytes(picture, {}), "png"
-    for side, quality in PICTURES:
-        if len(data) <= most:
-            break
-        small = picture.convert("RGB")
-        small.thumbnail((side, side))
-        file = io.BytesIO()
-        small.save(file, "JPEG", quality=quality)
-        data, kind = file.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
 # --- what is told --------------------------------------------------------------------------------------------------
-
-
-def _blocks(about: About, image: int, collected: Collected, frames: Sequence[_Frame]) -> dict[str, Any]:
-    """Describe each block: its place in the U, its layers, and what it reads in each step."""
-    sizes = {layer.block: parts[SUMMARY].size for layer, parts in collected.layers.items() if not layer.hires}
-    levels = levels_of(about.order, {**sizes, **_output_sizes(about.table)})
-    plans = {hires: about.plan(hires) for hires in (False, True)}
-    reader = _Reader(image)
-    blocks = [
-        {
-            "name": name,
-            "level": levels[name],
-            "kind": about.table.get(name, {}).get("kind", ""),
-            "input": about.table.get(name, {}).get("input"),
-            "output": about.table.get(name, {}).get("output"),
-            "heads": about.table.get(name, {}).get("heads", []),
-            "attends": name in about.attending,
-            "steered": [
-                branch
-                for branch in BRANCHES
-                if any(_is_steered(p, image, branch, name) for p in plans.values())
-            ],
-            "reads": {
-                branch: [reader.number(plans[hires], branch, name, step) for hires, step in frames]
-                for branch in BRANCHES
-            },
-        }
-        for name in about.order
-    ]
-    return {"blocks": blocks, "texts": list(reader.texts)}
-
-
-def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str) -> bool:
-    """Return whether a block reads something else than the main text, in some step, for this image."""
-    if not _is_known(plan, branch) or block not in plan.attending:
-        return False
-    row, steps = BatchRow(image, branch), range(1, plan.steps + 1)
-    return any(plan.own(row, block, step) is not None for step in steps)
-
-
-def _is_known(plan: PromptPlan | None, branch: Branch) -> TypeGuard[PromptPlan]:
-    """Return whether it is known what blocks read of the prompt, or of the negative prompt."""
-    return plan is not None and bool(plan.cond if branch == "cond" else plan.uncond)
-
-
-class _Reader:
-    """Numbers the texts that blocks read, so that each is told once."""
-
-    def __init__(self, image: int) -> None:
-        self.texts: dict[str, int] = {}
-        self._image = image
-
-    def number(self, plan: PromptPlan | None, branch: Branch, block: str, step: int) -> int:
-        """Return the number of what a block reads in a step; -1 where it reads nothing, or that is not known."""
-        if not _is_known(plan, branch) or block not in plan.attending:
-            return -1
-        shares = plan.shares(BatchRow(self._image, branch), block, step)
-        parts = [f"{100 * share.weight:.4g}% {share.text}" for share in shares]
-        text = shares[0].text if len(shares) == 1 else " + ".join(parts)
-        return self.texts.setdefault(text, len(self.texts))
-
-
-def _output_sizes(table: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    return {name: (row["output"][1], row["output"][2]) for name, row in table.items() if row.get("output")}
-
-
-def _prompt(about: About, image: int) -> list[dict[str, Any]]:
-    """Cut both prompts into what is common to all blocks and what is in brackets."""
-    plan = about.plan(False)
-    if plan is None:
-        return []
-    told = []
-    for branch, templates in (("cond", plan.cond), ("uncond", plan.uncond)):
-        if templates:
-            template = templates[0 if len(templates) == 1 else image]
-            told.append({"branch": branch, "parts": pieces_of(template)})
-    return told
-
-
-def pieces_of(template: Template) -> list[tuple[str, bool]]:
-    """Cut a prompt into its texts and brackets as they were written; True for a bracket."""
-    pieces: list[tuple[str, bool]] = []
-    at = 0
-    for part in template.parts:
-        end = at + len(part) if isinstance(part, str) else template.source.index(CLOSE, at) + len(CLOSE)
-        pieces.append((template.source[at:end], not isinstance(part, str)))
-        at = end
-    return pieces
-
-
-def _color(color: ColorSettings) -> dict[str, Any]:
-    return {**asdict(color), "formula": list(color.formula) if color.formula else None}
 
 
 def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -395,7 +241,7 @@ def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames: Sequence[_Frame]) -> str:
+def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames: Sequence[Frame]) -> str:
     """Say how large a page is, and what it lacks."""
     details = [layer[DETAILS] for layer in layers if DETAILS in layer]
     kept, total = (
@@ -417,42 +263,3 @@ def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames
 
 def _told_parts(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [layer[name] for name in (SUMMARY, DETAILS) if name in layer]
-
-
-# --- the file ------------------------------------------------------------------------------------------------------
-
-
-def _read(name: str) -> str:
-    return (resources.files("lib_dumpunet.explorer") / "page" / name).read_text(encoding="utf-8")
-
-
-def grammar_script() -> str:
-    """Return what tells the page's scripts of formulas: the same that Python's reader goes by."""
-    data = json.dumps(as_data(), separators=(",", ":")).replace("<", "\\u003c")
-    return f"globalThis.DumpUNetGrammar = {data};\n"
-
-
-def _assemble(code: Mapping[str, str], data: Mapping[str, Any], store: _Store) -> str:
-    """Put everything into one file; nothing in the data can end the element that it is in."""
-    prompt = " ".join(str(data["parameters"].get("Prompt", "")).split())
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    blobs = "\n".join(
-        f'<script type="text/plain" id="blob-{number}">{blob}</script>'
-        for number, blob in enumerate(store.blobs)
-    )
-    views = "\n".join(code[name] for name in VIEWS)
-    own_scope = f'(function () {{\n"use strict";\n{views}}})();\n'
-    sources = (grammar_script(), *(code[name] for name in SCRIPTS), own_scope)
-    scripts = "\n".join(f"<script>\n{source}</script>" for source in sources)
-    parts = {
-        "title": html.escape(f"{prompt[:80]} - {GENERATOR}"),
-        "style": f"<style>\n{code['page.css']}</style>",
-        "data": f'<script type="application/json" id="data">{text}</script>\n{blobs}',
-        "scripts": scripts,
-    }
-    page = code["page.html"]
-    pieces: list[str] = []
-    for name, part in parts.items():
-        before, page = page.split(f"<!-- {name} -->")
-        pieces += [before, part]
-    return "".join([*pieces, page])

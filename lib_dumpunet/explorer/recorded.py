@@ -12,8 +12,9 @@ from typing import Any
 from lib_dumpunet.blocks import SD1
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import SettingsError
+from lib_dumpunet.explorer.about import About
 from lib_dumpunet.explorer.collect import Collection
-from lib_dumpunet.explorer.document import About, make_page
+from lib_dumpunet.explorer.document import make_page
 from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.kinds import KINDS, is_shown, modes
 from lib_dumpunet.ports import Page

@@ -9,8 +9,9 @@ from PIL import Image
 
 from lib_dumpunet.captures import Capture
 from lib_dumpunet.errors import DumpUNetError, HostError
+from lib_dumpunet.explorer.about import About
 from lib_dumpunet.explorer.collect import Collection, Labels
-from lib_dumpunet.explorer.document import About, make_page
+from lib_dumpunet.explorer.document import make_page
 from lib_dumpunet.ports import Page
 from lib_dumpunet.sinks.base import Sink
 

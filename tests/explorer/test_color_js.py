@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import lib_dumpunet.explorer
 from lib_dumpunet.errors import FormulaError
-from lib_dumpunet.explorer.document import SCRIPTS as ALL_SCRIPTS
-from lib_dumpunet.explorer.document import grammar_script
+from lib_dumpunet.explorer.file import SCRIPTS as ALL_SCRIPTS
+from lib_dumpunet.explorer.file import grammar_script
 from lib_dumpunet.explorer.maps import Quantised, dequantise
 from lib_dumpunet.image.colorize import colorize
 from lib_dumpunet.image.expression import compile_channels, compile_formula

@@ -15,8 +15,9 @@ from PIL import Image
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
+from lib_dumpunet.explorer.about import About, pieces_of
 from lib_dumpunet.explorer.collect import Collection, Labels
-from lib_dumpunet.explorer.document import About, make_page, pieces_of
+from lib_dumpunet.explorer.document import make_page
 from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.image.average import average

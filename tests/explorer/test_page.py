@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.explorer.about import About
 from lib_dumpunet.explorer.collect import Collection
-from lib_dumpunet.explorer.document import About, make_page
+from lib_dumpunet.explorer.document import make_page
 from lib_dumpunet.image.colorize import colorize
 from lib_dumpunet.settings import (
     AttentionSettings,

@@ -14,8 +14,9 @@ from torch import Tensor
 from lib_dumpunet.app.bench.rows import Row
 from lib_dumpunet.blocks import SD1
 from lib_dumpunet.captures import Capture, Tag
+from lib_dumpunet.explorer.about import About
 from lib_dumpunet.explorer.collect import Collection
-from lib_dumpunet.explorer.document import About, make_page
+from lib_dumpunet.explorer.document import make_page
 from lib_dumpunet.settings import ColorSettings, ExplorerSettings
 
 STEPS = 20

@@ -1,0 +1,83 @@
+"""Put a page together: one HTML file with its scripts, its data and its picture."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from PIL import Image
+
+from lib_dumpunet.image.draw import png_bytes
+from lib_dumpunet.image.grammar import as_data
+
+GENERATOR = "Dump U-Net"
+PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
+"""Longest side in pixels and quality of JPEG, tried in this order where an image is too large as PNG."""
+SCRIPTS = ("numbers.js", "syntax.js", "formula.js", "color.js", "data.js")
+"""Scripts of their own, each after those that it uses."""
+VIEWS = (
+    *("state.js", "paint.js", "maps.js", "blocks.js", "detail.js", "image.js", "words.js", "prompt.js"),
+    *("controls.js", "colors.js", "start.js"),
+)
+"""What is seen, in files that share one scope."""
+
+
+def read_code() -> dict[str, str]:
+    """Return the parts of a page that are the same for all, by the names of their files."""
+    return {name: _read(name) for name in ("page.html", "page.css", *SCRIPTS, *VIEWS)}
+
+
+def _read(name: str) -> str:
+    return (resources.files("lib_dumpunet.explorer") / "page" / name).read_text(encoding="utf-8")
+
+
+def grammar_script() -> str:
+    """Return what tells the page's scripts of formulas: the same that Python's reader goes by."""
+    data = json.dumps(as_data(), separators=(",", ":")).replace("<", "\\u003c")
+    return f"globalThis.DumpUNetGrammar = {data};\n"
+
+
+def put_together(code: Mapping[str, str], data: Mapping[str, Any], blobs: Sequence[str]) -> str:
+    """Put everything into one file; nothing in the data can end the element that it is in."""
+    prompt = " ".join(str(data["parameters"].get("Prompt", "")).split())
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    blobs = "\n".join(
+        f'<script type="text/plain" id="blob-{number}">{blob}</script>' for number, blob in enumerate(blobs)
+    )
+    views = "\n".join(code[name] for name in VIEWS)
+    own_scope = f'(function () {{\n"use strict";\n{views}}})();\n'
+    sources = (grammar_script(), *(code[name] for name in SCRIPTS), own_scope)
+    scripts = "\n".join(f"<script>\n{source}</script>" for source in sources)
+    parts = {
+        "title": html.escape(f"{prompt[:80]} - {GENERATOR}"),
+        "style": f"<style>\n{code['page.css']}</style>",
+        "data": f'<script type="application/json" id="data">{text}</script>\n{blobs}',
+        "scripts": scripts,
+    }
+    page = code["page.html"]
+    pieces: list[str] = []
+    for name, part in parts.items():
+        before, page = page.split(f"<!-- {name} -->")
+        pieces += [before, part]
+    return "".join([*pieces, page])
+
+
+def encoded(picture: Image.Image | None, most: float) -> str:
+    """Return the image as a data address, of ``most`` bytes if that can be done: as PNG, or else as JPEG."""
+    if picture is None:
+        return ""
+    data, kind = png_bytes(picture, {}), "png"
+    for side, quality in PICTURES:
+        if len(data) <= most:
+            break
+        small = picture.convert("RGB")
+        small.thumbnail((side, side))
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=quality)
+        data, kind = file.getvalue(), "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
