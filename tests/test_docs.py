@@ -18,6 +18,8 @@ from lib_dumpunet.app.cli import main, make_parser
 from tests.samples import LANGUAGES, Sample, commands, pages, samples
 from tests.test_repository_rules import project_files
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(starter.__file__).resolve().parent
 DRY = ("generate", "explore", "words", "sweep")
 """Commands that can say what they would do."""

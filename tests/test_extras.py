@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # The start of a program for which the packages of the extras are not installed.
 WITHOUT = """
 import sys

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FAKE_PIP = '''
 """Notes its arguments, then does what the file pip-behaviour asks for."""
 import pathlib, sys, time

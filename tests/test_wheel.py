@@ -20,6 +20,8 @@ from lib_dumpunet import __version__
 from lib_dumpunet.hosts.extras import PACKAGES
 from tests.test_repository_rules import project_files
 
+pytestmark = pytest.mark.slow
+
 # What a repository needs and an archive of sources does not.
 LEFT_OUT = (".ci/", ".github/", ".gitignore", ".pre-commit-config.yaml")
 BUILD_SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"

@@ -14,6 +14,8 @@ from lib_dumpunet.app.bench.sampling import PLAIN, added_seconds, sampling_step
 from lib_dumpunet.app.bench.words import measure_words
 from lib_dumpunet.hooks.interventions import TextPerBlock
 
+pytestmark = pytest.mark.slow
+
 NARROW = (32, 64, 128, 128)
 
 

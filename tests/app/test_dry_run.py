@@ -14,6 +14,8 @@ from lib_dumpunet.hosts.diffusers.header import UNET
 from lib_dumpunet.sinks.reader import load_dump
 from tests.unets import ldm_unet
 
+pytestmark = pytest.mark.slow
+
 STEERED = "a red circle (~: M00: and a star :~)"
 RUNS: dict[str, list[str]] = {
     "features": ["generate", "a red circle", "--save-steps", "1,3", "--layers", "IN00-OUT11(+3)"],

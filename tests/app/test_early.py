@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 START = """
 import sys
 for name in ("torch", "diffusers", "transformers", "gradio"):

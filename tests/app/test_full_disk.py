@@ -14,6 +14,8 @@ from lib_dumpunet.errors import HostError, SettingsError
 from lib_dumpunet.sinks.files import told_once
 from tests.disks import small_disk
 
+pytestmark = pytest.mark.slow
+
 SIZE = 2 << 20
 
 

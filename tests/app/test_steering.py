@@ -12,6 +12,8 @@ from PIL import Image
 from lib_dumpunet.hosts.diffusers.sampling import Sampler
 from lib_dumpunet.sinks.reader import load_dump
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--steps", 2, "--width", 64, "--height", 64, "--seed", 3)
 STEERED = "a (~: OUT10: blue ; _: red :~) circle"
 SWEPT = "a (~:{block}: blue ; _: red :~) circle"

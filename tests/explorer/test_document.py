@@ -36,6 +36,8 @@ from lib_dumpunet.sinks.spool import Spool
 from tests.explorer.pages import QUICK, make_pages, read_page
 from tests.pipelines import WIDTHS
 
+pytestmark = pytest.mark.slow
+
 EXPLORER = ExplorerSettings(enabled=True, alone=True)
 Collecting = Callable[[Labels], Collection]
 PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"

@@ -37,6 +37,7 @@ def watching(folder: Path | None = None, **attention: Any) -> Settings:
     return Settings(FeatureSettings(enabled=False), AttentionSettings(dump=dump, **attention))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["Heun", "Euler a"])
 @pytest.mark.parametrize("guidance", [1, 7])
 @pytest.mark.parametrize("batch", [1, 4])

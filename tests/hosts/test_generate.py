@@ -19,6 +19,8 @@ from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, 
 from lib_dumpunet.sinks.reader import load_dump
 from tests.unets import hook_count
 
+pytestmark = pytest.mark.slow
+
 OFF = Settings(FeatureSettings(enabled=False))
 PROMPTS = [
     "a red circle",

@@ -29,6 +29,8 @@ from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from tests.hosts.checkpoints import small_checkpoint, small_folder
 from tests.unets import diffusers_unet
 
+pytestmark = pytest.mark.slow
+
 UNET = "model.diffusion_model."
 
 

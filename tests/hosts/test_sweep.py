@@ -28,6 +28,8 @@ from lib_dumpunet.settings import FeatureSettings, GenerateSettings, Settings
 from tests.pipelines import encoded_by
 from tests.unets import hook_count
 
+pytestmark = pytest.mark.slow
+
 QUICK = GenerateSettings(steps=2, width=64, height=64, seed=5, guidance=4)
 COLOURS = "a (~:{block}: blue ; _: red :~) circle"
 Images = dict[tuple[str, int], Image.Image]

@@ -16,6 +16,8 @@ from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.reader import load_dump
 from lib_dumpunet.sinks.request import DumpRequest
 
+pytestmark = pytest.mark.slow
+
 # Dumps without end, in a process made by fork so that PyTorch is loaded once for all of them; each is killed at a
 # random time after its first file. Every second one writes its manifest as often as it can.
 KILLER = """

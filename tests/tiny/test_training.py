@@ -20,6 +20,8 @@ from lib_dumpunet.tiny.optimizer import Optimizer, orthogonal
 from lib_dumpunet.tiny.options import Options, rate_at
 from lib_dumpunet.tiny.tokenizer import build_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:

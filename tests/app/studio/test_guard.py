@@ -14,6 +14,8 @@ import pytest
 
 from tests.app.studio.conftest import served
 
+pytestmark = pytest.mark.slow
+
 FORBIDDEN = 403
 
 

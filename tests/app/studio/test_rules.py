@@ -32,6 +32,8 @@ from lib_dumpunet.settings import (
 )
 from tests.app.studio.conftest import ROOT, served
 
+pytestmark = pytest.mark.slow
+
 QUICK = GenerateSettings(steps=2, width=64, height=64, seed=1)
 
 

@@ -464,6 +464,10 @@ def _decode(latent: Tensor) -> Image.Image:
 # --- the modules ---
 
 
+class Package(ModuleType):
+    """The stand-in for the webui's package."""
+
+
 class Letters:
     """A tokenizer: a letter is a token, a blank ends a word."""
 
@@ -491,7 +495,12 @@ def model_of(unet: nn.Module, width: int) -> Any:
 
 
 def install(data_path: Path) -> None:
-    """Put the modules in their places, as they are when the webui has started; no model is loaded."""
+    """Put the modules in their places, as they are when the webui has started; no model is loaded.
+
+    Once for all tests of a process: the extension binds their names when it is imported.
+    """
+    if isinstance(sys.modules.get("modules"), Package):
+        return
     state = SimpleNamespace(interrupted=False, skipped=False, job_count=-1, job_timestamp="1", textinfo=None)
     opts = Options(use_old_scheduling=False, batch_cond_uncond=True, skip_uncond_from=None)
     contents: dict[str, dict[str, Any]] = {
@@ -523,7 +532,7 @@ def install(data_path: Path) -> None:
             "sd_model": None,
         },
     }
-    package = ModuleType("modules")
+    package = Package("modules")
     sys.modules["modules"] = package
     for name, values in contents.items():
         module = ModuleType(f"modules.{name}")
