@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    StableDiffusionPipeline,
     StableDiffusionSAGPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from lib_dumpunet.tiny import MODEL
+from lib_dumpunet.hosts.diffusers.loading import load_pipeline
+from lib_dumpunet.tiny.tokenizer import build_tokenizer
 from tests.unets import CONTEXT, sdxl_unet
 
 XL_WIDTHS = (10, 6)
-TINY = json.loads((MODEL / "unet" / "config.json").read_text("utf-8"))
-WIDTHS, HEADS = TINY["block_out_channels"], TINY["attention_head_dim"]
-"""Of the bundled model, by level: channels, and heads of each attention layer."""
+WIDTHS, HEADS = (16, 24, 32, 32), (2, 3, 4, 4)
+"""By level of the SD 1.x pipeline: channels, and heads of each attention layer."""
+WORDS = (
+    "a", "and", "above", "background", "below", "black", "blue", "blurry", "circle", "cross", "diamond", "green",
+    "large", "left", "of", "on", "orange", "pink", "purple", "red", "right", "ring", "small", "square", "star", "the",
+    "to", "triangle", "white", "yellow",
+)  # fmt: skip
+"""Each is one token; other words are tokens by their letters."""
+_FOLDERS = tempfile.TemporaryDirectory()
+
+
+@cache
+def tokenizer_folder() -> Path:
+    """Write a tokenizer that knows the words of the tests' prompts."""
+    folder = Path(_FOLDERS.name) / "tokenizer"
+    build_tokenizer(folder, WORDS)
+    return folder
 
 
 def small_vae() -> AutoencoderKL:
@@ -51,13 +70,60 @@ def small_text_encoder(kind: Any, tokenizer: CLIPTokenizer, width: int = CONTEXT
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return kind(config).eval()
+    encoder = kind(config).eval()
+    # Trained ones put out texts whose mean is not 0; emphasis keeps the mean.
+    (norm,) = (one for name, one in encoder.named_modules() if name.endswith("final_layer_norm"))
+    torch.nn.init.normal_(norm.bias)
+    return encoder
+
+
+def sd1_pipeline() -> StableDiffusionPipeline:
+    """Make a pipeline of SD 1.x's layout."""
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder())
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=WIDTHS,
+        attention_head_dim=HEADS,
+        norm_num_groups=4,
+        cross_attention_dim=CONTEXT,
+    )
+    return StableDiffusionPipeline(
+        vae=small_vae(),
+        text_encoder=small_text_encoder(CLIPTextModel, tokenizer),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+@cache
+def sd1_folder() -> Path:
+    """Save the pipeline of SD 1.x's layout in diffusers' format."""
+    folder = Path(_FOLDERS.name) / "sd1"
+    sd1_pipeline().save_pretrained(folder)
+    return folder
+
+
+def load_sd1(**how: Any) -> Any:
+    """Load the pipeline of SD 1.x's layout as a user's."""
+    return load_pipeline(str(sd1_folder()), device="cpu", **how)
 
 
 def sdxl_pipeline() -> StableDiffusionXLPipeline:
     """Make an SDXL pipeline; as in the real one, the second tokenizer fills up with "!"."""
-    first = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
-    second = CLIPTokenizer.from_pretrained(MODEL / "tokenizer", pad_token="!")
+    first = CLIPTokenizer.from_pretrained(tokenizer_folder())
+    second = CLIPTokenizer.from_pretrained(tokenizer_folder(), pad_token="!")
     return StableDiffusionXLPipeline(
         vae=small_vae(),
         text_encoder=small_text_encoder(CLIPTextModel, first, XL_WIDTHS[0]),

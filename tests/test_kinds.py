@@ -18,7 +18,6 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.readers import READERS, Reader
 from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
-from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.kinds import CHANNELS, CHOICES, KINDS, KindRow
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.settings import AttentionSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
@@ -29,6 +28,7 @@ from lib_dumpunet.sinks.drawing import DRAWINGS
 from lib_dumpunet.sinks.names import key_of, parse_name, tag_of_key, tensor_name
 from lib_dumpunet.sinks.reader import load_dump
 from tests.explorer.pages import make_pages, read_page
+from tests.pipelines import WIDTHS, load_sd1
 
 SMALL = GenerateSettings(steps=2, width=64, height=64, seed=7, guidance=4)
 MADE_OF_OTHERS = {"difference", "pca"}
@@ -37,7 +37,7 @@ READ_OF_BLOCKS = {"feature", "plain", "steered"}
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    return load_pipeline("", device="cpu")
+    return load_sd1()
 
 
 @pytest.mark.parametrize("row", list(KINDS.values()), ids=list(KINDS))
@@ -112,7 +112,7 @@ def test_updates_are_what_transformers_add_drawn_dumped_averaged_and_paged(pipe:
 def test_updates_in_a_notebook_the_panel_and_the_api(pipe: Any) -> None:
     with trace(pipe, layers="M00", steps="1", attention="update", features=False) as seen:
         pipe("a red circle", num_inference_steps=1, width=64, height=64)
-    assert seen.attention("M00", 1, kind="update").shape == (96, 1, 1)
+    assert seen.attention("M00", 1, kind="update").shape == (WIDTHS[3], 1, 1)
     assert seen.attention_picture("M00", 1, kind="update").size
     (control,) = (entry for entry in ENTRIES if entry.path == ("attention", "kinds"))
     assert control.choices["update"] == "update"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from .scenes import WORDS
@@ -16,13 +17,13 @@ WORD_END = "</w>"
 Merge = tuple[str, str]
 
 
-def build_tokenizer(folder: Path) -> None:
+def build_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
     """Write the four files from which transformers' CLIPTokenizer loads.
 
-    Byte-pair merges are learnt from the captions' words until each is one token; any other text falls apart
-    into letters, so that no prompt is refused.
+    Byte-pair merges are learnt from ``words``, those of the captions, until each is one token; any other text
+    falls apart into letters, so that no prompt is refused.
     """
-    merges = _learn_merges(WORDS)
+    merges = _learn_merges(words)
     letters = byte_alphabet()
     ends = [letter + WORD_END for letter in letters]
     vocabulary = dict.fromkeys([*letters, *ends, *("".join(merge) for merge in merges), BEGIN, END])
@@ -62,7 +63,7 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
-def _learn_merges(words: tuple[str, ...]) -> list[Merge]:
+def _learn_merges(words: Sequence[str]) -> list[Merge]:
     pieces = [[*word[:-1], word[-1] + WORD_END] for word in words]
     merges: list[Merge] = []
     while any(len(piece) > 1 for piece in pieces):

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from lib_dumpunet.hosts.diffusers.loading import load_pipeline
-from tests.pipelines import sdxl_pipeline
+from tests.pipelines import load_sd1, sdxl_pipeline
 from tests.waiting import PATIENCE
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -16,8 +15,8 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="session")
 def tiny() -> Any:
-    """Load the bundled model, to be left as it is."""
-    return load_pipeline("", device="cpu")
+    """Load a small SD 1.x pipeline, to be left as it is."""
+    return load_sd1()
 
 
 @pytest.fixture(scope="session")

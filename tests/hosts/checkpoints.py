@@ -9,8 +9,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from lib_dumpunet.tiny import MODEL
-from tests.pipelines import small_text_encoder, small_vae
+from tests.pipelines import small_text_encoder, small_vae, tokenizer_folder
 from tests.unets import diffusers_unet, ldm_unet
 
 LDM_VAE = {
@@ -21,7 +20,7 @@ LDM_VAE = {
 
 def small_folder(path: Path) -> Path:
     """Save the model in diffusers format."""
-    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder())
     StableDiffusionPipeline(
         vae=small_vae(),
         text_encoder=small_text_encoder(CLIPTextModel, tokenizer),

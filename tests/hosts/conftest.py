@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from lib_dumpunet.hosts.diffusers.loading import load_pipeline
-from tests.pipelines import sdxl_pipeline
+from tests.pipelines import load_sd1, sdxl_pipeline
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Any:
-    """Load the bundled model, to be left as it is."""
-    return load_pipeline("", device="cpu")
+    """Load a small SD 1.x pipeline, to be left as it is."""
+    return load_sd1()
 
 
 @pytest.fixture(scope="session")

@@ -204,7 +204,7 @@ def test_parameters_are_written_as_the_webui_writes_them(tiny: Any) -> None:
     job: Job = make_job(tiny, ["a star"], replace(QUICK, negative="ring", sampler="Euler a"))
     assert job.parameters(0) == (
         "a star\nNegative prompt: ring\nSteps: 3, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64, "
-        "Model: bundled model"
+        "Model: sd1"
     )
     own: Job = make_job(tiny, ["a star"], replace(QUICK, sampler=""))
     assert "Sampler: DDIM, " in own.parameters(0)

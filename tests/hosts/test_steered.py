@@ -28,7 +28,6 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError, PromptSyntaxError, SettingsError, UnsupportedModelError
 from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
 from lib_dumpunet.hosts.diffusers.job import make_job
-from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.text import encode_prompts
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import Picture
@@ -42,7 +41,7 @@ from lib_dumpunet.settings import (
     Settings,
 )
 from lib_dumpunet.sinks.reader import load_dump
-from tests.pipelines import encoded_by, sag_pipeline
+from tests.pipelines import encoded_by, load_sd1, sag_pipeline
 from tests.unets import hook_count
 
 OFF = Settings(FeatureSettings(enabled=False))
@@ -594,7 +593,7 @@ def test_pipelines_that_cannot_be_steered() -> None:
 
     with pytest.raises(HostError, match="adds rows of its own"), steer(StableDiffusionPAGPipeline(), "a"):
         pytest.fail("it must not come here")
-    pipe = load_pipeline("", device="cpu")
+    pipe = load_sd1()
     pipe.text_encoder = None
     with pytest.raises(HostError, match="no tokenizer with a text encoder"), steer(pipe, "a"):
         pytest.fail("it must not come here")
@@ -711,7 +710,7 @@ def test_a_pipeline_that_hides_its_guidance_is_steered_by_its_texts(tiny: Any) -
 
 
 def test_pipelines_of_frames_are_refused_by_name() -> None:
-    tiny = load_pipeline("", device="cpu")
+    tiny = load_sd1()
     widths = tiny.unet.config.block_out_channels
     motion = MotionAdapter(block_out_channels=widths, motion_num_attention_heads=1, motion_norm_num_groups=8)
     parts = {k: v for k, v in tiny.components.items() if k != "safety_checker"}
@@ -746,7 +745,7 @@ def attend_and_excite(tiny: Any) -> Any:
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -> None:
     """Attend-and-Excite calls the U-Net for each image by itself, as often as it likes, before the whole batch."""
-    tiny = load_pipeline("", device="cpu")
+    tiny = load_sd1()
     pipe = attend_and_excite(tiny)
     own = pipe.unet.attn_processors
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.text import (
     CHUNK,
     Piece,
@@ -24,7 +23,7 @@ from lib_dumpunet.hosts.diffusers.text import (
     parse_emphasis,
 )
 from lib_dumpunet.prompt.words import Token, find_word, labels
-from tests.pipelines import XL_WIDTHS
+from tests.pipelines import XL_WIDTHS, load_sd1
 
 COMMA = 0
 
@@ -195,7 +194,7 @@ def test_plain_prompts_give_the_pipelines_own_bits(
 
 
 def test_half_precision_gives_the_pipelines_own_bits() -> None:
-    pipe = load_pipeline("", device="cpu", dtype="bf16")
+    pipe = load_sd1(dtype="bf16")
     embeds, _ = own_embeds(pipe, ["a red star"])
     encoded = encode_prompts(pipe, ["a red star"])
     assert torch.equal(encoded.embeds, embeds)
@@ -205,7 +204,7 @@ def test_half_precision_gives_the_pipelines_own_bits() -> None:
 
 
 def test_attention_mask_is_the_pipelines() -> None:
-    pipe = load_pipeline("", device="cpu")
+    pipe = load_sd1()
     unmasked = encode_prompts(pipe, ["a red star", "star"]).embeds
     pipe.text_encoder.config.use_attention_mask = True
     embeds, _ = own_embeds(pipe, ["a red star", "star"])
@@ -300,7 +299,7 @@ def test_chunk_count(tiny: Any, text: str, count: int) -> None:
 
 def test_plain_prompts_are_not_rescaled_beside_others() -> None:
     """An output whose mean is zero cannot be rescaled, so it shows where that is tried."""
-    pipe = load_pipeline("", device="cpu")
+    pipe = load_sd1()
     for name, weight in pipe.text_encoder.named_parameters():
         if "final_layer_norm" in name:
             torch.nn.init.zeros_(weight)
@@ -308,7 +307,7 @@ def test_plain_prompts_are_not_rescaled_beside_others() -> None:
 
 
 def test_textual_inversion_of_several_vectors() -> None:
-    pipe = load_pipeline("", device="cpu")
+    pipe = load_sd1()
     width = pipe.text_encoder.config.hidden_size
     torch.manual_seed(0)
     pipe.load_textual_inversion({"<style>": torch.randn(2, width)}, token="<style>")
@@ -320,7 +319,7 @@ def test_textual_inversion_of_several_vectors() -> None:
 
 
 def test_long_prompts_are_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    pipe = load_pipeline("", device="cpu")  # a tokenizer warns only once
+    pipe = load_sd1()  # a tokenizer warns only once
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     try:

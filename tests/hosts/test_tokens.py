@@ -11,12 +11,12 @@ from transformers import CLIPTokenizer
 
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.prompt.words import Token, all_words, find_word, labels
-from lib_dumpunet.tiny import MODEL
+from tests.pipelines import tokenizer_folder
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    return CLIPTokenizer.from_pretrained(tokenizer_folder())
 
 
 def padded(tokenizer: Any, text: str) -> list[int]:
@@ -52,7 +52,7 @@ def test_all_after_the_end_is_padding_up_to_the_next_chunk(tokenizer: Any, paddi
 
 def test_padding_that_is_also_text() -> None:
     """SD 2.x pads with "!", which is then a token without a word's end wherever it stands."""
-    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer", pad_token="!")
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder(), pad_token="!")
     ids = padded(tokenizer, "red! star")
     assert ids[2] == ids[-1] == tokenizer.pad_token_id
     tokens = tokens_of(tokenizer, ids)
@@ -66,7 +66,7 @@ def test_full_chunks_have_no_padding(tokenizer: Any) -> None:
 
 
 def test_textual_inversions_are_words_whatever_their_vectors() -> None:
-    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder())
     tokenizer.add_tokens(["<My-Stylé>", "<My-Stylé>_1", "<My-Stylé>_2", "other"])
     text = "red<My-Stylé> <My-Stylé>_1 <My-Stylé>_2 star other <My-Stylé>"
     tokens = tokens_of(tokenizer, padded(tokenizer, text))

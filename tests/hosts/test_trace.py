@@ -13,7 +13,7 @@ from lib_dumpunet import DumpUNetError, SettingsError, steer, trace
 from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
-from tests.pipelines import sag_pipeline, sdxl_pipeline
+from tests.pipelines import load_sd1, sag_pipeline, sdxl_pipeline
 from tests.unets import hook_count
 
 CALL = {"width": 96, "height": 64, "num_inference_steps": 4, "guidance_scale": 3.0}
@@ -279,7 +279,7 @@ def test_a_modular_pipeline_is_traced_and_not_steered() -> None:
 
 def test_rows_are_known_by_their_texts_whatever_the_order() -> None:
     """A pipeline of one's own may put the prompts in front of the negative prompts."""
-    pipe = load_pipeline("", device="cpu")
+    pipe = load_sd1()
     call = {**SIZE, "negative_prompt": ["a blue star"] * 2, "output_type": "latent"}
 
     def run() -> Any:

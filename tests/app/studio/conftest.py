@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import PATIENCE, rest
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 WIDE = {"width": 1280, "height": 1000}
+ASKED = re.compile("gradio_api/run/predict")
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def address(folder: Path) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     """Open the page in tabs of its own; only this computer is reachable from it, and no script may fail."""
     failures: list[str] = []
@@ -75,8 +77,7 @@ def open_tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
         tab.set_default_timeout(PATIENCE)
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.on("request", watch_network)
-        tab.goto(address)
-        ready(tab)
+        load(tab, lambda: tab.goto(address))
         return tab
 
     yield open_page
@@ -86,11 +87,19 @@ def open_tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def tab(open_tab: Callable[..., Any]) -> Any:
-    return open_tab()
+def tab(open_tab: Callable[..., Any]) -> Iterator[Any]:
+    opened = open_tab()
+    yield opened
+    opened.close()
 
 
-def ready(tab: Any) -> None:
-    """Wait until the page answers."""
-    tab.wait_for_selector("#studio-prompt textarea")
-    rest(tab, 1200)
+def load(tab: Any, go: Callable[[], Any]) -> None:
+    """Go to the page, and wait until it has asked for the run that it is to show, and shows it."""
+    with tab.expect_response(ASKED):
+        go()
+    settle(tab)
+
+
+def settle(tab: Any) -> None:
+    """Wait until the page has drawn what came in, and noted what was typed."""
+    tab.evaluate("async () => { for (const _ of [1, 2, 3]) await new Promise(requestAnimationFrame); }")

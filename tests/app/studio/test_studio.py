@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.app.studio.conftest import ready
-from tests.pipelines import WIDTHS
-from tests.waiting import rest
+from lib_dumpunet.tiny import MODEL
+from tests.app.studio.conftest import load, settle
 
 Open = Callable[..., Any]
 PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
@@ -67,7 +67,7 @@ def quick(tab: Any, **more: Any) -> None:
 
 
 def generate(tab: Any) -> None:
-    rest(tab, 500)  # what was typed last is on its way
+    settle(tab)
     tab.locator("#studio-generate").click()
 
 
@@ -137,7 +137,8 @@ def test_from_an_empty_page_to_pictures(tab: Any, folder: Path) -> None:
     shown = dict(
         zip(large.locator("dt").all_inner_texts(), large.locator("dd").all_inner_texts(), strict=True)
     )
-    assert shown["shape"] == f"{WIDTHS[3]}×2×2"
+    widths = json.loads((MODEL / "unet" / "config.json").read_text("utf-8"))["block_out_channels"]
+    assert shown["shape"] == f"{widths[3]}×2×2"
     assert float(shown["min"]) < float(shown["mean"]) < float(shown["max"])
     tab.wait_for_function("document.querySelector('#studio-large img').naturalWidth > 0")
     tab.keyboard.press("ArrowRight")
@@ -206,6 +207,15 @@ def test_batches_and_differences(tab: Any) -> None:
     assert len(tab.locator(".studio-gallery section").all()) == 4
 
 
+@pytest.fixture(scope="module")
+def mistaken(open_tab: Open) -> Any:
+    """One tab for all mistakes, as a page takes longer to open than a mistake to be told."""
+    tab = open_tab()
+    quick(tab)
+    turn_on(tab, "layerprompt", "Layer Prompt")
+    return tab
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -227,20 +237,22 @@ def test_batches_and_differences(tab: Any) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_at_its_field_as_one_types(tab: Any, name: str, value: str, said: str) -> None:
-    quick(tab)
-    turn_on(tab, "layerprompt", "Layer Prompt")
+def test_a_mistake_is_told_at_its_field_as_one_types(mistaken: Any, name: str, value: str, said: str) -> None:
+    tab, field = mistaken, control(mistaken, f"studio-{name}")
+    before = field.input_value()
     fill(tab, **{name: value})
-    control(tab, f"studio-{name}").blur()
+    field.blur()
     place = tab.locator(f"#studio-{name}-message")
     expect(place).to_contain_text(said)
-    field = control(tab, f"studio-{name}")
     assert field.evaluate("e => getComputedStyle(e).borderTopColor") == "rgb(220, 38, 38)"
     # Generate says it, too, and begins nothing.
     generate(tab)
     expect(tab.locator("#studio-status")).to_contain_text(said.partition(": ")[2] or said)
     expect(place).to_contain_text(said)
     expect(tab.locator("#studio-generate")).to_be_enabled()
+    fill(tab, **{name: before})
+    field.blur()
+    expect(place.locator(".dumpunet-error")).to_have_count(0)
 
 
 def test_mistakes_that_only_a_run_can_find(tab: Any, tmp_path: Path) -> None:
@@ -279,13 +291,11 @@ def test_a_reload_in_the_middle_finds_the_run_again(tab: Any) -> None:
     control(tab, "dumpunet-studio-features-steps").fill("1-3")
     generate(tab)
     expect(status(tab)).to_contain_text("Step")
-    tab.reload()
-    ready(tab)
+    load(tab, tab.reload)
     expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 120"))
     tab.locator("#studio-stop").click()
     expect_end(tab, "Stopped; what was made is below: 1 image and 3 pictures")
-    tab.reload()
-    ready(tab)
+    load(tab, tab.reload)
     assert tab.locator(".studio-gallery .studio-thumb").count() == 3
     quick(tab, steps=2)
     generate(tab)
@@ -321,17 +331,14 @@ def test_two_tabs_do_not_see_each_other(open_tab: Open) -> None:
 
 
 def test_a_duplicated_tab_has_runs_of_its_own(tab: Any) -> None:
-    ready(tab)
     first = tab.evaluate("sessionStorage.getItem('dumpunet-studio')")
     with tab.context.expect_page() as opening:
         # window.open copies the session's storage, as the browser does for a tab that is duplicated.
         tab.evaluate("void window.open(location.href)")
     other = opening.value
-    ready(other)
     other.wait_for_function(f"sessionStorage.getItem('dumpunet-studio') !== '{first}'")
     assert tab.evaluate("sessionStorage.getItem('dumpunet-studio')") == first
-    tab.reload()
-    ready(tab)
+    load(tab, tab.reload)
     assert tab.evaluate("sessionStorage.getItem('dumpunet-studio')") == first
 
 
@@ -366,8 +373,7 @@ def test_nothing_serious_bars_anyone(tab: Any) -> None:
     assert serious(tab) == []
     tab.locator(".studio-gallery .studio-thumb").first.click()
     assert serious(tab) == []
-    tab.goto(f"{tab.url}?__theme=dark")
-    ready(tab)
+    load(tab, lambda: tab.goto(f"{tab.url}?__theme=dark"))
     assert tab.locator(".studio-gallery").is_visible()
     assert serious(tab) == []
 
