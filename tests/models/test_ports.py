@@ -238,7 +238,7 @@ def test_an_adapter_that_is_wrong_is_found_out(model: Model, layout: Tokens) -> 
     blocks = tuple(wrong if each is block else each for each in model.blocks)
     with (
         torch.no_grad(),
-        pytest.raises(UnsupportedModelError, match="comes out of block D01 of this TwoStream"),
+        pytest.raises(UnsupportedModelError, match="output of block D01 of this TwoStream"),
     ):
         measure_blocks(replace(model, blocks=blocks), lambda: model.module(*inputs()))
 
@@ -246,7 +246,7 @@ def test_an_adapter_that_is_wrong_is_found_out(model: Model, layout: Tokens) -> 
 def test_a_port_that_is_never_reached_is_found_out(model: Model) -> None:
     block = model.block("S01")
     blocks = (*model.blocks[:-1], replace(block, output=OutputPort(nn.Identity(), block.output.layout)))
-    with torch.no_grad(), pytest.raises(UnsupportedModelError, match="comes out of block S01"):
+    with torch.no_grad(), pytest.raises(UnsupportedModelError, match="output of block S01"):
         measure_blocks(replace(model, blocks=blocks), lambda: model.module(*inputs()))
 
 

@@ -140,7 +140,7 @@ def test_there_are_many_agreed_messages() -> None:
 
 @pytest.mark.parametrize("text", ["M00*0.5", "IN00, M00 *1@2", "M00 @1"])
 def test_choice_of_blocks_knows_no_strength_and_no_steps(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"cannot stand here\. Expected ',', '-' or '\(\+'\.") as error:
+    with pytest.raises(SettingsError, match=r"is not allowed here\. Expected ',', '-' or '\(\+'\.") as error:
         select_blocks(text, SD1)
     assert error.value.position == text.index("*" if "*" in text else "@")
 
