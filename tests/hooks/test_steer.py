@@ -231,7 +231,7 @@ def test_another_batch_than_expected_stops_the_call() -> None:
     plan = steering(unet, ["(~: M00: 3 :~)"])
     with (
         steer(unet, plan, FakeClock(1, [(0, "cond")]), pytest.fail),
-        pytest.raises(HostError, match="2 rows where 1 were expected"),
+        pytest.raises(HostError, match="2 rows, but 1 were expected"),
     ):
         call(unet, 2)
     assert hook_count(unet.module) == 0
