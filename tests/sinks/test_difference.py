@@ -243,7 +243,7 @@ def test_nothing_to_compare_with_is_one_sentence() -> None:
     other = Keep("steered")
     (problem,) = run([DifferenceSink(), other], steered)
     assert str(problem) == (
-        "block OUT11 of step 7, image 3, cannot be compared: the run without per-block prompts had none."
+        "block OUT11 of step 7, image 3, cannot be compared: the run without per-block prompts did not capture it."
     )
     assert len(other.seen) == 1
 

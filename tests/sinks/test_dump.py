@@ -490,5 +490,5 @@ def test_a_folder_that_goes_away_is_one_message(
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    with pytest.raises(HostError, match="folder is not there any more; 0 tensors"):
+    with pytest.raises(HostError, match="folder no longer exists; 0 tensors"):
         sink.accept(captures()[0])

@@ -147,5 +147,5 @@ def test_a_file_over_a_limit_is_one_message(tmp_path: Path, request_: DumpReques
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (problem,) = fanout.problems
-    assert "a file got larger than is allowed there" in str(problem)
+    assert "a file is larger than that disk allows" in str(problem)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".manifest.lock", "manifest.json"]
