@@ -411,7 +411,7 @@ def test_a_page_of_words_alone_and_one_without_an_image(tiny: Any, opened: Open,
     page = opened(write_page(tmp_path, make_page(0, None, collection, about, 25)))
     collection.close()
     settle(page)
-    assert "did not come out" in page.locator("#stage").inner_text()
+    assert "was not finished" in page.locator("#stage").inner_text()
     assert "empty" in tile(page, "IN00").get_attribute("class")
     assert "empty" not in tile(page, "M00").get_attribute("class")
 

@@ -101,7 +101,7 @@ def test_a_mistake_is_marked_as_one_types(page: Any) -> None:
     assert message(page, "features-steps", "Image saving steps").endswith("5-x\n    ^")
     unfold(page, "features-colorization")
     type_into(box(page, "features-color-formula-0"), "mp.sin(v)")
-    assert "no prefix but np" in message(page, "features-color-formula-0", "mp.sin(v)")
+    assert "no prefix except np" in message(page, "features-color-formula-0", "mp.sin(v)")
 
 
 def test_what_is_said_is_of_the_text_that_stands_there(page: Any) -> None:

@@ -1,4 +1,4 @@
-// From the tree of a colour formula to a function of v, in float32.
+// Compile the syntax tree of a colour formula to a function of v, in float32.
 
 globalThis.DumpUNetFormula = (function () {
     "use strict";
@@ -10,7 +10,7 @@ globalThis.DumpUNetFormula = (function () {
     const CONSTANTS = grammar.constants, ARGUMENTS = grammar.functions, EXAMPLE = grammar.example;
     const NEEDS_MANY = new Set(grammar.needsMany);
 
-    // Length of the longest common stretches of two words, found by halves, over the mean length of both.
+    // Ratcliff/Obershelp similarity: total length of recursively found common substrings over the mean length.
     function likeness(a, b) {
         const matched = (a, b) => {
             let best = 0, ends = [0, 0];
@@ -47,7 +47,7 @@ globalThis.DumpUNetFormula = (function () {
             throw new FormulaError(this.text, node.at, problem, remedy);
         }
 
-        // A function of v, with `isConstant` where v plays no part.
+        // Return a function of v; `isConstant` says whether it does not depend on v.
         visit(node, depth) {
             this.nodes++;
             if (this.nodes > MOST_NODES || depth > MOST_DEPTH) {
@@ -119,13 +119,13 @@ globalThis.DumpUNetFormula = (function () {
         return Object.assign(() => value, {isConstant: true});
     }
 
-    // a < b < c: neighbours are compared, all of which must hold.
+    // a < b < c: every comparison of neighbours must hold.
     function chained(operators) {
         return (...values) => flag(operators.every((one, i) => BINARY[one](values[i], values[i + 1])));
     }
 
-    // NumPy's own names, as formulas of the original extension have them. Blanks take their place, so that what is read
-    // has every character where the user has it.
+    // NumPy prefixes, as in formulas of the original extension. They are replaced by spaces, which keeps the positions
+    // of errors right.
     const PREFIX = /(?<![A-Za-z_0-9.])(?:np|numpy)\.(?=[A-Za-z_])/g;
 
     function compileFormula(text) {
