@@ -227,5 +227,5 @@ def test_a_text_encoder_of_another_model_is_told(folder: Path, tmp_path: Path) -
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     diffusers_unet("sd1", cross_attention_dim=24).save_pretrained(copy / "unet")
-    with pytest.raises(UnsupportedModelError, match=r"gives 16 values a token where the U-Net takes 24"):
+    with pytest.raises(UnsupportedModelError, match=r"gives 16 values per token, but the U-Net takes 24"):
         load_pipeline(str(copy), device="cpu")

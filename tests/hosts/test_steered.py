@@ -161,7 +161,9 @@ def _levels(image: Image.Image) -> Tensor:
 def test_a_negative_prompt_that_is_not_used_is_told(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     for negative, guidance in (("x(~:M00: y:~)", 1), ("x(~:M00: y:~)", 4), ("x", 1)):
         make_job(tiny, ["a"], replace(QUICK, negative=negative, guidance=guidance))
-    assert [r.getMessage() for r in caplog.records] == ["Negative prompt: it is not used, as CFG Scale is 1"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "Negative prompt: it is not used, because CFG Scale is 1"
+    ]
 
 
 # -- what is read
@@ -558,9 +560,9 @@ def test_another_number_of_images_in_a_notebook_is_refused(tiny: Any) -> None:
 
     with steer(tiny, prompts, steps=3) as inputs:
         first = make()
-        with pytest.raises(HostError, match="4 images where 2 have prompts"):
+        with pytest.raises(HostError, match="4 images, but there are prompts for 2"):
             tiny(**inputs, **sampling, num_images_per_prompt=2)
-        with pytest.raises(HostError, match="1 images where 2 have prompts"):
+        with pytest.raises(HostError, match="1 images, but there are prompts for 2"):
             tiny("a star", num_inference_steps=1, **sampling)
         assert make() == first
 
@@ -576,7 +578,7 @@ def test_mistakes_in_a_notebook(tiny: Any) -> None:
         ({"prompt": []}, "prompt: .* is not texts"),
         ({"prompt": None}, "prompt: None is not texts"),
         ({"prompt": ["a", None]}, "prompt: .* is not texts"),
-        ({"negative_prompt": ["x", "y"]}, "negative_prompt: it is one for all images"),
+        ({"negative_prompt": ["x", "y"]}, "negative_prompt: all images share one"),
         ({"negative_prompt": 3}, "negative_prompt: 3 is not a text"),
         ({"images_per_prompt": 0}, "images_per_prompt: 0 is not a number from 1"),
         ({"steps": 0}, "steps: 0 is not a number from 1"),

@@ -1,4 +1,4 @@
-"""What the webui is asked to call; it forgets all of it at Reload UI, and loads the script again."""
+"""Register callbacks with the webui, which forgets them on Reload UI and then loads the script again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lib_dumpunet.hosts.webui import axes, options, pages, script
 
 
 def register() -> None:
-    """Ask the webui for calls."""
+    """Register all callbacks."""
     script_callbacks.on_before_ui(axes.add_axes)
     script_callbacks.on_ui_settings(options.add_options)
     script_callbacks.on_app_started(pages.add_route)

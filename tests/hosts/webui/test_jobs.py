@@ -375,7 +375,7 @@ def test_forge_is_refused_in_one_sentence(lab: Lab, settings: dict[str, Any]) ->
     processed = lab.choose(settings, prompt="a")
     assert processed.images == []
     assert processed.comments.count("Dump U-Net:") == 1
-    assert "Forge and webuis made of it" in processed.comments
+    assert "Forge and its successors" in processed.comments
 
 
 def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> None:
