@@ -111,7 +111,7 @@ def test_runs_wait_for_each_other_and_those_that_wait_can_be_stopped(tmp_path: P
     with pytest.raises(SettingsError, match="still goes on"):
         runs.start("a", request())
     assert [runs.ahead(run) for run in (one, two, three)] == [0, 1, 2]
-    assert "Waiting: 2 others go first." in status(three, runs.ahead(three))
+    assert "Waiting: 2 runs are ahead." in status(three, runs.ahead(three))
     two.stop()
     assert two.state == "stopped"
     gate.set()
@@ -285,9 +285,9 @@ def test_a_port_that_is_taken_and_wrong_flags_are_told(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         result = start("--port", str(port), "-o", str(tmp_path))
     assert result.returncode == 2
-    assert f"--port: port {port} is taken. Choose another by --port." in result.stderr
+    assert f"--port: port {port} is taken. Choose another with --port." in result.stderr
     for flags, said in (
-        (("--port", "99999"), "--port: 99999 is no port"),
+        (("--port", "99999"), "--port: 99999 is not a port"),
         (("--model", "/no/model"), "there is no file or folder /no/model"),
         (("-o", "/dev/null/x"), "Output path: /dev/null/x cannot be used"),
     ):

@@ -166,7 +166,7 @@ def test_the_image_grows_and_the_time_left_is_told(tab: Any) -> None:
     generate(tab)
     expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 60, \d+ s left"))
     tab.wait_for_function("document.querySelector('.studio-stage img')?.naturalWidth > 0")
-    assert tab.locator(".studio-stage img").get_attribute("alt") == "The image as it grows"
+    assert tab.locator(".studio-stage img").get_attribute("alt") == "Preview of the image"
     assert tab.locator("#studio-generate").is_disabled()
     tab.locator("#studio-stop").click()
     expect_end(tab, "Stopped")
@@ -180,7 +180,7 @@ def test_stop_keeps_what_was_made_and_the_next_run_works(tab: Any) -> None:
     expect(status(tab)).to_contain_text("Step")
     tab.wait_for_function("document.querySelectorAll('.studio-gallery .studio-thumb').length > 2")
     tab.locator("#studio-stop").click()
-    expect_end(tab, "Stopped; what was made is below: 1 image and")
+    expect_end(tab, "Stopped; the results so far are below: 1 image and")
     tab.wait_for_function("document.querySelector('.studio-stage img').alt.startsWith('image 0')")
     assert tab.locator(".studio-gallery .studio-thumb").count() > 2
     fill(tab, steps=2)
@@ -212,7 +212,7 @@ def test_batches_and_differences(tab: Any) -> None:
         ("prompt", "a (~: IN00: x", "Prompt: this bracket"),
         ("negative", "(~: IN77: x :~)", "Negative prompt: the model has no block IN77"),
         ("steps", "0", "Sampling steps: 0 is outside 1 to 1000"),
-        ("steps", "", "Sampling steps: there is no number"),
+        ("steps", "", "Sampling steps: a number is missing"),
         ("guidance", "0.5", "CFG Scale: 0.5 is outside 1 to 100"),
         ("seed", "-2", "Seed: -2 is outside"),
         ("seed", "1.5", "Seed: 1.5 is not a whole number"),
@@ -283,7 +283,7 @@ def test_a_reload_in_the_middle_finds_the_run_again(tab: Any) -> None:
     ready(tab)
     expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 120"))
     tab.locator("#studio-stop").click()
-    expect_end(tab, "Stopped; what was made is below: 1 image and 3 pictures")
+    expect_end(tab, "Stopped; the results so far are below: 1 image and 3 pictures")
     tab.reload()
     ready(tab)
     assert tab.locator(".studio-gallery .studio-thumb").count() == 3
@@ -301,7 +301,7 @@ def test_two_tabs_do_not_see_each_other(open_tab: Open) -> None:
     generate(one)
     expect(status(one)).to_contain_text("Step")
     generate(two)
-    expect(status(two)).to_have_text("Waiting: another goes first.")
+    expect(status(two)).to_have_text("Waiting: one run is ahead.")
     one.locator("#studio-stop").click()
     expect_end(one, "Stopped")
     expect_end(two, "Done: 1 image and 3 pictures")
