@@ -1,7 +1,7 @@
 """Look inside a Stable Diffusion U-Net, block by block.
 
-``trace`` and ``steer`` are for notebooks, and are loaded on first use: they need the extra
-``diffusers``, which the core does not.
+``trace`` and ``steer`` are for notebooks. They are imported on first use, because they need the extra
+``diffusers`` and the core does not.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def test_components_send_what_they_like() -> None:
         ({"attention__kinds": 5}, "Output features: 5 is not a list"),
         ({"attention__lattice": 2.5}, "Lattice: 2.5 is not a whole number"),
         ({"attention__lattice": 17.0}, "Lattice: 17 is outside 1 to 16"),
-        ({"features__color__gain": None}, "gain: there is no number"),
+        ({"features__color__gain": None}, "gain: a number is missing"),
         ({"features__color__gain": True}, "gain: True is not a number"),
         ({"features__color__clamp_min": float("nan")}, "Clamp min.: nan is not a number"),
         ({"features__color__clamp_min": 2.0}, "Clamp min.: 2 is not below Clamp max. 1"),
