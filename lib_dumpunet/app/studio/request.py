@@ -8,8 +8,8 @@ from lib_dumpunet.app.studio.models import Choice
 from lib_dumpunet.blocks import ModelFacts
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.hosts.diffusers.find import ANY_BLOCKS
-from lib_dumpunet.prompt.layer_prompt import OPEN
 from lib_dumpunet.prompt.reading import read_templates
+from lib_dumpunet.prompt.template import OPEN
 from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import GenerateSettings, PanelSettings, Settings
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hosts.webui.host import tell
-from lib_dumpunet.prompt.layer_prompt import OPEN, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.template import OPEN
 
 
 def count_text(params: Any) -> None:
