@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.blocks import SD1, SDXL, BlockOrder
 from lib_dumpunet.errors import DumpUNetError, FormulaError, HostError, PromptSyntaxError, SettingsError
-from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
+from lib_dumpunet.prompt.template import Template
 
 if TYPE_CHECKING:
     from lib_dumpunet.hosts.diffusers.steered import steer

@@ -16,9 +16,9 @@ from lib_dumpunet.errors import SettingsError, within
 from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.kinds import KINDS, Kind, is_shown, kinds_of_choice
 from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
-from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.texts import Texts, WordChoice, parse_words
 from lib_dumpunet.prompt.words import all_words
 from lib_dumpunet.settings import (

@@ -9,7 +9,7 @@ from typing import Any
 from lib_dumpunet.app.flags import add_settings, read_explorer, read_settings
 from lib_dumpunet.app.generate import add_job, make
 from lib_dumpunet.app.output import Terminal
-from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.prompt.template import OPEN
 from lib_dumpunet.settings import (
     AttentionSettings,
     DifferenceSettings,

@@ -13,9 +13,9 @@ from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.blocks import ModelFacts, spans
 from lib_dumpunet.hosts.diffusers import families
 from lib_dumpunet.hosts.diffusers.find import facts_of_config
-from lib_dumpunet.prompt.layer_prompt import Share, Template
 from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.reading import read_prompt, warn_of_webui_syntax
+from lib_dumpunet.prompt.template import Share, Template
 
 MOST_STEPS = 1000
 """The most steps that sampling can have."""

@@ -52,8 +52,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     folder = prepare_folder(args.out)
     terminal.say("Starting the studio ...")
     hush_libraries()
+    from lib_dumpunet.app.studio.folders import Place
     from lib_dumpunet.app.studio.models import BUNDLED, Choice, Models
-    from lib_dumpunet.app.studio.runs import Place, Runs
+    from lib_dumpunet.app.studio.runs import Runs
     from lib_dumpunet.app.studio.server import Server, serve
 
     is_open = args.listen or args.share

@@ -10,8 +10,8 @@ from lib_dumpunet.captures import Branch
 from lib_dumpunet.explorer.collect import SUMMARY, Collected
 from lib_dumpunet.explorer.layout import levels_of
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import CLOSE, Template
 from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.prompt.template import CLOSE, Template
 from lib_dumpunet.settings import ColorSettings
 
 BRANCHES: Sequence[Branch] = ("cond", "uncond")

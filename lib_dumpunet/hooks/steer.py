@@ -17,8 +17,8 @@ from lib_dumpunet.hooks.reading import FirstCall, Report
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import Argument, Arguments
 from lib_dumpunet.ports import BatchRow, Clock, ModelCall
-from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.prompt.template import Share
 
 UNREACHED = "the text of {blocks} was not read in the first U-Net call, so the image was generated without it"
 

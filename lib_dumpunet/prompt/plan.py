@@ -16,7 +16,7 @@ from functools import cached_property
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import Acting, Bracket, Share, Template, heaviest
+from lib_dumpunet.prompt.template import Acting, Bracket, Share, Template, heaviest
 
 log = logging.getLogger("dumpunet")
 

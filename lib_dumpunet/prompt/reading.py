@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import SettingsError, SourcePosition
-from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.webui_syntax import strip_webui_syntax
 from lib_dumpunet.settings import GenerateSettings
 

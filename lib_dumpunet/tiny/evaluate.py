@@ -1,8 +1,8 @@
 """Measure the bundled model against its bar: `python -m lib_dumpunet.tiny.evaluate [FOLDER]`.
 
 It draws prompts by lot, makes the pictures and judges them by their pixels alone (`judge`). The attention of
-the words for colour and shape is averaged over heads, steps and the layers of at least 16 x 16 cells, then
-compared inside and outside the pixels of the word's own object. The exit code is 1 where the bar is missed.
+the words for colour and shape is compared inside and outside the pixels of the word's own object (`attention`).
+The exit code is 1 where the bar is missed.
 """
 
 from __future__ import annotations
@@ -10,30 +10,24 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.progress import track
-from torch import Tensor
 
 from . import MODEL
+from .attention import MapAverage, attention_ratios
 from .judge import Reading, best_overlap, closest_shape, read_picture, relation_holds
-from .scenes import FIGURE_COLORS, SHAPES, article, held_out
+from .prompts import Prompt, draw_prompts
 
 BATCH = 10
-CELLS = 32  # side of the attention maps that are compared
-FEWEST_CELLS = 6  # an object smaller than this counts as missing
 BAR = {
     "one object: colour right": 98.0,
     "one object: shape right": 98.0,
@@ -67,39 +61,6 @@ class Settings:
     maps: int = 20
     steps: int = 20
     guidance: float = 4.0
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a picture is asked to show."""
-
-    colors: tuple[str, ...]
-    shapes: tuple[str, ...]
-    background: str
-    relation: str = ""
-
-    @property
-    def text(self) -> str:
-        """The prompt in the captions' words."""
-        objects = [article(f"{color} {shape}") for color, shape in zip(self.colors, self.shapes, strict=True)]
-        return f" {self.relation} ".join(objects) + f" on {article(self.background)} background"
-
-
-def draw_prompts(count: int, objects: int, seed: int, *, new: bool = False) -> list[Prompt]:
-    """Draw prompts by lot, on the two backgrounds that no object has the colour of.
-
-    All pairs of colour and shape are such as were trained, or, where `new`, such as were not.
-    """
-    rng = random.Random(seed)
-    prompts = []
-    for _ in range(count):
-        colors = tuple(rng.sample(FIGURE_COLORS, objects))
-        shapes = tuple(
-            rng.choice([shape for shape in SHAPES if held_out(color, shape) == new]) for color in colors
-        )
-        relation = rng.choice(["left of", "right of", "above", "below", "and"]) if objects > 1 else ""
-        prompts.append(Prompt(colors, shapes, rng.choice(["white", "gray"]), relation))
-    return prompts
 
 
 def generate(
@@ -149,59 +110,6 @@ def percentages(judgements: Sequence[dict[str, bool]]) -> dict[str, float]:
     asked = Counter(point for judgement in judgements for point in judgement)
     right = Counter(point for judgement in judgements for point, holds in judgement.items() if holds)
     return {point: round(100 * right[point] / asked[point], 1) for point in asked}
-
-
-class MapAverage:
-    """An attention processor that works as usual and adds up the prompt's attention probabilities."""
-
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
-        self._sum = torch.zeros(())
-        self._count = 0
-
-    @property
-    def maps(self) -> NDArray[np.float32]:
-        """The mean map of each token, "token h w"."""
-        return (self._sum / self._count).cpu().numpy()
-
-    def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any
-    ) -> Tensor:
-        """Attend; of the batch, unconditional and conditional, keep the latter's maps."""
-        inputs = (hidden_states, encoder_hidden_states, encoder_hidden_states)
-        projected = (layer(x) for layer, x in zip((attn.to_q, attn.to_k, attn.to_v), inputs, strict=True))
-        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in projected)
-        weights = (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
-        side = int(weights.shape[2] ** 0.5)
-        if side >= 16:
-            maps = weights[1:].mean(1).unflatten(1, (side, side)).permute(0, 3, 1, 2)
-            self._sum = self._sum + F.interpolate(maps, (CELLS, CELLS), mode="bilinear")[0]
-            self._count += 1
-        output: Tensor = attn.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
-        return output
-
-
-def attention_ratios(prompt: Prompt, reading: Reading, maps: NDArray[np.float32]) -> dict[str, list[float]]:
-    """Divide each word's attention inside its object by that outside; none if an object is missing."""
-    insides = [_cells(reading, color) for color in prompt.colors]
-    if any(inside.sum() < FEWEST_CELLS for inside in insides):
-        return {}
-    words = prompt.text.split()
-    ratios: dict[str, list[float]] = {"colour": [], "shape": []}
-    for color, inside in zip(prompt.colors, insides, strict=True):
-        place = words.index(color)
-        for kind, word in (("colour", place), ("shape", place + 1)):
-            attended = maps[word + 1]  # token 0 begins the text
-            ratios[kind].append(float(attended[inside].mean() / attended[~inside].mean()))
-    return ratios
-
-
-def _cells(reading: Reading, color: str) -> NDArray[np.bool_]:
-    """The cells "h w" of which more than half has a colour."""
-    mask = reading.where(color).astype(np.float32)
-    step = mask.shape[0] // CELLS
-    mean: NDArray[np.float32] = mask.reshape(CELLS, step, CELLS, step).mean((1, 3))
-    return mean > 0.5
 
 
 def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:

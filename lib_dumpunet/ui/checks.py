@@ -9,9 +9,10 @@ from lib_dumpunet.blocks import BlockOrder, spans
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.image.expression import compile_formula
 from lib_dumpunet.kinds import CHOICES
-from lib_dumpunet.prompt.layer_prompt import Share, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.prompt.template import Share
 from lib_dumpunet.settings import FORMULAS, AttentionSettings, AttentionSwitch, ColorSettings, PanelSettings
 from lib_dumpunet.settings.value import read_value
 

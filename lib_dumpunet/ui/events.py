@@ -11,8 +11,8 @@ import gradio as gr
 
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import DumpUNetError
-from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.selection import select_blocks
+from lib_dumpunet.prompt.template import Share
 from lib_dumpunet.settings import METHODS, TRANSFORMS
 from lib_dumpunet.ui import checks
 from lib_dumpunet.ui.fields import Field

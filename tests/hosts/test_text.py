@@ -13,16 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lib_dumpunet.hosts.diffusers.chunks import CHUNK, Piece, lay_out
+from lib_dumpunet.hosts.diffusers.emphasis import Run, parse_emphasis
 from lib_dumpunet.hosts.diffusers.loading import load_pipeline
-from lib_dumpunet.hosts.diffusers.text import (
-    CHUNK,
-    Piece,
-    Run,
-    chunk_count,
-    encode_prompts,
-    lay_out,
-    parse_emphasis,
-)
+from lib_dumpunet.hosts.diffusers.text import chunk_count, encode_prompts
 from lib_dumpunet.prompt.words import Token, find_word, labels
 from tests.pipelines import XL_WIDTHS
 

@@ -24,7 +24,7 @@ from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import OutputPort, Streams, Tokens
 from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
 from lib_dumpunet.ports import BatchRow, Clock
-from lib_dumpunet.prompt.layer_prompt import Share
+from lib_dumpunet.prompt.template import Share
 from lib_dumpunet.session import watching
 from tests.models.two_stream import ADAPTER, CHANNELS, HEADS, WIDTH, TwoStream
 from tests.unets import FakeClock, hook_count

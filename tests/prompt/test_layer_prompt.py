@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_dumpunet import SD1, SDXL, PromptSyntaxError, SettingsError, parse_prompt, select_blocks
-from lib_dumpunet.prompt.layer_prompt import Share
+from lib_dumpunet.prompt.template import Share
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 RULE = "\n----\n"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
-from lib_dumpunet.sinks import files, writers
+from lib_dumpunet.sinks import files, groups
 from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.files import prepare_folder
 from lib_dumpunet.sinks.names import key_of
@@ -293,7 +293,7 @@ def test_steps_that_never_get_complete_do_not_fill_the_memory(tmp_path: Path, re
     sink = DumpSink(tmp_path, "safetensors", request_)
     for step in range(1, 401):
         sink.accept(Capture(Tag(0, step, "M00"), torch.zeros(1, 1, 1)))
-    assert 400 - len(list(tmp_path.glob("*.safetensors"))) <= writers._STALE + 1
+    assert 400 - len(list(tmp_path.glob("*.safetensors"))) <= groups.STALE + 1
     sink.close()
     assert len(list(load_dump(tmp_path))) == 400
 

@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lib_dumpunet.tiny.evaluate import (
-    CELLS,
-    Prompt,
-    attention_ratios,
-    draw_prompts,
-    edges,
-    judge_alone,
-    judge_paired,
-    missed,
-    percentages,
-    table,
-)
+from lib_dumpunet.tiny.attention import CELLS, attention_ratios
+from lib_dumpunet.tiny.evaluate import edges, judge_alone, judge_paired, missed, percentages, table
 from lib_dumpunet.tiny.judge import Reading, read_picture
+from lib_dumpunet.tiny.prompts import Prompt, draw_prompts
 from lib_dumpunet.tiny.scenes import FIGURE_COLORS, SHAPES, Figure, Scene, held_out, render
 
 PLACES = {

@@ -11,8 +11,10 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from lib_dumpunet.tiny import MODEL
-from lib_dumpunet.tiny.evaluate import MapAverage, Prompt, Settings, generate, load
+from lib_dumpunet.tiny.attention import MapAverage
+from lib_dumpunet.tiny.evaluate import Settings, generate, load
 from lib_dumpunet.tiny.judge import read_picture
+from lib_dumpunet.tiny.prompts import Prompt
 
 LARGEST_FOLDER = 20_000_000  # bytes
 

@@ -15,8 +15,8 @@ from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.trace import trace
 from lib_dumpunet.image.overlay import resize_map
-from lib_dumpunet.tiny.evaluate import Prompt, draw_prompts
 from lib_dumpunet.tiny.judge import read_picture
+from lib_dumpunet.tiny.prompts import Prompt, draw_prompts
 
 REQUIRED = 1.5  # least ratio of attention inside to outside
 SMALLEST = 0.01  # fraction of the image; a smaller object counts as missing

@@ -11,7 +11,8 @@ import gradio as gr
 from lib_dumpunet.app.studio import render
 from lib_dumpunet.app.studio.fields import GUIDANCE, OwnFields
 from lib_dumpunet.app.studio.models import Models
-from lib_dumpunet.app.studio.runs import Request, Runs
+from lib_dumpunet.app.studio.request import Request
+from lib_dumpunet.app.studio.runs import Runs
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.settings import (
     AttentionSettings,

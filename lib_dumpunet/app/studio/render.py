@@ -9,7 +9,7 @@ from itertools import groupby
 from urllib.parse import quote
 
 from lib_dumpunet.app.studio.results import ORDER, Item
-from lib_dumpunet.app.studio.runs import Run
+from lib_dumpunet.app.studio.run import Run
 from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.ui.events import message
 

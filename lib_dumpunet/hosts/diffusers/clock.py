@@ -6,29 +6,16 @@ some samplers evaluate the U-Net twice a step, and a pipeline may be called seve
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_dumpunet.captures import Branch
-from lib_dumpunet.errors import HostError, UnsupportedModelError
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.hosts.diffusers.pipelines import hides_guidance, is_a
 from lib_dumpunet.ports import BatchRow, ModelCall
-
-REFUSED = {
-    "PAG": "adds rows of its own to the U-Net's batch",
-    "Panorama": "calls the U-Net for parts of an image, several times a step",
-    "AnimateDiff": "makes several frames at once",
-    "Video": "makes several frames at once",
-    r"^IF[A-Z]": "works on pixels, with a U-Net of its own",
-}
-"""Kinds of pipelines that cannot be followed, by what stands in the name of their class or of one that it extends."""
-
-FRAMES = ("Motion", "3D", "SpatioTemporal", "I2VGen")
-"""What stands in the names of U-Nets that take several frames at once."""
 
 
 class SchedulerClock:
@@ -205,73 +192,6 @@ class SchedulerClock:
 
 def _same(part: Tensor, text: Tensor) -> bool:
     return part.shape == text.shape and torch.equal(part, text.to(part))
-
-
-def is_a(pipe: Any, kind: str) -> bool:
-    """Return whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
-    return any(re.search(kind, cls.__name__) for cls in type(pipe).__mro__)
-
-
-def hides_guidance(pipe: Any) -> bool:
-    """Return whether a pipeline does not say whether it guides, so that only texts tell whose rows are whose."""
-    return not hasattr(type(pipe), "do_classifier_free_guidance")
-
-
-@contextmanager
-def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
-    """Let the clock know the texts that a pipeline encodes, as they tell rows apart."""
-    with ExitStack() as stack:
-        if hasattr(pipe, "encode_prompt"):
-            stack.enter_context(_heard(pipe, "encode_prompt", lambda _, result: clock.know(*result[:2])))
-        # Modular pipelines hand their texts to a guider, which has each evaluated by itself.
-        guider = getattr(pipe, "guider", None)
-        if hasattr(guider, "prepare_inputs"):
-
-            def hear(given: tuple[Any, ...], _: Any) -> None:
-                cond, uncond = given[0]["prompt_embeds"]
-                clock.know(cond, uncond, apart=True)
-
-            stack.enter_context(_heard(guider, "prepare_inputs", hear))
-        yield
-
-
-@contextmanager
-def _heard(owner: Any, name: str, hear: Callable[[tuple[Any, ...], Any], None]) -> Iterator[None]:
-    """Let ``hear`` have the arguments and the result of each call of a method."""
-    method, own = getattr(owner, name), vars(owner).get(name)
-
-    def heard(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        hear(args, result)
-        return result
-
-    setattr(owner, name, heard)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-        if own is not None:
-            setattr(owner, name, own)
-
-
-def require_plain(pipe: Any) -> None:
-    """Make sure that a pipeline has a U-Net, and calls it in a way that can be followed.
-
-    Raises:
-        HostError, UnsupportedModelError: if it is not so.
-    """
-    name = type(pipe).__name__
-    for kind, reason in REFUSED.items():
-        if is_a(pipe, kind):
-            raise HostError(f"{name} {reason}", remedy="Use a plain pipeline of SD 1.x, 2.x or XL.")
-    unet = getattr(pipe, "unet", None)
-    if unet is None:
-        raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
-    if any(kind in type(unet).__name__ for kind in FRAMES):
-        raise UnsupportedModelError(
-            f"the {type(unet).__name__} of {name} takes several frames at once",
-            remedy="Use a pipeline that makes single images, of SD 1.x, 2.x or XL.",
-        )
 
 
 def position(scheduler: Any, timestep: Any) -> int:

@@ -13,9 +13,10 @@ from torch import Tensor
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.steer import steer as steer_unet
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, hides_guidance, is_a, require_plain
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 from lib_dumpunet.hosts.diffusers.conditioning import Encodings, condition
 from lib_dumpunet.hosts.diffusers.job import read_prompts
+from lib_dumpunet.hosts.diffusers.pipelines import hides_guidance, is_a, require_plain
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.ports import BatchRow, ModelCall
 from lib_dumpunet.prompt.plan import PromptPlan

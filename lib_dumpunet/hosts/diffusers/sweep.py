@@ -21,8 +21,8 @@ from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler, Sam
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.reading import PLACE, read_prompt
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.resolve import attention_blocks
 from lib_dumpunet.settings import GenerateSettings
 

@@ -1,48 +1,27 @@
 """Encode prompts as the AUTOMATIC1111 webui does: emphasis, ``BREAK``, and prompts of any length.
 
-Emphasis, https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis, weighs what the text
-encoder gives for a token. Length is unlimited because the encoder reads a prompt in chunks of 75 tokens, which are
-joined again. For a plain prompt of one chunk the result is that of the pipeline's own ``encode_prompt``, bit for bit.
+Emphasis weighs what the text encoder gives for a token. Length is unlimited because the encoder reads a prompt in
+chunks of 75 tokens, which are joined again. For a plain prompt of one chunk the result is that of the pipeline's own
+``encode_prompt``, bit for bit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, pairwise
-from operator import attrgetter
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_dumpunet.errors import HostError
+from lib_dumpunet.hosts.diffusers.chunks import CHUNK, Chunk, Piece, fill, lay_out
+from lib_dumpunet.hosts.diffusers.emphasis import parse_emphasis
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.prompt.words import Token
 
-CHUNK = 75
-"""Pieces of text that the encoder reads at once, without start and end."""
-
-BACKTRACK = 20
-"""Tokens before the end of a full chunk among which a comma is looked for, to move what follows it to the next."""
-
-EMPHASIS = {"(": 1.1, "[": 1 / 1.1}
-OPENING = {")": "(", "]": "["}
 COMMA = ",</w>"
-
-_PART = re.compile(
-    r"""
-      \\ (?P<escaped> [()\[\]\\]? )
-    | (?P<open> [(\[] )
-    | : \s* (?P<weight> [+-]? (?: \d+ \.? \d* | \. \d+ ) ) \s* \)
-    | (?P<close> [)\]] )
-    | (?P<break> \b BREAK \b )
-    | [^\\()\[\]:B]+
-    | .  # a colon that begins no weight, a B that begins no BREAK
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+"""A comma in the vocabulary of CLIP's tokenizers."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +37,6 @@ class Encoded:
     embeds: Tensor
     pooled: Tensor | None
     tokens: tuple[tuple[Token, ...], ...]
-
-
-class Run(NamedTuple):
-    """Text of one weight."""
-
-    text: str
-    weight: float
-
-
-class Piece(NamedTuple):
-    """A token's number in the vocabulary, and the weight of the text it comes from."""
-
-    number: int
-    weight: float
-
-
-Chunk = tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
@@ -138,7 +100,7 @@ def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
     encoders = _encoders(pipe)
     layouts = [[encoder.chunks(text) for text in texts] for encoder in encoders]
     count = max(len(layout) for of_encoder in layouts for layout in of_encoder)
-    filled = [[_fill(layout, count) for layout in of_encoder] for of_encoder in layouts]
+    filled = [[fill(layout, count) for layout in of_encoder] for of_encoder in layouts]
     with torch.no_grad():
         outputs = [_encode_all(encoder, by_text) for encoder, by_text in zip(encoders, filled, strict=True)]
     embeds = torch.cat([hidden for hidden, _ in outputs], dim=-1)
@@ -159,86 +121,6 @@ def tokenize(pipe: Any, text: str) -> tuple[Token, ...]:
 def chunk_count(pipe: Any, text: str) -> int:
     """Count the chunks that a prompt takes, at least one."""
     return max(len(encoder.chunks(text)) for encoder in _encoders(pipe))
-
-
-def parse_emphasis(text: str) -> tuple[tuple[Run, ...], ...]:
-    """Read a prompt's markup into the sections between ``BREAK``s, each a tuple of runs of text.
-
-    ``(x)`` weighs 1.1, ``[x]`` 1/1.1, ``(x:1.3)`` 1.3, and brackets in brackets multiply. There is no wrong text: a
-    bracket that is not closed acts to the end, and one that closes nothing is text. So is a bracket or backslash after
-    a backslash; other backslashes are left out.
-    """
-    reader = _Reader()
-    for match in _PART.finditer(text):
-        reader.take(match)
-    reader.finish()
-    bounds = [0, *reader.breaks, len(reader.runs)]
-    return tuple(_merged(reader.runs[start:end]) for start, end in pairwise(bounds))
-
-
-@dataclass
-class _Reader:
-    """What has been read of a prompt; ``opened`` and ``breaks`` are counted in runs."""
-
-    runs: list[Run] = field(default_factory=list)
-    breaks: list[int] = field(default_factory=list)
-    opened: dict[str, list[int]] = field(default_factory=lambda: {bracket: [] for bracket in EMPHASIS})
-
-    def take(self, match: re.Match[str]) -> None:
-        """Read on."""
-        kind, text = match.lastgroup, match[0]
-        if kind == "open":
-            self.opened[text].append(len(self.runs))
-        elif kind == "break":
-            self.breaks.append(len(self.runs))
-        elif kind == "close" and self.opened[OPENING[text]]:
-            self._weigh(OPENING[text], EMPHASIS[OPENING[text]])
-        elif kind == "weight" and self.opened["("]:
-            self._weigh("(", float(match["weight"]))
-        else:
-            self.runs.append(Run(match["escaped"] if kind == "escaped" else text, 1.0))
-
-    def finish(self) -> None:
-        """Let brackets that are still open act to the end."""
-        for bracket, starts in self.opened.items():
-            while starts:
-                self._weigh(bracket, EMPHASIS[bracket])
-
-    def _weigh(self, bracket: str, factor: float) -> None:
-        start = self.opened[bracket].pop()
-        self.runs[start:] = [Run(run.text, run.weight * factor) for run in self.runs[start:]]
-
-
-def _merged(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """Join neighbours of one weight: a word with an escaped bracket in it is cut by the tokenizer as a whole."""
-    groups = groupby(runs, key=attrgetter("weight"))
-    return tuple(Run("".join(run.text for run in group), weight) for weight, group in groups)
-
-
-def lay_out(sections: Sequence[Sequence[Piece]], comma: int) -> tuple[Chunk, ...]:
-    """Cut sections into chunks, at least one; each section begins a chunk.
-
-    Where text goes on after a full chunk with a comma (its number is ``comma``) among its last 20 pieces, the chunk
-    ends after that comma, unless a comma is also what comes next.
-    """
-    chunks: list[Chunk] = []
-    for section in sections:
-        rest = tuple(section)
-        while len(rest) > CHUNK:
-            end = _end_of_chunk(rest, comma)
-            chunks.append(rest[:end])
-            rest = rest[end:]
-        chunks.append(rest)
-    # Nothing after the last BREAK is no reason for another chunk.
-    return tuple(chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks)
-
-
-def _end_of_chunk(pieces: Chunk, comma: int) -> int:
-    if pieces[CHUNK].number != comma:
-        for end in range(CHUNK, CHUNK - BACKTRACK, -1):
-            if pieces[end - 1].number == comma:
-                return end
-    return CHUNK
 
 
 def _mask(chunk: Chunk) -> list[int]:
@@ -271,11 +153,6 @@ def _encoders(pipe: Any) -> list[_Encoder]:
 
 def _tokens(encoder: _Encoder, layout: Sequence[Chunk]) -> tuple[Token, ...]:
     return tokens_of(encoder.tokenizer, [number for chunk in layout for number in encoder.ids(chunk)])
-
-
-def _fill(layout: tuple[Chunk, ...], count: int) -> tuple[Chunk, ...]:
-    empty: Chunk = ()
-    return (*layout, *[empty] * (count - len(layout)))
 
 
 def _encode_all(encoder: _Encoder, layouts: Sequence[Sequence[Chunk]]) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,9 @@ from lib_dumpunet.hooks.attention import require_readable
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.sums import AttentionSum, AttentionSums
 from lib_dumpunet.hosts.diffusers.attribution import Attribution
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, overhearing, require_plain
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.overhearing import overhearing
+from lib_dumpunet.hosts.diffusers.pipelines import require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.models.describe import describe

@@ -11,7 +11,7 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.lists import LISTS
 from lib_dumpunet.hosts.webui.reading import BRANCHES, Reading, prompts_of
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.prompt.template import OPEN
 from lib_dumpunet.sinks.request import DumpRequest
 
 PREFIXES = {False: "", True: "hr_"}

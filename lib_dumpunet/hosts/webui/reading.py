@@ -16,8 +16,9 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.texts import Schedule, Texts, Tokens
 
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modules import script_callbacks
 
-from lib_dumpunet.hosts.webui import axes, options, pages, script
+from lib_dumpunet.hosts.webui import axes, brackets, options, pages, script
 
 
 def register() -> None:
@@ -15,4 +15,4 @@ def register() -> None:
     script_callbacks.on_cfg_denoiser(script.on_denoiser)
     script_callbacks.on_script_unloaded(script.end_job)
     if hasattr(script_callbacks, "on_before_token_counter"):  # since 1.9
-        script_callbacks.on_before_token_counter(script.count_text)
+        script_callbacks.on_before_token_counter(brackets.count_text)

@@ -22,9 +22,9 @@ from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import BatchRow, ModelCall, Page, Picture
-from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.reading import read_prompt
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import Token
 from lib_dumpunet.settings import GenerateSettings, PanelSettings
