@@ -1,4 +1,4 @@
-"""Colour formulas as instructions for a stack machine, which are all that is ever run of what a user types."""
+"""Compile colour formulas to instructions of a stack machine; nothing else of a user's text is ever run."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """Replace the last ``count`` values on the stack by what ``apply`` makes of them; None pushes ``v``."""
+    """Replace the last ``count`` values on the stack by the result of ``apply`` on them; None pushes ``v``."""
 
     apply: Callable[..., Any] | None
     count: int
 
 
 def compile_text(text: str) -> tuple[Instruction, ...]:
-    """Read a formula of ``v`` into instructions, the last of which leaves its value on the stack.
+    """Compile a formula of ``v``; the last instruction leaves its value on the stack.
 
     Raises:
-        FormulaError: with the place of what is not arithmetic on ``v``.
+        FormulaError: with the position of anything but arithmetic on ``v``.
     """
     check_text(text)
     body = text.translate({ord(c): " " for c in "\t\r\n"})
@@ -55,7 +55,7 @@ def compile_text(text: str) -> tuple[Instruction, ...]:
         tree = ast.parse(body[start:], mode="eval")
     except SyntaxError as error:
         position = start + (error.offset or 1) - 1
-        refuse(text, min(max(position, 0), len(text)), "the formula cannot be read from here on", EXAMPLE)
+        refuse(text, min(max(position, 0), len(text)), "the formula cannot be parsed from here on", EXAMPLE)
     except (RecursionError, MemoryError, ValueError, OverflowError):
         refuse(text, len(text), "the formula is nested too deeply", "Use fewer brackets and signs.")
     compiler = _Compiler(text, start)
@@ -64,7 +64,7 @@ def compile_text(text: str) -> tuple[Instruction, ...]:
 
 
 class _Compiler:
-    """Turn the allowed nodes of a syntax tree into instructions, and refuse every other node."""
+    """Compile the allowed nodes of a syntax tree, and refuse all others."""
 
     def __init__(self, text: str, start: int) -> None:
         self.text = text
@@ -82,7 +82,7 @@ class _Compiler:
         }
 
     def visit(self, node: ast.expr, depth: int) -> None:
-        """Append what leaves the value of ``node`` on the stack."""
+        """Append the instructions that leave the value of ``node`` on the stack."""
         self.nodes += 1
         if self.nodes > MAX_NODES or depth > MAX_DEPTH:
             self._refuse(node, "the formula is too long or nested too deeply", "Make it shorter.")
@@ -103,7 +103,7 @@ class _Compiler:
         elif node.id in CONSTANTS:
             self._push(CONSTANTS[node.id])
         elif node.id in FUNCTIONS:
-            remedy = f"Write {node.id}(...) with what it is applied to."
+            remedy = f"Write {node.id}(...) with its argument."
             self._refuse(node, f"{node.id} is a function", remedy)
         else:
             self._refuse_name(node)
@@ -121,7 +121,7 @@ class _Compiler:
 
     def _call(self, node: ast.Call, depth: int) -> None:
         if not isinstance(node.func, ast.Name) or node.keywords:
-            problem = "a call is a function's name and values in brackets"
+            problem = "a call is a function's name with values in brackets"
             self._refuse(node.func, problem, "Write 2*(v+1) for 2(v+1).")
         if node.func.id == "v" or node.func.id in CONSTANTS:
             problem = f"{node.func.id} is a number, not a function"
@@ -131,7 +131,7 @@ class _Compiler:
         function = FUNCTIONS[node.func.id]
         if not function.least <= len(node.args) <= function.most:
             problem = f"{node.func.id} takes {function.arguments}, not {len(node.args)}"
-            self._refuse(node.func, problem, "Separate arguments by commas.")
+            self._refuse(node.func, problem, "Separate arguments with commas.")
         self._operands(node.args, depth)
         self.program.append(Instruction(function.apply, len(node.args)))
 
@@ -160,7 +160,7 @@ class _Compiler:
 
     def _refuse_name(self, node: ast.Name) -> NoReturn:
         if node.id in NEEDS_MANY:
-            remedy = "A formula sees one number at a time."
+            remedy = "A formula gets one number at a time."
             self._refuse(node, f"{node.id} needs more than one number", remedy)
         known, name = ["v", *CONSTANTS, *FUNCTIONS], node.id[:MOST_QUOTED]
         advice = [ADVICE[node.id]] if node.id in ADVICE else difflib.get_close_matches(name, known, 1, CLOSE)
@@ -172,13 +172,13 @@ class _Compiler:
 
 
 def _chain(steps: Sequence[Callable[..., Any]], *values: Any) -> Any:
-    """Compare neighbours, all of which must hold: ``a < b < c``."""
+    """Combine a chain of comparisons by "and": ``a < b < c``."""
     held = [step(a, b) for step, a, b in zip(steps, values[:-1], values[1:], strict=True)]
     return reduce(np.logical_and, held)
 
 
 def _float(value: float) -> float:
-    """Turn a whole number too large for a float into infinity, as a number with a point already is."""
+    """Convert to a float; an integer too large for it becomes infinity, as a decimal number already does."""
     try:
         return float(value)
     except OverflowError:

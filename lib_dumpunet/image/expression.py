@@ -1,14 +1,14 @@
-"""Colour formulas: arithmetic on ``v`` that a user types, read safely and evaluated on whole arrays.
+"""Colour formulas: arithmetic on ``v`` that a user types, parsed safely and evaluated on whole arrays.
 
-A formula passes three gates, each of which knows only what it lets through:
+A formula passes three checks, each of which is an allowlist:
 
-1. ``syntax.py``: length, tokens, brackets. No quote, no dot but a number's, no bracket but ``()``, no word of
-   Python's and no letter outside ASCII passes: names cannot be disguised, and a column is a character.
-2. ``ast.parse``, which reads and runs nothing.
-3. ``compiler.py``: a list of allowed nodes and names, and bounds on size and depth.
+1. ``syntax.py``: length, tokens, brackets. It refuses quotes, dots outside numbers, brackets other than ``()``,
+   Python's keywords and letters outside ASCII, so names cannot be disguised, and columns count characters.
+2. ``ast.parse``, which parses without running anything.
+3. ``compiler.py``: allowed nodes and names, limits of size and depth.
 
-What comes out is a list of instructions for a stack machine. Nothing of Python is reachable from it but the
-functions of ``functions.py``, and all values are float32, so no number can grow: ``9**9**9`` is infinity.
+The result is a list of instructions for a stack machine, which can reach nothing of Python except the functions in
+``functions.py``. All values are float32, so numbers cannot grow: ``9**9**9`` is infinity.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _PREFIX = re.compile(r"(?<![A-Za-z_0-9.])(?:np|numpy)\.(?=[A-Za-z_])")
 
 @dataclass(frozen=True)
 class Formula:
-    """A colour formula, ready to be evaluated; made by ``compile_formula``."""
+    """A compiled colour formula; made by ``compile_formula``."""
 
     text: str
     program: tuple[Instruction, ...] = dataclasses.field(repr=False, compare=False)
 
     def __call__(self, v: Any) -> Any:
-        """Evaluate on every element of ``v``, in float32 and without warnings; a comparison gives 0 or 1.
+        """Evaluate on every element of ``v``, in float32 and without warnings; comparisons give 0 or 1.
 
         Returns:
-            a float32 array of the shape of ``v``; a scalar where ``v`` is one or the formula lacks it.
+            a float32 array of the shape of ``v``; a scalar if ``v`` is one or the formula does not use it.
         """
         v = np.asarray(v, dtype=np.float32)
         stack: list[Any] = []
@@ -51,20 +51,20 @@ class Formula:
                     stack.append(v)
                     continue
                 start = len(stack) - step.count
-                # NumPy 1 and 2 promote scalars differently, and comparisons are boolean, so force float32.
+                # Force float32: NumPy 1 and 2 promote scalars differently, and comparisons are boolean.
                 stack[start:] = [np.asarray(step.apply(*stack[start:])).astype(np.float32, copy=False)]
         return stack.pop()[()]
 
 
 def compile_formula(text: str, field: str = "") -> Formula:
-    """Read a formula of ``v``.
+    """Compile a formula of ``v``.
 
     Args:
         text: what the user typed.
         field: where it was typed, for the message.
 
     Raises:
-        FormulaError: with the place of what is not arithmetic on ``v``.
+        FormulaError: with the position of anything but arithmetic on ``v``.
     """
     try:
         return _compile(text)
@@ -73,10 +73,10 @@ def compile_formula(text: str, field: str = "") -> Formula:
 
 
 def compile_channels(color: ColorSettings) -> tuple[Formula, ...]:
-    """Read the formulas of a custom method, none for the others; a mistake names its channel.
+    """Compile the formulas of a custom method; other methods have none. An error names its channel.
 
     Raises:
-        FormulaError: at the first formula that is not arithmetic on ``v``.
+        FormulaError: for the first formula that is not arithmetic on ``v``.
     """
     if color.method not in CHANNELS:
         return ()
@@ -89,7 +89,7 @@ def compile_channels(color: ColorSettings) -> tuple[Formula, ...]:
 
 @lru_cache(maxsize=64)
 def _compile(text: str) -> Formula:
-    # Blanks in place of prefixes: what is read has every character where the user has it.
+    # Replace prefixes by spaces to keep positions as the user typed them.
     plain = _PREFIX.sub(lambda match: " " * len(match[0]), text)
     try:
         return Formula(text, compile_text(plain))

@@ -1,6 +1,6 @@
-"""Whether the text of a colour formula is arithmetic, by its tokens, their order and their brackets.
+"""Check that a colour formula is arithmetic, by its tokens, their order and brackets.
 
-``explorer/page/syntax.js`` does the same on a page.
+``explorer/page/syntax.js`` does the same in explorer pages.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _TOKEN = re.compile(
 
 
 def check_text(text: str) -> None:
-    """Let through only text of bounded length whose tokens and brackets are those of arithmetic, in its order.
+    """Check a formula's length, tokens, their order and brackets.
 
     Raises:
-        FormulaError: with the place of what is not.
+        FormulaError: with the position of the first mistake.
     """
     if len(text) > MAX_LENGTH:
         problem = f"the formula has {len(text)} characters"
@@ -51,7 +51,7 @@ def check_text(text: str) -> None:
 
 
 def _tokens(text: str) -> Iterator[re.Match[str]]:
-    """Split into numbers, names and operators; refuse other characters, and Python's words."""
+    """Split into numbers, names and operators; refuse other characters and Python's keywords."""
     position = 0
     while position < len(text):
         token = _TOKEN.match(text, position)
@@ -67,10 +67,10 @@ def _tokens(text: str) -> Iterator[re.Match[str]]:
 
 
 def _check_order(text: str, before: str, token: re.Match[str]) -> None:
-    """Refuse a token that cannot follow ``before``: the tree's own errors point elsewhere in each Python version."""
+    """Refuse a token that cannot follow ``before``; the positions of ``ast.parse`` differ between Python versions."""
     this, position = token.group(), token.start()
     if before in WANTS_OPERAND:
-        # sin() and clip(v, 0, 1,) are read; a function then counts what it got.
+        # Allow sin() and clip(v, 0, 1,): the compiler counts arguments.
         allowed = ("(", ")", "+", "-") if before in ("(", ",") else ("(", "+", "-")
         if _is_operator(token) and this not in allowed:
             refuse(text, position, f"a value is missing before {this}", EXAMPLE)
@@ -83,15 +83,15 @@ def _is_operator(token: re.Match[str]) -> bool:
 
 
 class _Nesting:
-    """Counts brackets, and in each pair of them pairs an ``if`` with its ``else``."""
+    """Matches brackets and, inside each pair, every ``if`` with its ``else``."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._open: list[int] = []  # where brackets begin
-        self._conditions: list[int | None] = [None]  # by level: an `if` that waits for its `else`
+        self._open: list[int] = []  # positions of open brackets
+        self._conditions: list[int | None] = [None]  # by level: position of an `if` without its `else` so far
 
     def take(self, token: re.Match[str]) -> None:
-        """Read on, and refuse what has no partner."""
+        """Take the next token, and refuse one without its partner."""
         this, position = token.group(), token.start()
         if this == "(":
             self._open.append(position)
@@ -101,8 +101,8 @@ class _Nesting:
                 refuse(self._text, position, "brackets are nested too deeply", remedy)
         elif this == "if":
             if self._conditions[-1] is not None:
-                remedy = "Put the inner condition into brackets."
-                refuse(self._text, position, "a condition stands inside of another", remedy)
+                remedy = "Put the inner condition in brackets."
+                refuse(self._text, position, "a condition is nested in another", remedy)
             self._conditions[-1] = position
         elif this == "else":
             if self._conditions[-1] is None:
@@ -112,12 +112,12 @@ class _Nesting:
             self._require_else()
             if this == ")":
                 if not self._open:
-                    refuse(self._text, position, "this bracket was never opened", "Take it out.")
+                    refuse(self._text, position, "this bracket was never opened", "Remove it.")
                 self._open.pop()
                 self._conditions.pop()
 
     def finish(self) -> None:
-        """Refuse what is still open at the end."""
+        """Refuse a bracket or condition that is still open."""
         if self._open:
             refuse(self._text, self._open[-1], "this bracket is not closed", "Add a closing bracket.")
         self._require_else()
@@ -129,7 +129,7 @@ class _Nesting:
 
 
 def refuse(text: str, position: int, problem: str, remedy: str) -> NoReturn:
-    """Refuse a formula for what stands at a position of it.
+    """Refuse a formula, pointing at a position of it.
 
     Raises:
         FormulaError: always.

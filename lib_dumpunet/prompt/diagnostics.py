@@ -1,4 +1,4 @@
-"""What is wrong with a per-block bracket, in words that help to mend it."""
+"""Explain mistakes in per-block brackets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib_dumpunet.prompt.template import CLOSE, OPEN, STRONGEST
 
 
 class _Hint(NamedTuple):
-    """Says more of a mistake than the grammar can: patterns of the pair before its place, and of what stands there."""
+    """An explanation of a mistake; it applies where patterns match the pair's text before the mistake and at it."""
 
     before: str
     there: str
@@ -20,7 +20,7 @@ class _Hint(NamedTuple):
     remedy: str
 
 
-_ALONE = "_ stands alone, as it takes every block that nothing else in this bracket names"
+_ALONE = "_ must be alone, because it means every block that nothing else in this bracket names"
 _TWO_PAIRS = "Write two pairs: IN00: text ; _: text."
 _STEPS_SO_FAR = r"@[\s0-9,()+-]*"
 # Tried in order.
@@ -30,30 +30,28 @@ HINTS = (
     _Hint(
         _STEPS_SO_FAR + "$",
         r"\*",
-        "the strength stands before the steps",
+        "the strength goes before the steps",
         "Write M00*0.5@1-10, for instance.",
     ),
-    _Hint("", r"\{block\}", "", "Name a block; {block} is for the command sweep, which tries each."),
+    _Hint("", r"\{block\}", "", "Name a block; {block} is for the command sweep, which tries every block."),
     _Hint(r"@\s*$", "", "", "Expected steps such as 5 or 1-10."),
     _Hint("@[0-9]+$", r"\.[0-9]", "steps are whole numbers", "Write 1-10, for instance."),
     _Hint(_STEPS_SO_FAR + r"-\s*$", "", "", "Expected the last step of the range, such as 1-10."),
-    _Hint(_STEPS_SO_FAR + r",\s*$", "", "", "Expected a number, as one more step, or a block such as IN00."),
+    _Hint(_STEPS_SO_FAR + r",\s*$", "", "", "Expected another step, or a block such as IN00."),
     _Hint(r"-\s*$", "", "", "Expected the last block of the range, such as IN00-IN05."),
     _Hint(r"\*\s*$", "-", "a strength cannot be negative", f"Use 0 to {STRONGEST}."),
-    _Hint(r"\*[0-9.\s]+$", "[%％]", "a strength is no percentage", "Write 0.5 for 50%."),
-    _Hint(
-        r"\*\s*[0-9]+,$", "[0-9]", "the decimals of a strength follow a point", "Write 0.5 instead of 0,5."
-    ),
+    _Hint(r"\*[0-9.\s]+$", "[%％]", "a strength is not a percentage", "Write 0.5 for 50%."),
+    _Hint(r"\*\s*[0-9]+,$", "[0-9]", "a strength needs a decimal point", "Write 0.5 instead of 0,5."),
     _Hint(
         r"\*[0-9.\s]+$",
         r"-|\(\+",
-        "the strength stands behind the range",
+        "the strength goes after the range",
         "Write IN00-IN08(+2)*0.5, for instance.",
     ),
     _Hint(
         r"(?i)(_|(in|out|m)[0-9]+)\s*$",
         r"\.?[0-9]",
-        "a strength has '*' before it, and steps have '@'",
+        "a strength needs '*' before it, and steps need '@'",
         "Write M00*0.5 or M00@1-10, for instance.",
     ),
     _Hint(r"[\w.)]\s*$", re.escape(CLOSE), "':' and a text are missing", "Write M00: text, for instance."),
@@ -70,10 +68,10 @@ NEARLY_CLOSE = re.compile(r"[:：]\s*[~～〜]\s*[)）]")
 
 
 def check_lookalikes(text: str, fail: Fail) -> None:
-    """Refuse what looks like the beginning of a bracket, as all of it would be read as text.
+    """Refuse a misspelled opening of a bracket, because the bracket would be read as plain text.
 
     Raises:
-        PromptSyntaxError: with its position.
+        PromptSyntaxError: with the position.
     """
     for found in NEARLY_OPEN.finditer(text):
         if found[0] != OPEN:
@@ -81,14 +79,14 @@ def check_lookalikes(text: str, fail: Fail) -> None:
 
 
 def explain(error: Mismatch, text: str, grammar: Grammar, fail: Fail) -> DumpUNetError:
-    """Make the error for a prompt that leaves its grammar."""
+    """Make the error for a prompt that does not match the grammar."""
     position = error.position
     inside = text.rfind(OPEN, 0, position)
     if inside >= 0 and text.startswith(OPEN, position):
         return fail(f"brackets {OPEN} {CLOSE} do not nest", f"Close the first one with {CLOSE}.", position)
     if text.startswith(CLOSE, position) and "'(~:'" in error.expected:
         check_lookalikes(text[:position], fail)
-        return fail(f"{CLOSE} closes nothing", f"Open a bracket with {OPEN}, or leave it out.", position)
+        return fail(f"{CLOSE} closes nothing", f"Open a bracket with {OPEN}, or remove it.", position)
     if position == len(text):
         nearly = NEARLY_CLOSE.search(text, inside)
         if nearly:
@@ -109,7 +107,7 @@ def explain(error: Mismatch, text: str, grammar: Grammar, fail: Fail) -> DumpUNe
 
 
 def _explain_spec(text: str, position: int, grammar: Grammar) -> tuple[str, str]:
-    """Find the problem and the remedy of a mistake in a block-spec; empty where the grammar's words must do."""
+    """Find the problem and the remedy of a mistake in a block-spec; empty where only the grammar knows."""
     meant = grammar.meant(text, position)
     if meant:
         return "", meant

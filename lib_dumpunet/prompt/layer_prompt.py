@@ -1,4 +1,4 @@
-"""Read per-block prompts: ``a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl``."""
+"""Parse per-block prompts: ``a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lib_dumpunet.prompt.template import CLOSE, OPEN, STRONGEST, Assignment, Bra
 
 TEMPLATE = Grammar("layer_prompt.lark", "template")
 MOST_BRACKETS = 500
-"""More would take long to read, and none has been seen that were meant."""
+"""Limit of brackets in a prompt; more would take long to parse, and nobody needs as many."""
 MOST_MIXED = 8
-"""Brackets that may mix texts in one block: n of them make 2ⁿ texts, which all have to be encoded."""
-# What the webui takes for a LoRA, hypernetwork or the like: <name:arguments>.
+"""Limit of brackets that mix texts in one block: n of them make 2ⁿ texts to encode."""
+# The webui's syntax for a LoRA, hypernetwork or similar: <name:arguments>.
 EXTRA_NETWORK = re.compile(r"<\w+:[^<>]+>")
 
 
 def parse_prompt(text: str, order: Iterable[str] = SD1, *, field: str = "") -> Template:
-    """Read a prompt with per-block brackets, for a model with the blocks of ``order``.
+    """Parse a prompt with per-block brackets, for a model with the blocks of ``order``.
 
     Raises:
-        PromptSyntaxError: with the position, if a bracket does not follow the grammar or names an unknown block, or if
+        PromptSyntaxError: with the position, if a bracket does not match the grammar or names an unknown block, or if
             too many brackets mix texts in one block.
     """
     empty = Template(text, (), field, BlockOrder(tuple(order)))
@@ -107,8 +107,8 @@ def _prompt(token: Token, fail: Fail) -> str:
     network = EXTRA_NETWORK.search(token)
     if network:
         raise fail(
-            f"{network[0]} cannot be given per block, as extra networks act on the whole U-Net",
-            f"Put it outside of {OPEN} {CLOSE}.",
+            f"{network[0]} cannot be given per block, because extra networks act on the whole U-Net",
+            f"Put it outside {OPEN} {CLOSE}.",
             (token.start_pos or 0) + network.start(),
         )
     return token.replace("\\;", ";")

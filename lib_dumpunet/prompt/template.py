@@ -1,14 +1,14 @@
-"""What per-block prompts mean: which texts a block reads in a step, and with which weights.
+"""The meaning of per-block prompts: the texts that a block reads in a step, and their weights.
 
-The pairs of a bracket assign texts to blocks and steps. Outside of its steps an item is as if it had not been
-written. For a block in a step, the last item that names both gives the text of this place; else the last ``_`` that
-acts in the step, which takes every block that no item names *in that step*; else the bracket gives the empty string,
-as if it had been erased.
+The pairs of a bracket assign texts to blocks and steps. Outside its steps, an item has no effect. In a given block and
+step, the bracket's text comes from the last item that names both; otherwise from the last ``_`` that acts in the
+step, which covers every block that no item names *in that step*; otherwise the text is empty, as if the bracket had
+been erased.
 
-An item of strength s mixes the prompt with its text (weight s) and the prompt with the bracket erased (1 - s). Where
-several brackets do so in one block, the weights multiply: every subset of the brackets is a prompt, of the weight that
-the product over the brackets of s or 1 - s gives it. They add up to 1; with a strength above 1, which exaggerates,
-some are negative.
+An item of strength s mixes two prompts: one with its text (weight s) and one with the bracket erased (1 - s). If
+several brackets do so in one block, every subset of them gives a prompt, and its weight is the product of s (bracket
+kept) or 1 - s (bracket erased). The weights add up to 1. A strength above 1 exaggerates, and makes some weights
+negative.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ STRONGEST = 10
 
 
 class Share(NamedTuple):
-    """A text that a block reads, and its weight among those that are mixed."""
+    """A text that a block reads, and its weight in the mix."""
 
     text: str
     weight: float
 
 
 def heaviest(shares: Iterable[Share]) -> str:
-    """Return the text of the largest weight, on a tie the first."""
+    """Return the text with the largest weight; the first on a tie."""
     return max(shares, key=lambda share: share.weight).text
 
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """One item of a block-spec and the text of its pair. Each is a place in a prompt, so no two are equal.
+    """One item of a block-spec with the text of its pair. Compared by identity: each has its own position in a prompt.
 
     Attributes:
-        blocks: None for ``_``: those that no other item names in the step.
-        single: one block was named, not a range.
-        steps: when it acts; its ``text`` is the item as it was written.
-        steps_at: character of the prompt at which the steps are, or would be.
+        blocks: its blocks; None for ``_``, which covers those that no other item names in the step.
+        single: whether the item names one block, not a range.
+        steps: the steps in which it acts; ``steps.text`` is the item as written.
+        steps_at: index of the prompt's character where the steps are, or would be.
     """
 
     blocks: frozenset[str] | None
@@ -58,7 +58,7 @@ class Assignment:
     steps_at: int
 
     def options(self) -> Iterator[tuple[str, Fraction]]:
-        """Yield what may stand at the bracket's place, and the weight of each: the text, and nothing."""
+        """Yield the texts that may replace the bracket, with their weights: the item's text, and the empty one."""
         if self.strength != 0:
             yield self.text, self.strength
         if self.strength != 1:
@@ -71,12 +71,12 @@ Acting = tuple[Assignment | None, ...]
 
 @dataclass(frozen=True)
 class Bracket:
-    """One ``(~: ... :~)``: its items, in order."""
+    """The items of one ``(~: ... :~)``, in order."""
 
     items: tuple[Assignment, ...]
 
     def acting(self, block: str, step: int) -> Assignment | None:
-        """Find the item that gives a block its text in a step."""
+        """Find the item that gives a block its text in a step; None if there is none."""
         otherwise = None
         for item in reversed(self.items):
             if step in item.steps:
@@ -95,11 +95,11 @@ class Bracket:
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt that may differ from block to block and from step to step: plain texts and brackets, in order.
+    """A prompt that may vary by block and step: plain texts and brackets, in order.
 
     Attributes:
-        field: where the prompt was written, for messages.
-        order: the blocks of the model that it was read for.
+        field: the field that the prompt was typed in, for messages.
+        order: the blocks of the model that the prompt was parsed for.
     """
 
     source: str
@@ -108,25 +108,25 @@ class Template:
     order: BlockOrder = SD1
 
     def shares(self, block: str, step: int) -> tuple[Share, ...]:
-        """Return the texts that a block reads in a step, from 1, with weights that add up to 1.
+        """Return the texts that a block reads in a step (counted from 1), with weights that add up to 1.
 
-        Equal texts are one share, and those of weight 0 are left out, so a single one has exactly the weight 1.0. The
-        text of all brackets comes first.
+        Equal texts are merged, and those of weight 0 left out, so a single text has exactly the weight 1.0. The text
+        with all brackets comes first.
         """
         return self.mix(self.acting(block, step))
 
     def text_for(self, block: str, step: int = 1) -> str:
-        """Return the text of the largest weight, on a tie the one with the texts of more brackets."""
+        """Return the text with the largest weight; on a tie, the one with the texts of more brackets."""
         return heaviest(self.shares(block, step))
 
     def acting(self, block: str, step: int) -> Acting:
-        """Find the item of each bracket that acts in a block and a step."""
+        """Find each bracket's item that acts in a block and a step."""
         return tuple(bracket.acting(block, step) for bracket in self.brackets)
 
     def mix(self, acting: Acting) -> tuple[Share, ...]:
-        """Join the texts of acting items with those between brackets; weights as ``shares`` has them."""
+        """Join the texts of acting items with those between brackets; weights are those of ``shares``."""
         chosen = iter(acting)
-        # Fractions: the weights of equal texts must add up to 1 exactly, not nearly.
+        # Fractions, so that weights add up to exactly 1.
         weights = {"": Fraction(1)}
         for part in self.parts:
             if isinstance(part, str):
@@ -137,7 +137,7 @@ class Template:
 
     @property
     def erased(self) -> str:
-        """The base prompt: the source with every bracket taken out."""
+        """The base prompt: the source without its brackets."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
@@ -147,12 +147,12 @@ class Template:
 
     @property
     def brackets(self) -> tuple[Bracket, ...]:
-        """The brackets alone."""
+        """The brackets, in order."""
         return tuple(part for part in self.parts if isinstance(part, Bracket))
 
     @property
     def has_brackets(self) -> bool:
-        """Whether any text is given per block."""
+        """Whether the prompt has per-block brackets."""
         return bool(self.brackets)
 
     def fail(self, problem: str, remedy: str, position: int) -> DumpUNetError:
@@ -163,7 +163,7 @@ class Template:
 
 
 def _branch(weights: dict[str, Fraction], item: Assignment) -> dict[str, Fraction]:
-    """Go on with each text by each option of an item, and join texts that have become equal."""
+    """Append each of an item's texts to each text so far, and merge equal results."""
     longer: dict[str, Fraction] = {}
     for text, weight in weights.items():
         for more, share in item.options():

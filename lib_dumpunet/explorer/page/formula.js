@@ -68,14 +68,14 @@ globalThis.DumpUNetFormula = (function () {
             if (name === "v") return Object.assign((v) => v, {isConstant: false});
             if (Object.hasOwn(CONSTANTS, name)) return constant(f(CONSTANTS[name]));
             if (Object.hasOwn(ARGUMENTS, name)) {
-                this.fail(node, `${name} is a function`, `Write ${name}(...) with what it is applied to.`);
+                this.fail(node, `${name} is a function`, `Write ${name}(...) with its argument.`);
             }
             return this.unknown(node);
         }
 
         unknown(node) {
             if (NEEDS_MANY.has(node.text)) {
-                const remedy = "A formula sees one number at a time.";
+                const remedy = "A formula gets one number at a time.";
                 this.fail(node, `${node.text} needs more than one number`, remedy);
             }
             const name = node.text.slice(0, MOST_SHOWN);
@@ -87,7 +87,7 @@ globalThis.DumpUNetFormula = (function () {
         call(node, depth) {
             const name = node.called.text;
             if (node.called.kind !== "name") {
-                this.fail(node.called, "a call is a function's name and values in brackets", "Write 2*(v+1) for 2(v+1).");
+                this.fail(node.called, "a call is a function's name with values in brackets", "Write 2*(v+1) for 2(v+1).");
             }
             if (name === "v" || Object.hasOwn(CONSTANTS, name)) {
                 this.fail(node.called, `${name} is a number, not a function`, `Write ${name}*(v+1) to multiply.`);
@@ -96,7 +96,7 @@ globalThis.DumpUNetFormula = (function () {
             const [least, most] = ARGUMENTS[name], count = node.operands.length;
             if (count < least || count > most) {
                 const allowed = least === most ? `${least} argument${least > 1 ? "s" : ""}` : `${least} or ${most} arguments`;
-                this.fail(node.called, `${name} takes ${allowed}, not ${count}`, "Separate arguments by commas.");
+                this.fail(node.called, `${name} takes ${allowed}, not ${count}`, "Separate arguments with commas.");
             }
             return this.apply(FUNCTIONS[name], node, depth);
         }
@@ -140,7 +140,7 @@ globalThis.DumpUNetFormula = (function () {
     function readFormula(text) {
         const reader = new Reader(text);
         const early = reader.tokens.find((token) => token.kind === "number" && /^0[0-9]*[1-9][0-9]*$/.test(token.text));
-        if (early) throw new FormulaError(text, early.at, "the formula cannot be read from here on", EXAMPLE);
+        if (early) throw new FormulaError(text, early.at, "the formula cannot be parsed from here on", EXAMPLE);
         return new Compiler(text).visit(reader.all(), 1);
     }
 

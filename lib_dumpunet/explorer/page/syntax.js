@@ -89,7 +89,7 @@ globalThis.DumpUNetSyntax = (function () {
                 }
             } else if (token.text === "if") {
                 if (this.conditions[level] !== null) {
-                    this.fail(token.at, "a condition stands inside of another", "Put the inner condition into brackets.");
+                    this.fail(token.at, "a condition is nested in another", "Put the inner condition in brackets.");
                 }
                 this.conditions[level] = token.at;
             } else if (token.text === "else") {
@@ -100,7 +100,7 @@ globalThis.DumpUNetSyntax = (function () {
             } else if (token.text === ")" || token.text === ",") {
                 this.requireElse();
                 if (token.text === ",") return;
-                if (!this.open.length) this.fail(token.at, "this bracket was never opened", "Take it out.");
+                if (!this.open.length) this.fail(token.at, "this bracket was never opened", "Remove it.");
                 this.open.pop();
                 this.conditions.pop();
             }
