@@ -1,4 +1,4 @@
-"""The bytes of npy and safetensors files."""
+"""Write and read npy and safetensors files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-"""The dtypes that are written to safetensors files as they are, and their names there."""
+"""Dtypes that safetensors files store unchanged, with their names there."""
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """Make the head of an npy file; ``numpy.save`` would write the data too, but hides why a write failed."""
+    """Return the header of an npy file; used instead of ``numpy.save``, which hides why a write failed."""
     head = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, description)
@@ -29,7 +29,7 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 def safetensors_header(
     tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]], metadata: Mapping[str, str]
 ) -> bytes:
-    """Make the head of a safetensors file of tensors by name, of which shapes and dtypes are given."""
+    """Return the header of a safetensors file, from the tensors' shapes and dtypes by name."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, (shape, dtype) in tensors.items():
@@ -43,10 +43,10 @@ def safetensors_header(
 def safetensors_file(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Iterator[bytes | memoryview]:
-    """Return the parts of a safetensors file: length of the header, header in JSON, data.
+    """Yield the parts of a safetensors file: the header with its length, then the data.
 
-    Not by the library, whose ``save`` takes twice the memory and over twice the time, and whose ``save_file`` hides
-    the reason of a failure and makes files that no other user may read. Tests read the result with it.
+    The library is not used: its ``save`` takes twice the memory and over twice the time, and its ``save_file`` hides
+    why a write failed and creates files that other users must not read. Tests read the result with the library.
     https://github.com/huggingface/safetensors#format
     """
     yield safetensors_header({name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}, metadata)
@@ -55,5 +55,5 @@ def safetensors_file(
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory; the library only maps it, and Windows replaces no mapped file."""
+    """Read a safetensors file into memory; the library only maps it, and Windows cannot replace a mapped file."""
     return {name: tensor.clone() for name, tensor in load_file(path).items()}

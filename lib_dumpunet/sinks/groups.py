@@ -1,4 +1,4 @@
-"""The tensors of one image and step, collected until all that are expected have come: one file each of safetensors."""
+"""Collect the tensors of one image and step until all expected ones have come; each group is one safetensors file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.sinks.names import key_of
 
 STALE = 128
-"""Captures; an unfinished group that so many have passed by is not going to be completed."""
+"""Number of captures after which a group that got none of them counts as final."""
 
 
 @dataclass
 class Group:
-    """What has come for one image and step, and the number of the capture that came last."""
+    """The captures of one image and step so far; ``fed`` is the number of the last one."""
 
     image: int
     hires: bool
@@ -27,11 +27,11 @@ class Group:
 
 
 class Groups:
-    """Collect captures until those of one image and step are complete.
+    """Collect captures until the group of an image and step is complete.
 
-    A step that will never be complete, because the model was made to leave blocks out, is given out as it is once
-    128 captures have come since its last one: memory must not grow with the number of steps. A group that may still
-    be completed is fed after as many captures as a batch has images, and a few more that other threads get ahead.
+    A group that stays incomplete, because blocks of the model were skipped, is returned as it is after 128 captures
+    without one of its own, so that memory does not grow with the number of steps. Other groups never wait that long:
+    at most as many captures as a batch has images, plus a few from other threads.
     """
 
     def __init__(self, expected: Mapping[str, Container[int]]) -> None:
@@ -50,7 +50,7 @@ class Groups:
             group.fed = self._count
             complete = self._is_complete(group)
             if not complete:
-                self._open[key] = group  # at the end, so that the one that waits longest stands first
+                self._open[key] = group  # at the end: the group that has waited longest comes first
             stale = [key for key, other in self._open.items() if self._count - other.fed > STALE]
             return ([group] if complete else []) + [self._open.pop(key) for key in stale]
 
@@ -59,6 +59,6 @@ class Groups:
         return bool(expected) and expected <= set(map(key_of, group.tensors))
 
     def rest(self) -> Iterator[Group]:
-        """Return what is left, one by one, so that the memory of each is free before the next."""
+        """Yield the remaining groups one by one, so that each is freed before the next."""
         while self._open:
             yield self._open.pop(next(iter(self._open)))

@@ -1,4 +1,4 @@
-"""Write the tensors of one run: a writer for each format."""
+"""Write a run's tensors to files: one writer for each format."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _NUMPY = (torch.float16, torch.float32, torch.float64)
 
 
 class Written(NamedTuple):
-    """What the manifest lists of a file, and the bytes of the tensors in it."""
+    """A written file's entries for the manifest, and its tensors' size in bytes."""
 
     entries: list[Entry]
     size: int
 
 
 class Planned(NamedTuple):
-    """A tensor to come, of which the shape is known."""
+    """A tensor to be written, whose shape is known already."""
 
     tag: Tag
     shape: tuple[int, ...]
@@ -46,12 +46,12 @@ class Planned(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of it in memory."""
+        """Its size in memory, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Writer:
-    """Writes the tensors of one run into a folder; ``put`` is called from several threads at once."""
+    """Write the tensors of one run into a folder; several threads call ``put`` at once."""
 
     def __init__(self, folder: Path, request: DumpRequest, run: int, started: int) -> None:
         self._folder, self._request = folder, request
@@ -69,19 +69,19 @@ class Writer:
 
     @classmethod
     def overhead(cls, planned: Sequence[Planned], request: DumpRequest) -> int:
-        """Count the bytes that files have beside the tensors in them."""
+        """Count the files' bytes other than tensors."""
         return 0
 
     def put(self, tag: Tag, tensor: Tensor) -> Iterable[Written]:
         """Write a tensor, or keep it until its file is complete.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: if it cannot be written.
         """
         raise NotImplementedError
 
     def rest(self) -> Iterable[Written]:
-        """Write what has been kept."""
+        """Write the tensors kept so far."""
         return ()
 
     def _entry(self, tag: Tag, tensor: Tensor) -> Entry:
@@ -110,7 +110,7 @@ class BinWriter(Writer):
 
 
 class ArrayWriter(Writer):
-    """One file for each tensor, of what NumPy can hold; ``encode`` makes its contents."""
+    """One file for each tensor, in a dtype of NumPy's; ``encode`` makes its contents."""
 
     ending: ClassVar[str]
 
@@ -123,7 +123,7 @@ class ArrayWriter(Writer):
         return tensor_name(tag, run, cls.ending)
 
     def encode(self, array: NDArray[Any]) -> Iterable[Any]:
-        """Return the parts of a file, as bytes or buffers."""
+        """Return a file's parts, as bytes or buffers."""
         raise NotImplementedError
 
     def put(self, tag: Tag, tensor: Tensor) -> Iterator[Written]:
@@ -133,7 +133,7 @@ class ArrayWriter(Writer):
 
 
 class NpyWriter(ArrayWriter):
-    """NumPy's own files."""
+    """NumPy's npy files."""
 
     ending = "npy"
 
@@ -147,7 +147,7 @@ class NpyWriter(ArrayWriter):
 
 
 class SafetensorsWriter(Writer):
-    """One file for each image and step, written when the last tensor that is expected has come, else at the end."""
+    """One file for each image and step, written when its last expected tensor has come, otherwise at the end."""
 
     def __init__(self, folder: Path, request: DumpRequest, run: int, started: int) -> None:
         super().__init__(folder, request, run, started)
@@ -180,7 +180,7 @@ class SafetensorsWriter(Writer):
         return map(self._write, self._groups.rest())
 
     def _write(self, group: Group) -> Written:
-        """Write the file of one image and step; join what is in it, should a capture come late."""
+        """Write the file of one image and step; keep its earlier tensors if captures come late."""
         name = safetensors_name(group.image, group.step, self._run, hires=group.hires)
         path = self._folder / name
         with self._locks.setdefault(name, threading.Lock()):
@@ -196,4 +196,4 @@ class SafetensorsWriter(Writer):
 
 
 WRITERS: dict[str, type[Writer]] = {"bin": BinWriter, "npy": NpyWriter, "safetensors": SafetensorsWriter}
-"""The writers by format; ``settings/tree.py`` has the names for people, ``reader.py`` what reads the files back."""
+"""The writers by format; ``settings/tree.py`` has the formats' labels, and ``reader.py`` reads the files."""

@@ -230,7 +230,7 @@ def test_part_of_the_images_at_a_time_is_not_guessed(tiny: Any) -> None:
         with torch.no_grad():
             pipe.unet(torch.zeros(1, 4, 8, 8), pipe.scheduler.timesteps[0], encoder_hidden_states=embeds[1:])
     assert not seen.tensors
-    assert "cannot be told by their texts" in str(seen.problems[0])
+    assert "cannot be identified by their text" in str(seen.problems[0])
 
 
 def modular_pipeline() -> Any:

@@ -1,4 +1,4 @@
-"""A prompt of any length in chunks of 75 tokens, as a text encoder of CLIP reads them."""
+"""Cut prompts of any length into chunks of 75 tokens, as CLIP text encoders read them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CHUNK = 75
-"""Pieces of text that the encoder reads at once, without start and end."""
+"""Tokens that the encoder reads at once, not counting the start and end tokens."""
 
 BACKTRACK = 20
-"""Tokens before the end of a full chunk among which a comma is looked for, to move what follows it to the next."""
+"""A full chunk ends early after a comma among its last 20 tokens; the tokens after it move to the next chunk."""
 
 
 class Piece(NamedTuple):
-    """A token's number in the vocabulary, and the weight of the text it comes from."""
+    """A token's id in the vocabulary, and its emphasis weight."""
 
     number: int
     weight: float
@@ -23,10 +23,10 @@ Chunk = tuple[Piece, ...]
 
 
 def lay_out(sections: Sequence[Sequence[Piece]], comma: int) -> tuple[Chunk, ...]:
-    """Cut sections into chunks, at least one; each section begins a chunk.
+    """Cut sections into chunks, at least one; each section begins a new chunk.
 
-    Where text goes on after a full chunk with a comma (its number is ``comma``) among its last 20 pieces, the chunk
-    ends after that comma, unless a comma is also what comes next.
+    A full chunk that more text follows ends after the last comma (token id ``comma``) among its last 20 tokens, if
+    there is one, unless the next token is a comma too.
     """
     chunks: list[Chunk] = []
     for section in sections:
@@ -36,7 +36,7 @@ def lay_out(sections: Sequence[Sequence[Piece]], comma: int) -> tuple[Chunk, ...
             chunks.append(rest[:end])
             rest = rest[end:]
         chunks.append(rest)
-    # Nothing after the last BREAK is no reason for another chunk.
+    # An empty section after the last BREAK needs no chunk.
     return tuple(chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks)
 
 
@@ -49,6 +49,6 @@ def _end_of_chunk(pieces: Chunk, comma: int) -> int:
 
 
 def fill(layout: tuple[Chunk, ...], count: int) -> tuple[Chunk, ...]:
-    """Give a prompt as many chunks as ``count``, those that it lacks empty."""
+    """Append empty chunks to a prompt until it has ``count``."""
     empty: Chunk = ()
     return (*layout, *[empty] * (count - len(layout)))

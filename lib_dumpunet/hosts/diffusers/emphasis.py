@@ -1,4 +1,4 @@
-"""Emphasis in prompts, and ``BREAK``: the webui's markup, read into text and its weights.
+"""Parse the webui's prompt markup, emphasis and ``BREAK``, into texts and weights.
 
 https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis
 """
@@ -23,25 +23,25 @@ _PART = re.compile(
     | (?P<close> [)\]] )
     | (?P<break> \b BREAK \b )
     | [^\\()\[\]:B]+
-    | .  # a colon that begins no weight, a B that begins no BREAK
+    | .  # a colon that does not begin a weight, a B that does not begin BREAK
     """,
     re.VERBOSE | re.DOTALL,
 )
 
 
 class Run(NamedTuple):
-    """Text of one weight."""
+    """A text with one weight."""
 
     text: str
     weight: float
 
 
 def parse_emphasis(text: str) -> tuple[tuple[Run, ...], ...]:
-    """Read a prompt's markup into the sections between ``BREAK``s, each a tuple of runs of text.
+    """Parse a prompt's markup into the sections between ``BREAK``s, each a tuple of runs.
 
-    ``(x)`` weighs 1.1, ``[x]`` 1/1.1, ``(x:1.3)`` 1.3, and brackets in brackets multiply. There is no wrong text: a
-    bracket that is not closed acts to the end, and one that closes nothing is text. So is a bracket or backslash after
-    a backslash; other backslashes are left out.
+    ``(x)`` has the weight 1.1, ``[x]`` 1/1.1, ``(x:1.3)`` 1.3; nested brackets multiply. Every text is valid: an
+    unclosed bracket acts to the end, and a closing bracket without a partner is text. So is a bracket or backslash
+    after a backslash; other backslashes are removed.
     """
     reader = _Reader()
     for match in _PART.finditer(text):
@@ -53,14 +53,14 @@ def parse_emphasis(text: str) -> tuple[tuple[Run, ...], ...]:
 
 @dataclass
 class _Reader:
-    """What has been read of a prompt; ``opened`` and ``breaks`` are counted in runs."""
+    """The runs of a prompt so far; ``opened`` and ``breaks`` are indices of runs."""
 
     runs: list[Run] = field(default_factory=list)
     breaks: list[int] = field(default_factory=list)
     opened: dict[str, list[int]] = field(default_factory=lambda: {bracket: [] for bracket in EMPHASIS})
 
     def take(self, match: re.Match[str]) -> None:
-        """Read on."""
+        """Take the next match."""
         kind, text = match.lastgroup, match[0]
         if kind == "open":
             self.opened[text].append(len(self.runs))
@@ -74,7 +74,7 @@ class _Reader:
             self.runs.append(Run(match["escaped"] if kind == "escaped" else text, 1.0))
 
     def finish(self) -> None:
-        """Let brackets that are still open act to the end."""
+        """Apply unclosed brackets to the end of the prompt."""
         for bracket, starts in self.opened.items():
             while starts:
                 self._weigh(bracket, EMPHASIS[bracket])
@@ -85,6 +85,6 @@ class _Reader:
 
 
 def _merged(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """Join neighbours of one weight: a word with an escaped bracket in it is cut by the tokenizer as a whole."""
+    """Join neighbours of equal weight, so that the tokenizer gets a word with an escaped bracket whole."""
     groups = groupby(runs, key=attrgetter("weight"))
     return tuple(Run("".join(run.text for run in group), weight) for weight, group in groups)

@@ -1,4 +1,4 @@
-"""The texts that a pipeline encodes by itself, for its clock, which tells rows apart by them."""
+"""Pass the text embeddings that a pipeline makes to its clock, which identifies batch rows by them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
 
 @contextmanager
 def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
-    """Let the clock know the texts that a pipeline encodes, as they tell rows apart."""
+    """Pass the pipeline's text embeddings to the clock while the context is open."""
     with ExitStack() as stack:
         if hasattr(pipe, "encode_prompt"):
             stack.enter_context(_heard(pipe, "encode_prompt", lambda _, result: clock.know(*result[:2])))
-        # Modular pipelines hand their texts to a guider, which has each evaluated by itself.
+        # Modular pipelines pass their embeddings to a guider, which evaluates each in a separate call.
         guider = getattr(pipe, "guider", None)
         if hasattr(guider, "prepare_inputs"):
 
@@ -29,7 +29,7 @@ def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
 
 @contextmanager
 def _heard(owner: Any, name: str, hear: Callable[[tuple[Any, ...], Any], None]) -> Iterator[None]:
-    """Let ``hear`` have the arguments and the result of each call of a method."""
+    """Wrap a method so that ``hear`` gets the arguments and the result of each call."""
     method, own = getattr(owner, name), vars(owner).get(name)
 
     def heard(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which pipelines can be followed, and what they tell of themselves."""
+"""Check which pipelines are supported, and query their properties."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 from lib_dumpunet.errors import HostError, UnsupportedModelError
 
 REFUSED = {
-    "PAG": "adds rows of its own to the U-Net's batch",
+    "PAG": "adds its own rows to the U-Net's batch",
     "Panorama": "calls the U-Net for parts of an image, several times a step",
-    "AnimateDiff": "makes several frames at once",
-    "Video": "makes several frames at once",
-    r"^IF[A-Z]": "works on pixels, with a U-Net of its own",
+    "AnimateDiff": "generates several frames at once",
+    "Video": "generates several frames at once",
+    r"^IF[A-Z]": "works on pixels, with its own kind of U-Net",
 }
-"""Kinds of pipelines that cannot be followed, by what stands in the name of their class or of one that it extends."""
+"""Unsupported pipelines, by a pattern in the name of their class or of one of its bases, with the reason."""
 
 FRAMES = ("Motion", "3D", "SpatioTemporal", "I2VGen")
-"""What stands in the names of U-Nets that take several frames at once."""
+"""Parts of class names of U-Nets that take several frames at once."""
 
 
 def require_plain(pipe: Any) -> None:
-    """Make sure that a pipeline has a U-Net, and calls it in a way that can be followed.
+    """Check that a pipeline is supported.
 
     Raises:
-        HostError, UnsupportedModelError: if it is not so.
+        HostError: if it calls its U-Net in an unsupported way.
+        UnsupportedModelError: if it has no U-Net, or one for several frames.
     """
     name = type(pipe).__name__
     for kind, reason in REFUSED.items():
@@ -36,15 +37,15 @@ def require_plain(pipe: Any) -> None:
     if any(kind in type(unet).__name__ for kind in FRAMES):
         raise UnsupportedModelError(
             f"the {type(unet).__name__} of {name} takes several frames at once",
-            remedy="Use a pipeline that makes single images, of SD 1.x, 2.x or XL.",
+            remedy="Use a pipeline of SD 1.x, 2.x or XL that generates single images.",
         )
 
 
 def is_a(pipe: Any, kind: str) -> bool:
-    """Return whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
+    """Return whether the pattern ``kind`` matches in the name of a pipeline's class or of one of its bases."""
     return any(re.search(kind, cls.__name__) for cls in type(pipe).__mro__)
 
 
 def hides_guidance(pipe: Any) -> bool:
-    """Return whether a pipeline does not say whether it guides, so that only texts tell whose rows are whose."""
+    """Return whether a pipeline does not say whether it uses guidance, so that only embeddings identify rows."""
     return not hasattr(type(pipe), "do_classifier_free_guidance")

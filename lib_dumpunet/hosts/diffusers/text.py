@@ -1,8 +1,8 @@
 """Encode prompts as the AUTOMATIC1111 webui does: emphasis, ``BREAK``, and prompts of any length.
 
-Emphasis weighs what the text encoder gives for a token. Length is unlimited because the encoder reads a prompt in
-chunks of 75 tokens, which are joined again. For a plain prompt of one chunk the result is that of the pipeline's own
-``encode_prompt``, bit for bit.
+Emphasis multiplies the text encoder's output for a token. Prompts of any length are encoded in chunks of 75 tokens,
+and the outputs are joined. For a prompt of one chunk without emphasis, the result equals that of the pipeline's
+``encode_prompt`` bit for bit.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ COMMA = ",</w>"
 
 @dataclass(frozen=True)
 class Encoded:
-    """Prompts as the U-Net takes them.
+    """Encoded prompts, as the U-Net takes them.
 
     Attributes:
         embeds: "prompt token dim".
-        pooled: "prompt dim"; None for models that take none, all but SDXL.
-        tokens: by prompt, what each column of ``embeds`` stands for.
+        pooled: "prompt dim"; None for all models except SDXL.
+        tokens: for each prompt, the tokens of ``embeds``.
     """
 
     embeds: Tensor
@@ -48,7 +48,7 @@ class _Encoder:
     model: Any
 
     def chunks(self, text: str) -> tuple[Chunk, ...]:
-        """Lay out a prompt."""
+        """Tokenize a prompt and cut it into chunks."""
         sections = [
             [Piece(number, run.weight) for run in section for number in self._numbers(run.text)]
             for section in parse_emphasis(text)
@@ -56,13 +56,13 @@ class _Encoder:
         return lay_out(sections, self.tokenizer.convert_tokens_to_ids(COMMA))
 
     def ids(self, chunk: Chunk) -> list[int]:
-        """Put a chunk between start and end, and fill it up."""
+        """Return a chunk's token ids with start and end tokens and padding."""
         tokenizer = self.tokenizer
         ids = [tokenizer.bos_token_id, *(piece.number for piece in chunk), tokenizer.eos_token_id]
         return ids + [tokenizer.pad_token_id] * (CHUNK - len(chunk))
 
     def encode(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
-        """Encode a chunk of each prompt: what the U-Net reads, and what is pooled where the model does that."""
+        """Encode one chunk of each prompt; return the embeddings, and the pooled output if the encoder has one."""
         device = self.pipe._execution_device
         ids = torch.tensor([self.ids(chunk) for chunk in chunks], device=device)
         if _is_xl(self.pipe):
@@ -75,14 +75,14 @@ class _Encoder:
         return _emphasise(self.model(ids, attention_mask=mask)[0], chunks), None
 
     def _numbers(self, text: str) -> list[int]:
-        # The tokenizer would warn of a text that is too long for one chunk, and so would it in maybe_convert_prompt.
+        # The tokenizer would warn of texts longer than one chunk, also in maybe_convert_prompt.
         numbers: list[int] = self.tokenizer(
             self._with_all_vectors(text), add_special_tokens=False, verbose=False
         ).input_ids
         return numbers
 
     def _with_all_vectors(self, text: str) -> str:
-        """Spell out textual inversions: one of several vectors is one word for people, several for the tokenizer."""
+        """Expand textual inversions of several vectors from their one word into the tokenizer's several tokens."""
         convert = getattr(self.pipe, "maybe_convert_prompt", None)
         if convert is None or not any(token in text for token in self.tokenizer.get_added_vocab()):
             return text
@@ -93,8 +93,8 @@ class _Encoder:
 def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
     """Encode prompts for a Stable Diffusion 1.x, 2.x or XL pipeline.
 
-    All get as many chunks as the longest of them; what a prompt lacks is filled with chunks of an empty prompt, as the
-    webui does. The pooled output is that of the first chunk, without emphasis.
+    All prompts get as many chunks as the longest one; as in the webui, missing chunks are those of an empty prompt.
+    The pooled output is that of the first chunk, without emphasis.
     """
     assert texts
     encoders = _encoders(pipe)
@@ -113,7 +113,7 @@ def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
 
 
 def tokenize(pipe: Any, text: str) -> tuple[Token, ...]:
-    """Return what the columns of a prompt are, without encoding it."""
+    """Return a prompt's tokens without encoding it."""
     first = _encoders(pipe)[0]
     return _tokens(first, first.chunks(text))
 
@@ -124,7 +124,7 @@ def chunk_count(pipe: Any, text: str) -> int:
 
 
 def _mask(chunk: Chunk) -> list[int]:
-    """Mark padding, as the tokenizer would."""
+    """Return a chunk's attention mask, as the tokenizer would: 0 for padding."""
     text = len(chunk) + 2
     return [1] * text + [0] * (CHUNK + 2 - text)
 
@@ -145,8 +145,8 @@ def _encoders(pipe: Any) -> list[_Encoder]:
     ]
     if not encoders:
         raise HostError(
-            f"{type(pipe).__name__} has no tokenizer with a text encoder, so prompts cannot be read",
-            remedy="Load the pipeline with both; where it reads no text of its own, blocks cannot be steered by text.",
+            f"{type(pipe).__name__} has no tokenizer with a text encoder, so prompts cannot be encoded",
+            remedy="Load the pipeline with both; pipelines that take no prompt cannot use per-block prompts.",
         )
     return encoders
 
@@ -156,19 +156,19 @@ def _tokens(encoder: _Encoder, layout: Sequence[Chunk]) -> tuple[Token, ...]:
 
 
 def _encode_all(encoder: _Encoder, layouts: Sequence[Sequence[Chunk]]) -> tuple[Tensor, Tensor | None]:
-    """Encode prompts of the same number of chunks.
+    """Encode prompts of equally many chunks.
 
-    The first chunks of all prompts are one batch, then the second ones: so a batch of short prompts is the pipeline's
-    own, and the bits that come out are too.
+    One batch has the first chunks of all prompts, the next one the second chunks: a batch of short prompts is then the
+    same as the pipeline's, and so are all bits of the result.
     """
     outputs = [encoder.encode(chunks) for chunks in zip(*layouts, strict=True)]
     return torch.cat([hidden for hidden, _ in outputs], dim=1), outputs[0][1]
 
 
 def _emphasise(hidden: Tensor, chunks: Sequence[Chunk]) -> Tensor:
-    """Multiply the encoder's output, "prompt token dim", by the weights of the tokens, and keep each chunk's mean.
+    """Multiply the encoder's output, "prompt token dim", by the tokens' weights, and restore each chunk's mean.
 
-    The webui keeps the mean over all prompts of a batch; here a prompt does not depend on those beside it.
+    The webui restores the mean over all prompts of a batch; here, prompts do not affect each other.
     """
     rows = [[1.0, *(piece.weight for piece in chunk), *[1.0] * (CHUNK + 1 - len(chunk))] for chunk in chunks]
     weights = torch.tensor(rows, device=hidden.device)[..., None]

@@ -1,4 +1,4 @@
-"""Per-block brackets in prompts that nobody reads per block: counted, erased, or warned of."""
+"""Per-block brackets in prompts that are not read per block: counted, erased, or reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_dumpunet.prompt.template import OPEN
 
 
 def count_text(params: Any) -> None:
-    """Let the page's token counter count the longest text that a block reads, not the notation around it."""
+    """Make the page's token counter count the longest text that a block reads, without the bracket's syntax."""
     if OPEN in params.prompt:
         try:
             template = parse_prompt(params.prompt)
@@ -21,7 +21,7 @@ def count_text(params: Any) -> None:
 
 
 def erased(text: str) -> str:
-    """Take brackets out of a prompt; a broken one stays, and is told elsewhere."""
+    """Erase brackets from a prompt; broken ones stay, and are reported elsewhere."""
     try:
         return parse_prompt(text).erased
     except DumpUNetError:
@@ -29,6 +29,6 @@ def erased(text: str) -> str:
 
 
 def warn_of_brackets(p: Any) -> None:
-    """Say under the gallery that brackets of a job are read as text, as nobody asked for texts per block."""
+    """Warn under the gallery that brackets are read as plain text, because the job has no settings for them."""
     if any(OPEN in text for text in (*p.all_prompts, *p.all_negative_prompts)):
-        tell(p, f"a prompt holds {OPEN}, but Enable Layer Prompt is not on, so it is read as plain text.")
+        tell(p, f"a prompt contains {OPEN}, but Enable Layer Prompt is off, so it is read as plain text.")

@@ -1,4 +1,4 @@
-"""The settings of a job: from the dropdown, from the API, from the panel beside another script, or from an axis."""
+"""Find a job's settings: in the panel, in the API's request, or in an axis of a plot."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from lib_dumpunet.settings.fields import ENTRIES, unpack
 from lib_dumpunet.settings.json import from_dict
 
 REQUEST = "dumpunet_settings"
-"""Name under which the dropdown leaves on a job what it asked for."""
+"""Attribute of the webui's job that holds the settings from the panel."""
 
 
 def settings_of(p: Any, given: Any, panel: Any) -> PanelSettings | None:
-    """Find out what a job asks for: by the dropdown, by the API, by the panel beside another script, or by an axis.
+    """Find a job's settings: from the panel, from the API, from the panel next to another script, or from an axis.
 
     Args:
-        given: what the API gave to the always-on script.
-        panel: the panel's script; None where the page has none.
+        given: the API's value for the always-on script.
+        panel: the panel's script; None if the page has none.
+
     Raises:
         SettingsError: for the first mistake.
     """
@@ -37,7 +38,7 @@ def settings_of(p: Any, given: Any, panel: Any) -> PanelSettings | None:
 
 
 def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
-    """Read the values of the panel, or what the API gave in their place: a dictionary of settings.
+    """Read the panel's values, or the dictionary of settings that the API gave instead.
 
     Raises:
         SettingsError: for the first mistake.
@@ -48,7 +49,7 @@ def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
     if first == FROM_PANEL:
         return unpack(args[1 : 1 + len(ENTRIES)])
     raise SettingsError(
-        "script_args holds no settings",
+        "script_args contains no settings",
         remedy='Give one dictionary, such as [{"features": {"layers": "M00", "steps": "10"}}].',
         field="script_args",
     )
@@ -60,11 +61,11 @@ def _from_api(given: Any) -> PanelSettings:
             given = json.loads(given)
         except ValueError as error:
             raise SettingsError(
-                "what alwayson_scripts gives is no JSON", remedy="Give a dictionary.", field="args"
+                "args of alwayson_scripts is not JSON", remedy="Give a dictionary.", field="args"
             ) from error
     if not isinstance(given, Mapping):
         raise SettingsError(
-            f"{given!r} is no dictionary of settings",
+            f"{given!r} is not a dictionary of settings",
             remedy='Write {"args": [{"features": {"layers": "M00"}}]}.',
             field="args",
         )
@@ -72,7 +73,7 @@ def _from_api(given: Any) -> PanelSettings:
 
 
 def _beside_another_script(p: Any, panel: Any) -> PanelSettings | None:
-    """Read the panel's values while another entry of the dropdown is chosen; None where that is not so."""
+    """Read the panel's values if another script is selected; None otherwise."""
     if panel is None or not other_script(p, panel):
         return None
     values = tuple(p.script_args[panel.args_from : panel.args_to])
@@ -80,7 +81,7 @@ def _beside_another_script(p: Any, panel: Any) -> PanelSettings | None:
 
 
 def other_script(p: Any, panel: Any) -> bool:
-    """Return whether another entry of the dropdown than the panel's makes the images."""
+    """Return whether a script other than the panel is selected."""
     chosen = p.script_args[0] if p.script_args else 0
     selectable = getattr(p.scripts, "selectable_scripts", [])
     if not isinstance(chosen, int) or not 0 < chosen <= len(selectable):

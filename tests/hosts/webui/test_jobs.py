@@ -332,12 +332,12 @@ MISTAKES = [
     ({"features": {"color": {"formula": ["v.x", "1", "1"]}}}, "Color space, H"),
     ({"features": {"dump": {"path": "/dev/null/x"}}}, "Output path: /dev/null/x cannot be used"),
     ({"attention": {"words": "q"}}, "Words: 'q' is not in the prompt"),
-    ({"attention": {}}, "Output features: nothing is chosen"),
+    ({"attention": {}}, "Output features: nothing is selected"),
     ({"layer_prompt": {}}, "Prompt: this bracket is not closed"),
     ({"difference": {}}, "Prompt: this bracket is not closed"),
     ({"nothing": 1}, "settings: there is no 'nothing'"),
-    ([1], "args: [1] is no dictionary"),
-    ("no json", "args: what alwayson_scripts gives is no JSON"),
+    ([1], "args: [1] is not a dictionary"),
+    ("no json", "args: args of alwayson_scripts is not JSON"),
 ]
 
 
@@ -364,7 +364,7 @@ def test_the_dropdown_ends_without_an_error_of_its_own(lab: Lab) -> None:
     assert "IN99" in processed.comments
     lab.shared.state.interrupted = False
     processed = lab.choose({})
-    assert "nothing is asked for" in processed.comments
+    assert "nothing is selected" in processed.comments
     assert len(processed.images) == 1
 
 
@@ -386,7 +386,7 @@ def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> N
 
 
 def test_brackets_that_nobody_reads_are_told(lab: Lab) -> None:
-    assert "(~:, but Enable Layer Prompt is not on" in " ".join(job_comments(lab, ""))
+    assert "(~:, but Enable Layer Prompt is off" in " ".join(job_comments(lab, ""))
     processed = lab.run(features("M00", "1"), prompt="a(~: M00: b :~)")
     assert pixels(processed) == pixels(lab.run(prompt="a"))
 
@@ -502,7 +502,7 @@ def test_the_panel_acts_beside_another_script_and_leaves_its_images(lab: Lab, tm
     assert [f.name for f in tmp_path.glob("*dumpunet*")] == ["00000-1-dumpunet-unet-M00-001.png"]
     lab.shared.opts.dumpunet_other_scripts = False
     try:
-        assert "Enable Layer Prompt is not on" in " ".join(
+        assert "Enable Layer Prompt is off" in " ".join(
             (standin.process_images(q := beside(lab, settings, prompt="(~:_:cat:~)")), list(q.comments))[1]
         )
     finally:
