@@ -182,7 +182,7 @@ def test_components_send_what_they_like() -> None:
         ({"features__color__clamp_min": 2.0}, "Clamp min.: 2 is not below Clamp max. 1"),
         ({"features__layers": 5}, "Layers: 5 is not a text"),
         ({"features__enabled": "maybe"}, "Extract U-Net features: 'maybe' is neither true nor false"),
-        ({"switch__enabled": True}, "Output features: nothing is chosen. Choose among K, Q*K,"),
+        ({"switch__enabled": True}, "Output features: nothing is selected. Choose among K, Q*K,"),
     ],
 )
 def test_a_wrong_value_names_its_field(values: dict[str, Any], message: str) -> None:
@@ -286,10 +286,10 @@ def test_a_named_section_can_be_off() -> None:
         ({"features": {"color": {"colour": 1}}}, "features.color: there is no 'colour'. There are method,"),
         ({"attention": {"heat": {}}}, "attention: there is no 'heat'. There are kinds, layers,"),
         ({"switch": {"enabled": True}}, "settings: there is no 'switch'. There are features, attention,"),
-        ({"features": "M00"}, "features: 'M00' is no dictionary. Write its settings in braces."),
+        ({"features": "M00"}, "features: 'M00' is not a dictionary. Write its settings in braces."),
         ({"features": {"color": {"gain": "steep"}}}, "features.color.gain: 'steep' is not a number."),
-        ({"attention": {"layers": "M00"}}, "Output features: nothing is chosen. Choose among K, Q*K,"),
-        ({"features": {"dump": None}}, "features.dump: None is no dictionary."),
+        ({"attention": {"layers": "M00"}}, "Output features: nothing is selected. Choose among K, Q*K,"),
+        ({"features": {"dump": None}}, "features.dump: None is not a dictionary."),
         ({"features": {"steps": 10}}, "features.steps: 10 is not a text. Write it in quotes."),
         ({"features": {"enabled": "on"}}, "features.enabled: 'on' is neither true nor false."),
         (

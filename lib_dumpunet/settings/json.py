@@ -56,7 +56,7 @@ def _merge(tree: dict[str, Any], given: Any, above: Path) -> None:
     where = ".".join(above) or "settings"
     if not isinstance(given, Mapping):
         raise SettingsError(
-            f"{given!r} is no dictionary", remedy="Write its settings in braces.", field=where
+            f"{given!r} is not a dictionary", remedy="Write its settings in braces.", field=where
         )
     for name, value in given.items():
         path = SWITCHES["attention"] if (*above, name) == ("attention", "enabled") else (*above, str(name))

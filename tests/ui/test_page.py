@@ -129,11 +129,11 @@ def test_the_caret_is_in_view_below_a_long_text(page: Any) -> None:
 def test_attention_that_looks_at_nothing_is_marked(page: Any) -> None:
     open_tab(page, "Attention")
     page.locator(f"#{ID}-attention-checkbox input").check()
-    message(page, "attention-output", "nothing is chosen")
+    message(page, "attention-output", "nothing is selected")
     type_into(box(page, "attention-points"), "10,20")
     page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
     box(page, "attention-points").fill("")
-    message(page, "attention-output", "nothing is chosen")
+    message(page, "attention-output", "nothing is selected")
     page.locator(f"#{ID}-attention-output label", has_text="V*Q*K").click()
     page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
 
