@@ -1,7 +1,7 @@
-"""Whether the words of a prompt attend to their own objects.
+"""Measure whether a prompt's words attend to their own objects.
 
-Attention is averaged over heads, steps and the layers of at least 16 x 16 cells, then compared inside and outside the
-pixels of the word's own object.
+Attention is averaged over heads, steps and the layers with at least 16 x 16 positions, then compared inside and
+outside the pixels of the word's own object.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ FEWEST_CELLS = 6  # an object smaller than this counts as missing
 
 
 class MapAverage:
-    """An attention processor that works as usual and adds up the prompt's attention probabilities."""
+    """An attention processor that also sums the prompt's attention probabilities."""
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Begin with no maps."""
         self._sum = torch.zeros(())
         self._count = 0
 
     @property
     def maps(self) -> NDArray[np.float32]:
-        """The mean map of each token, "token h w"."""
+        """The mean map of each token, "token height width"."""
         return (self._sum / self._count).cpu().numpy()
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any
     ) -> Tensor:
-        """Attend; of the batch, unconditional and conditional, keep the latter's maps."""
+        """Compute attention for a batch of negative prompt and prompt, and keep the prompt's maps."""
         inputs = (hidden_states, encoder_hidden_states, encoder_hidden_states)
         projected = (layer(x) for layer, x in zip((attn.to_q, attn.to_k, attn.to_v), inputs, strict=True))
         query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in projected)
@@ -52,7 +52,7 @@ class MapAverage:
 
 
 def attention_ratios(prompt: Prompt, reading: Reading, maps: NDArray[np.float32]) -> dict[str, list[float]]:
-    """Divide each word's attention inside its object by that outside; none if an object is missing."""
+    """Divide each word's mean attention inside its object by that outside; empty if an object is missing."""
     insides = [_cells(reading, color) for color in prompt.colors]
     if any(inside.sum() < FEWEST_CELLS for inside in insides):
         return {}
@@ -61,13 +61,13 @@ def attention_ratios(prompt: Prompt, reading: Reading, maps: NDArray[np.float32]
     for color, inside in zip(prompt.colors, insides, strict=True):
         place = words.index(color)
         for kind, word in (("colour", place), ("shape", place + 1)):
-            attended = maps[word + 1]  # token 0 begins the text
+            attended = maps[word + 1]  # token 0 is the start token
             ratios[kind].append(float(attended[inside].mean() / attended[~inside].mean()))
     return ratios
 
 
 def _cells(reading: Reading, color: str) -> NDArray[np.bool_]:
-    """The cells "h w" of which more than half has a colour."""
+    """Return the cells "height width" of which more than half has a colour."""
     mask = reading.where(color).astype(np.float32)
     step = mask.shape[0] // CELLS
     mean: NDArray[np.float32] = mask.reshape(CELLS, step, CELLS, step).mean((1, 3))

@@ -1,8 +1,8 @@
-"""Measure the bundled model against its bar: `python -m lib_dumpunet.tiny.evaluate [FOLDER]`.
+"""Measure the bundled model against its targets: `python -m lib_dumpunet.tiny.evaluate [FOLDER]`.
 
-It draws prompts by lot, makes the pictures and judges them by their pixels alone (`judge`). The attention of
-the words for colour and shape is compared inside and outside the pixels of the word's own object (`attention`).
-The exit code is 1 where the bar is missed.
+This generates images of random prompts and judges them by their pixels alone (`judge`). The attention of the words
+for colour and shape is compared inside and outside the pixels of the word's own object (`attention`). The exit code
+is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SHEET = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are made, and how many."""
+    """How many images to generate, and how."""
 
     count: int = 400
     maps: int = 20
@@ -66,9 +66,9 @@ class Settings:
 def generate(
     pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, settings: Settings
 ) -> list[Image.Image]:
-    """Make one picture for each text, from consecutive seeds."""
+    """Generate one image for each text, from consecutive seeds."""
     images: list[Image.Image] = []
-    for first in track(range(0, len(texts), BATCH), f"{len(texts)} pictures", transient=True):
+    for first in track(range(0, len(texts), BATCH), f"{len(texts)} images", transient=True):
         part = list(texts[first : first + BATCH])
         images += pipeline(
             part,
@@ -80,7 +80,7 @@ def generate(
 
 
 def judge_alone(prompt: Prompt, reading: Reading) -> dict[str, bool]:
-    """Compare a picture of one object with its prompt."""
+    """Compare an image of one object with its prompt."""
     return {
         "one object: colour right": reading.main_color == prompt.colors[0],
         "one object: shape right": closest_shape(reading.foreground) == prompt.shapes[0],
@@ -89,7 +89,7 @@ def judge_alone(prompt: Prompt, reading: Reading) -> dict[str, bool]:
 
 
 def judge_paired(prompt: Prompt, reading: Reading) -> dict[str, bool]:
-    """Compare a picture of two objects with its prompt; "and" asks for no order."""
+    """Compare an image of two objects with its prompt; "and" requires no order."""
     first, second = (reading.where(color) for color in prompt.colors)
     both = all(map(reading.has, prompt.colors))
     seen = [(closest_shape(mask), reading.color_of(mask)) for mask in reading.objects]
@@ -106,14 +106,14 @@ def judge_paired(prompt: Prompt, reading: Reading) -> dict[str, bool]:
 
 
 def percentages(judgements: Sequence[dict[str, bool]]) -> dict[str, float]:
-    """Count in how many of 100 pictures each point is right, of those that it applies to."""
+    """Return the percentage of images in which each measure is right, of those that it applies to."""
     asked = Counter(point for judgement in judgements for point in judgement)
     right = Counter(point for judgement in judgements for point, holds in judgement.items() if holds)
     return {point: round(100 * right[point] / asked[point], 1) for point in asked}
 
 
 def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
-    """Average the ratios over pictures of two objects, one picture at a time."""
+    """Average the attention ratios over images of two objects, one image at a time."""
     before = pipeline.unet.attn_processors
     ratios: dict[str, list[float]] = {"colour": [], "shape": []}
     missing = 0
@@ -130,11 +130,11 @@ def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> 
         f"attention of a {kind} word, inside / outside": round(float(np.mean(values)), 2) if values else 0.0
         for kind, values in ratios.items()
     }
-    return result | {"attention: pictures left out, an object missing": float(missing)}
+    return result | {"attention: images left out, an object missing": float(missing)}
 
 
 def measure(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
-    """Measure everything; counts are of 100."""
+    """Measure everything; results for images are percentages."""
     results: dict[str, float] = {}
     for objects, new in itertools.product((1, 2), (False, True)):
         results |= _measure_row(pipeline, settings, objects, new)
@@ -146,7 +146,7 @@ def measure(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, 
 def _measure_row(
     pipeline: StableDiffusionPipeline, settings: Settings, objects: int, new: bool
 ) -> dict[str, float]:
-    """Judge pictures of so many objects, whose pairs of colour and shape are new or not."""
+    """Judge images of one or two objects, with pairs of colour and shape from training or, if ``new``, not."""
     prompts = draw_prompts(settings.count, objects, seed=5, new=new)
     images = generate(pipeline, [prompt.text for prompt in prompts], 1000 * objects, settings)
     judge = judge_alone if objects == 1 else judge_paired
@@ -159,12 +159,12 @@ def _measure_row(
 
 
 def edges(prompt: Prompt, image: Image.Image) -> float:
-    """Compare the object of a picture with the ideal shape, pixel by pixel."""
+    """Return the overlap (intersection over union) of an image's object with the ideal shape."""
     return best_overlap(read_picture(image, image.width).foreground, prompt.shapes[0])
 
 
 def draw_sheet(pipeline: StableDiffusionPipeline, settings: Settings, seeds: int = 4) -> Image.Image:
-    """Draw sample pictures, each prompt from a few seeds."""
+    """Draw a sheet of sample images: each prompt from a few seeds."""
     cell, columns = 160, 3
     rows = -(-len(SHEET) // columns)
     sheet = Image.new("RGB", (columns * (seeds * cell + 12), rows * (cell + 18)), "white")
@@ -179,13 +179,13 @@ def draw_sheet(pipeline: StableDiffusionPipeline, settings: Settings, seeds: int
 
 
 def missed(results: dict[str, float]) -> list[str]:
-    """Name the points of the bar that were measured and not reached."""
+    """List the targets that were measured and missed."""
     return [point for point, least in BAR.items() if results.get(point, least) < least]
 
 
 def table(results: dict[str, float]) -> str:
-    """Lay the results out beside the bar."""
-    lines = [f"{'measure':<50}{'got':>8}{'bar':>8}"]
+    """Format the results next to their targets."""
+    lines = [f"{'measure':<50}{'result':>8}{'target':>8}"]
     for point, value in results.items():
         least = f"{BAR[point]:g}" if point in BAR else ""
         verdict = "" if point not in BAR else "  missed" if value < BAR[point] else "  reached"
@@ -201,22 +201,22 @@ def load(folder: Path, device: str = "cpu") -> StableDiffusionPipeline:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure a folder, print the table, and return 1 where the bar is missed."""
+    """Measure a pipeline folder and print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?", default=MODEL)
     parser.add_argument(
-        "--count", type=int, default=Settings.count, help="pictures of one and of two objects"
+        "--count", type=int, default=Settings.count, help="number of images with one object, and with two"
     )
     parser.add_argument(
-        "--maps", type=int, default=Settings.maps, help="pictures whose attention is measured"
+        "--maps", type=int, default=Settings.maps, help="number of images whose attention is measured"
     )
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--guidance", type=float, default=Settings.guidance)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    parser.add_argument("--sheet", type=Path, help="draw sample pictures here too")
+    parser.add_argument("--json", type=Path, help="JSON file to write the results to")
+    parser.add_argument("--sheet", type=Path, help="image file for a sheet of sample images")
     given = parser.parse_args(arguments)
     settings = Settings(given.count, given.maps, given.steps, given.guidance)
     pipeline = load(given.folder, given.device)

@@ -1,4 +1,4 @@
-"""Prompts that the bundled model is measured with, drawn by lot."""
+"""Random prompts to measure the bundled model with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .scenes import FIGURE_COLORS, SHAPES, article, held_out
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a picture is asked to show."""
+    """What an image should show."""
 
     colors: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -19,15 +19,15 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt in the captions' words."""
+        """The prompt, worded like a caption."""
         objects = [article(f"{color} {shape}") for color, shape in zip(self.colors, self.shapes, strict=True)]
         return f" {self.relation} ".join(objects) + f" on {article(self.background)} background"
 
 
 def draw_prompts(count: int, objects: int, seed: int, *, new: bool = False) -> list[Prompt]:
-    """Draw prompts by lot, on the two backgrounds that no object has the colour of.
+    """Sample random prompts, on the two background colours that no object has.
 
-    All pairs of colour and shape are such as were trained, or, where `new`, such as were not.
+    All pairs of colour and shape are from training or, if ``new``, not from training.
     """
     rng = random.Random(seed)
     prompts = []

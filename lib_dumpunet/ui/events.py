@@ -79,7 +79,7 @@ def watch_clamp(low: Field, high: Field, place: Any) -> None:
 
 
 def watch_attention(fields: Sequence[Field], place: Any) -> None:
-    """Show a message if attention is on but nothing is chosen."""
+    """Show a message if attention is on but nothing is selected."""
 
     def check(on: bool, kinds: Sequence[str] | None, *texts: str | None) -> str:
         words, negative_words, points = (text or "" for text in texts)

@@ -1,4 +1,4 @@
-"""Where the files of runs go, and how much of the disk they take."""
+"""Folders of runs and their size."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder
 
 @dataclass(frozen=True)
 class Place:
-    """Where results go: a folder for all runs; ``is_open`` tells that others than the owner can reach the page."""
+    """The studio's output folder; ``is_open`` says whether other computers can reach the studio."""
 
     root: Path
     is_open: bool
 
     def dumps(self, dump: DumpSettings, run: Path) -> DumpSettings:
-        """Resolve a folder of dumps: an empty one is in the run's own; a relative one counts from the studio's.
+        """Resolve the folder of dumps: by default inside the run's folder; a relative path starts at the studio's.
 
-        Where others reach the page, it counts from the run's, and must be inside of that.
+        If other computers can reach the studio, a relative path starts at the run's folder and must stay inside it.
 
         Raises:
-            SettingsError: if it may not be used.
+            SettingsError: if the folder is not allowed.
         """
         if not dump.enabled:
             return dump
@@ -36,7 +36,7 @@ class Place:
         base = run if self.is_open else self.root
         try:
             path = base / as_written(dump.path)
-            # Nobody asks the network for a folder of another computer.
+            # Checked before resolving: Windows would contact the other computer.
             inside = not self.is_open or (not _is_remote(dump.path) and _is_inside(path, base))
         except (OSError, ValueError, RuntimeError) as error:
             raise SettingsError(
@@ -52,7 +52,7 @@ class Place:
 
 
 def _is_remote(path: str) -> bool:
-    """Whether a path names another computer, as Windows has it."""
+    """Return whether a path names another computer (a UNC path of Windows)."""
     return path.strip().replace("\\", "/").startswith("//")
 
 
@@ -61,10 +61,10 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def new_folder(root: Path, *, is_kept: bool) -> ResultFolder:
-    """Make a folder for a run, named by the time; one that is not kept is removed with the studio's end.
+    """Create a folder for a run, named by the time; a folder that is not kept is removed when the studio ends.
 
     Raises:
-        SettingsError: if it cannot be made.
+        SettingsError: if it cannot be created.
     """
     if not is_kept:
         return ResultFolder(Path(tempfile.mkdtemp(prefix="dumpunet-", dir=_passing())))
@@ -79,21 +79,21 @@ def new_folder(root: Path, *, is_kept: bool) -> ResultFolder:
             problem, remedy = explain(error)
             raise SettingsError(f"{path} cannot be used, {problem}", remedy=remedy, field=FIELD) from error
         return ResultFolder(prepare_folder(path))
-    raise SettingsError(f"{root} holds too many runs", remedy="Choose another folder.", field=FIELD)
+    raise SettingsError(f"{root} contains too many runs", remedy="Choose another folder.", field=FIELD)
 
 
 _passing_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _passing() -> str:
-    """Return the folder of what is not kept, which Python removes at its end."""
+    """Return the temporary folder for runs that are not kept; Python removes it at exit."""
     if not _passing_folders:
         _passing_folders.append(tempfile.TemporaryDirectory(prefix="dumpunet-studio-"))
     return _passing_folders[0].name
 
 
 def size_of(folder: Path) -> int:
-    """Add up the bytes of all files in a folder; a file may go while this looks."""
+    """Add up the bytes of all files in a folder; files may disappear meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a page asks for, and the mistakes in it that need no model to be found."""
+"""What a page requests, and checks of it that need no model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import GenerateSettings, PanelSettings, Settings
 
 MOST_CHARACTERS = 10_000
-"""Length of a prompt."""
+"""Limit of a prompt's length."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a page asks for."""
+    """What a page requests."""
 
     choice: Choice
     prompt: str
@@ -28,7 +28,7 @@ class Request:
 
     @property
     def settings(self) -> Settings:
-        """What the core is asked for; attention is looked at where features are, unless it says where itself."""
+        """Settings for the core; attention takes blocks and steps from the features unless it has its own."""
         core = self.panel.core
         if not core.features.enabled:
             return core
@@ -37,13 +37,15 @@ class Request:
         return replace(core, attention=replace(core.attention, **like))
 
     def check(self) -> None:
-        """Find the mistakes that need no model.
+        """Check what can be checked without the model.
 
         Raises:
-            SettingsError: for the first.
+            SettingsError: for the first mistake.
         """
         if not self.prompt.strip():
-            raise SettingsError("it is empty", remedy="Write what the image should show.", field="Prompt")
+            raise SettingsError(
+                "the prompt is empty", remedy="Write what the image should show.", field="Prompt"
+            )
         for field, text in (("Prompt", self.prompt), ("Negative prompt", self.sampling.negative)):
             if len(text) > MOST_CHARACTERS:
                 raise SettingsError(
@@ -52,8 +54,8 @@ class Request:
         for field, text in (("Prompt", self.prompt), ("Negative prompt", self.sampling.negative)):
             if OPEN in text and not self.panel.layer_prompt.enabled:
                 raise SettingsError(
-                    f"it holds {OPEN}, but Enable Layer Prompt is not on",
-                    remedy="Turn it on in the tab Layer Prompt, or take the bracket out.",
+                    f"it contains {OPEN}, but Enable Layer Prompt is off",
+                    remedy="Turn it on in the tab Layer Prompt, or remove the bracket.",
                     field=field,
                 )
         templates = read_templates([self.prompt], self.sampling.negative, ANY_BLOCKS)

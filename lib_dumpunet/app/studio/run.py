@@ -1,4 +1,4 @@
-"""One run of the studio, from waiting to its results: what a page sees of it, and how it is stopped."""
+"""One run of the studio: its state, its results, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ log = logging.getLogger("dumpunet")
 State = Literal["waiting", "loading", "sampling", "finishing", "done", "stopped", "failed"]
 OVER: tuple[State, ...] = ("done", "stopped", "failed")
 MOST_WRITTEN = 2 * 1024**3
-"""Bytes that a run may write where others reach the page."""
+"""Limit of bytes that a run may write if other computers can reach the studio."""
 BETWEEN_LOOKS = 2.0
-"""Seconds between two looks at how much a run has written."""
+"""Seconds between two measurements of what a run has written."""
 PREVIEW_SIDE = 768
 """Longest side of a preview, in pixels."""
 
 
 @dataclass
 class Progress:
-    """How far sampling is; times are those of ``time.monotonic``."""
+    """Progress of sampling; times are from ``time.monotonic``."""
 
     done: int = 0
     total: int = 0
@@ -49,7 +49,7 @@ class Progress:
     last: float = 0.0
 
     def move(self, done: int, total: int) -> None:
-        """Note that a step has ended."""
+        """Record that a step has ended."""
         now = time.monotonic()
         if not self.done:
             self.begun, self.first = now, done
@@ -57,13 +57,13 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds that are left, by the steps since the first; None where that is not known yet."""
+        """Seconds left, estimated from the steps since the first; None while unknown."""
         steps = self.done - self.first
         return (self.last - self.begun) / steps * (self.total - self.done) if steps > 0 else None
 
 
 class Run:
-    """One request, from waiting to its results. A page reads the attributes; ``version`` grows with each change."""
+    """One request, from waiting to its results. Pages read its attributes; ``version`` grows with each change."""
 
     def __init__(self, request: Request, place: Place) -> None:
         self.request = request
@@ -84,32 +84,32 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the run has ended."""
         return self.state in OVER
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was asked to stop, and has not yet."""
+        """Whether the run was asked to stop but has not ended yet."""
         return self._stop.is_set() and not self.is_over
 
     @property
     def folder(self) -> Path | None:
-        """Where results are; None before there are any."""
+        """The folder of the results; None before there is one."""
         return None if self._results is None else self._results.folder.path
 
     @property
     def items(self) -> list[Item]:
-        """What has come so far."""
+        """The results so far."""
         return [] if self._results is None else self._results.items
 
     def stop(self) -> None:
-        """Ask for its end; what was made is kept. One that still waits ends at once."""
+        """Ask the run to stop, keeping its results so far; a waiting run ends at once."""
         with self._beginning:
             self._stop.set()
             self._enter("stopped" if self.state == "waiting" else self.state)
 
     def work(self, models: Models) -> None:
-        """Do all of it; nothing is raised, as nobody waits for it."""
+        """Do the run. Errors are kept in ``error``, because no caller waits to catch them."""
         warnings: list[str] = []
         with capture_log(warnings, to_console=self.request.panel.output.log):
             try:
@@ -143,7 +143,7 @@ class Run:
             folder.give_room_back()
         self.messages += map(str, told_once([*outcome.problems, *self._results.finish()]))
         if not outcome.was_stopped:
-            self._stop.clear()  # too late
+            self._stop.clear()  # the request to stop came too late
 
     def _generate(self, pipe: Any, job: Job, settings: Settings, results: RunResults) -> Outcome:
         handlers = ResultHandlers(
@@ -158,20 +158,21 @@ class Run:
         return generate(pipe, job, settings, handlers)
 
     def _is_to_stop(self) -> bool:
-        """Return whether someone has stopped it, or it has written more than it may."""
+        """Return whether the run was stopped or has written too much."""
         now = time.monotonic()
         if self._place.is_open and not self._stop.is_set() and now - self._looked > BETWEEN_LOOKS:
             self._looked = now
             assert self.folder is not None
             if size_of(self.folder) > MOST_WRITTEN:
                 self.messages.append(
-                    f"It was stopped: a run may write {MOST_WRITTEN >> 20} MB where others reach the studio."
+                    f"The run was stopped: it may write {MOST_WRITTEN >> 20} MB if other computers can reach the "
+                    "studio."
                 )
                 self._stop.set()
         return self._stop.is_set() or (self._results is not None and self._results.folder.is_full)
 
     def _noted(self, take: Callable[..., None]) -> Callable[..., None]:
-        """Let pages know of what comes."""
+        """Wrap a handler so that pages notice the new result."""
 
         def noted(*what: Any) -> None:
             take(*what)
@@ -193,6 +194,6 @@ class Run:
         self.version += 1
 
     def _enter(self, state: State) -> None:
-        """Change the state, and let pages know."""
+        """Change the state so that pages notice it."""
         self.state = state
         self.version += 1

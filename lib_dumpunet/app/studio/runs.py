@@ -1,4 +1,4 @@
-"""The queue of runs: one at a time, as there is one model, whatever page they come from."""
+"""The queue of runs, shared by all pages: one run at a time, because there is one model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lib_dumpunet.app.studio.run import Run
 from lib_dumpunet.errors import SettingsError
 
 MOST_WAITING = 20
-"""Runs that wait at once, of all pages."""
+"""Limit of runs that wait, from all pages together."""
 
 
 class Runs:
-    """The queue of all pages, which has one run at a time, and the runs of each page by its secret name."""
+    """Run requests from all pages one at a time, and keep the runs of each page by its secret name."""
 
     KEPT = 20
-    """Runs of a page whose results it can still show."""
+    """Number of runs whose results a page can still show."""
 
     def __init__(self, models: Models, place: Place) -> None:
         self.models, self.place = models, place
@@ -31,25 +31,25 @@ class Runs:
         self._lock = threading.Lock()
 
     def start(self, page: str, request: Request) -> Run:
-        """Put a request into the queue; ``page`` is the secret name of the page that it comes from.
+        """Queue a request from the page with the secret name ``page``.
 
         Raises:
-            SettingsError: for a mistake that needs no model to be found, or while the page's last run goes on.
+            SettingsError: for a mistake that can be found without the model, or if the page's last run is not over.
         """
         if not page:
             raise SettingsError("the page is not ready", remedy="Press Generate again.")
         last = self.last(page)
         if last is not None and not last.is_over:
-            raise SettingsError("the last run still goes on", remedy="Wait for it, or stop it.")
+            raise SettingsError("the last run is not over", remedy="Wait for it, or stop it.")
         request.check()
         self.models.check(request.choice)
-        # Folders are refused now, before anyone waits for it.
+        # Refuse folders now, not after a wait in the queue.
         request.settings.with_dumps(lambda dump: self.place.dumps(dump, self.place.root))
         run = Run(request, self.place)
         with self._lock:
             if len(self._queue) > MOST_WAITING:
                 raise SettingsError(
-                    f"{MOST_WAITING} runs wait already", remedy="Try again when some of them are done."
+                    f"{MOST_WAITING} runs are waiting already", remedy="Try again when some of them are done."
                 )
             self._queue.append(run)
             self._pages.setdefault(page, []).append(run)
@@ -62,24 +62,24 @@ class Runs:
         return run
 
     def last(self, page: str) -> Run | None:
-        """Return the last run of a page."""
+        """Return a page's last run; None if it has none."""
         with self._lock:
             runs = self._pages.get(page)
             return runs[-1] if runs else None
 
     def find(self, key: str) -> Run | None:
-        """Find a run by its key."""
+        """Find a run by its key; None if there is none."""
         with self._lock:
             runs = [run for of_page in self._pages.values() for run in of_page]
         return next((run for run in runs if secrets.compare_digest(run.key.encode(), key.encode())), None)
 
     def ahead(self, run: Run) -> int:
-        """Count the runs that come before one."""
+        """Count the runs ahead of a run in the queue."""
         with self._lock:
             return self._queue.index(run) if run in self._queue else 0
 
     def close(self) -> None:
-        """Stop everything, and wait for its end."""
+        """Stop all runs and wait until they have ended."""
         with self._lock:
             queue = list(self._queue)
         for run in queue:

@@ -111,7 +111,7 @@ def test_runs_wait_for_each_other_and_those_that_wait_can_be_stopped(tmp_path: P
     models.load = lambda choice: (gate.wait(30), load(choice))[1]  # type: ignore[method-assign]
     runs = Runs(models, Place(tmp_path, is_open=False))
     one, two, three = (runs.start(name, request()) for name in ("a", "b", "c"))
-    with pytest.raises(SettingsError, match="still goes on"):
+    with pytest.raises(SettingsError, match="last run is not over"):
         runs.start("a", request())
     assert [runs.ahead(run) for run in (one, two, three)] == [0, 1, 2]
     assert "Waiting: 2 runs are ahead." in status(three, runs.ahead(three))
@@ -133,7 +133,7 @@ def test_too_many_runs_may_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     runs = Runs(models, Place(tmp_path, is_open=False))
     for name in ("a", "b", "c"):
         runs.start(name, request())
-    with pytest.raises(SettingsError, match="2 runs wait already"):
+    with pytest.raises(SettingsError, match="2 runs are waiting already"):
         runs.start("d", request())
     gate.set()
     runs.close()

@@ -249,7 +249,7 @@ def test_mistakes_that_only_a_run_can_find(tab: Any, tmp_path: Path) -> None:
     expect(tab.locator("#studio-prompt-message")).to_contain_text("Prompt: it is empty")
     fill(tab, prompt=PER_BLOCK)
     generate(tab)
-    expect(tab.locator("#studio-prompt-message")).to_contain_text("Enable Layer Prompt is not on")
+    expect(tab.locator("#studio-prompt-message")).to_contain_text("Enable Layer Prompt is off")
     fill(tab, prompt="a red circle")
     turn_on(tab, "features", "U-Net features")
     control(tab, "dumpunet-studio-features-steps").fill("9")
