@@ -229,7 +229,7 @@ def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -
     return told
 
 
-# --- what is told --------------------------------------------------------------------------------------------------
+# --- the page's contents -------------------------------------------------------------------------------------------
 
 
 def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -193,7 +193,7 @@ class AttentionSettings:
     layers: str = option(
         "",
         "Attention layers",
-        "blocks whose attention to capture; empty means all that have any",
+        "blocks to capture attention from; empty means all that have any",
         placeholder="eg. IN04-IN08,OUT09",
         flag="attention-blocks",
         alias="attention-layers",
@@ -201,7 +201,7 @@ class AttentionSettings:
     steps: str = option(
         "",
         "Attention steps",
-        "sampling steps whose attention to capture; empty means all",
+        "sampling steps to capture attention in; empty means all",
         placeholder="eg. 1,5-20(+5)",
         flag="attention-steps",
     )
