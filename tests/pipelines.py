@@ -26,7 +26,7 @@ WIDTHS, HEADS = TINY["block_out_channels"], TINY["attention_head_dim"]
 
 
 def small_vae() -> AutoencoderKL:
-    """Make an autoencoder of 8x8 pixels a cell."""
+    """Make an autoencoder with 8x8 pixels per latent cell."""
     torch.manual_seed(0)
     return AutoencoderKL(
         block_out_channels=(32,) * 4,
@@ -55,7 +55,7 @@ def small_text_encoder(kind: Any, tokenizer: CLIPTokenizer, width: int = CONTEXT
 
 
 def sdxl_pipeline() -> StableDiffusionXLPipeline:
-    """Make an SDXL pipeline; as in the real one, the second tokenizer fills up with "!"."""
+    """Make an SDXL pipeline; as in the real one, the second tokenizer pads with "!"."""
     first = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
     second = CLIPTokenizer.from_pretrained(MODEL / "tokenizer", pad_token="!")
     return StableDiffusionXLPipeline(
@@ -71,7 +71,7 @@ def sdxl_pipeline() -> StableDiffusionXLPipeline:
 
 
 def sag_pipeline(tiny: Any) -> StableDiffusionSAGPipeline:
-    """Make a pipeline that does not say whether it guides, and calls the U-Net twice a step."""
+    """Make a pipeline that does not say whether it uses guidance, and calls the U-Net twice per step."""
     parts = {name: part for name, part in tiny.components.items() if name != "image_encoder"}
     pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -80,7 +80,7 @@ def sag_pipeline(tiny: Any) -> StableDiffusionSAGPipeline:
 
 @contextmanager
 def encoded_by(pipe: Any) -> Iterator[list[tuple[int, ...]]]:
-    """Note the tokens of every text that the text encoder is given."""
+    """Record the tokens of every text that the text encoder gets."""
     encoded: list[tuple[int, ...]] = []
 
     def see(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

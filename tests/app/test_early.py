@@ -1,4 +1,4 @@
-"""Mistakes that need no model are told before torch is imported, and leave nothing behind."""
+"""Mistakes that need no model are reported before torch is imported, and leave no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention while generating: the same images, pictures of what was asked, words where they land."""
+"""Attention while generating: unchanged images, the requested pictures, words on their objects."""
 
 from __future__ import annotations
 

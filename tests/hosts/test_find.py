@@ -1,4 +1,4 @@
-"""What a model's files tell before anything is loaded: what they are, whether they are whole, and their blocks."""
+"""What a model's files show before anything is loaded: what they are, whether they are complete, their blocks."""
 
 from __future__ import annotations
 

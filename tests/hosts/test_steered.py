@@ -1,4 +1,4 @@
-"""Per-block prompts on diffusers: what each block reads, which images come out, and how often texts are encoded."""
+"""Per-block prompts on diffusers: what each block reads, the images, and how often texts are encoded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LONG = "red " * 80
 
 
 class Results:
-    """An outlet that keeps what comes, in order."""
+    """An outlet that keeps everything, in order."""
 
     def __init__(self) -> None:
         self.images: dict[int, Image.Image] = {}
@@ -134,7 +134,7 @@ def test_full_strength_and_all_steps_are_the_plain_syntax(tiny: Any, new: str, o
 
 
 def test_strength_and_steps_lie_between(tiny: Any) -> None:
-    """Half the strength, and half of the steps, change the image, and otherwise than the whole does."""
+    """Half the strength and half of the steps change the image, differently from full strength."""
     texts = [
         "a star",
         "a star(~: OUT10: blue :~)",
@@ -189,13 +189,13 @@ def contexts(pipe: Any) -> Iterator[list[tuple[str, Tensor]]]:
 
 
 class Texts:
-    """Recognises contexts by the texts that they were encoded from."""
+    """Identifies embeddings by the texts that they were encoded from."""
 
     def __init__(self, pipe: Any, texts: Sequence[str]) -> None:
         self._known = {text: encode_prompts(pipe, [text]).embeds[0] for text in ("", *texts)}
 
     def name(self, row: Tensor) -> str:
-        """Return the text, with " +" for each chunk that it was filled up with."""
+        """Return the text, with " +" for each chunk of padding."""
         for text, context in self._known.items():
             count = (len(row) - len(context)) // 77
             if count >= 0:
@@ -431,7 +431,7 @@ def test_fused_projections_are_refused_before_sampling(tiny: Any) -> None:
 
 
 def test_words_are_found_where_blocks_read_them(tiny: Any) -> None:
-    """Texts of different lengths: each word is averaged over the layers that have read it."""
+    """Texts of different lengths: each word is averaged over the layers that read it."""
     prompt = "a (~:OUT10:very red and large;_:blue:~) star"
     attention = AttentionSettings(kinds=("words",), layers="OUT09-OUT11", words="red, blue, star")
     found = run(tiny, prompt, replace(OFF, attention=attention))
@@ -520,7 +520,7 @@ def test_steering_and_tracing_at_once(tiny: Any) -> None:
 
 
 def test_words_of_what_each_block_reads_in_a_notebook(tiny: Any) -> None:
-    """As `generate` has them: each word is the mean of the layers that have read it."""
+    """As in `generate`: each word is the mean over the layers that read it."""
     prompts = [f"a (~:OUT10:red {LONG};_:blue:~) star", "a ring"]
     sampling = {"guidance_scale": 4, "width": 64, "height": 64}
     with (
@@ -621,7 +621,7 @@ def test_a_pipeline_without_a_tokenizer_is_told(tiny: Any) -> None:
 
 
 def with_ip_adapter(tiny: Any) -> Any:
-    """Make the bundled pipeline with an adapter of random weights, which reads images beside the text."""
+    """Make the bundled pipeline with an IP-Adapter of random weights."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=32,
@@ -747,7 +747,7 @@ def attend_and_excite(tiny: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -> None:
-    """Attend-and-Excite calls the U-Net for each image by itself, as often as it likes, before the whole batch."""
+    """Attend-and-Excite calls the U-Net for single images, any number of times, before the whole batch."""
     tiny = load_pipeline("", device="cpu")
     pipe = attend_and_excite(tiny)
     own = pipe.unet.attn_processors

@@ -1,4 +1,4 @@
-"""Trying a text in each block in turn."""
+"""Sweeps: a text in each block in turn."""
 
 from __future__ import annotations
 

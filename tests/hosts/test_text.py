@@ -1,4 +1,4 @@
-"""Prompts are encoded as the webui does it, and plain ones to the pipeline's own bits."""
+"""Prompts are encoded as in the webui, and plain ones bit for bit as by the pipeline."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def pieces(numbers: Sequence[int]) -> list[Piece]:
 
 
 def words(count: int, *commas: int) -> list[Piece]:
-    """Make ``count`` pieces, with commas at some places."""
+    """Make ``count`` pieces, with commas at some positions."""
     return pieces([COMMA if place in commas else 1 + place for place in range(count)])
 
 
@@ -293,7 +293,7 @@ def test_chunk_count(tiny: Any, text: str, count: int) -> None:
 
 
 def test_plain_prompts_are_not_rescaled_beside_others() -> None:
-    """An output whose mean is zero cannot be rescaled, so it shows where that is tried."""
+    """An output with mean zero cannot be rescaled, so it shows if that is tried."""
     pipe = load_pipeline("", device="cpu")
     for name, weight in pipe.text_encoder.named_parameters():
         if "final_layer_norm" in name:

@@ -1,4 +1,4 @@
-"""Ports carry what no U-Net has: streams apart and joined, text that is an output, maps that are rows of tokens."""
+"""Ports support what no U-Net has: separate and joined streams, text outputs, maps that are rows of tokens."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def as_map(tokens: Tensor) -> Tensor:
 
 @dataclass
 class Seen:
-    """What one call of each block was given and has put out."""
+    """The inputs and outputs of one call of each block."""
 
     text: dict[str, Tensor]
     before: dict[str, Tensor]
@@ -66,7 +66,7 @@ class Seen:
 
 
 def run(model: Model, plan: Plan | None = None, *changes: Intervention) -> tuple[dict[Tag, Tensor], Seen]:
-    """Call the model once, with hooks of the project and, behind them, plain ones that know this model."""
+    """Call the model once, with the project's hooks and, after them, plain ones that know this model."""
     captured: dict[Tag, Tensor] = {}
     problems: list[DumpUNetError] = []
     seen = Seen({}, {}, {}, {}, {})
@@ -185,7 +185,7 @@ def test_words_and_points_are_read_of_joint_attention(model: Model) -> None:
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiplies the image that a block puts out."""
+    """Multiply a block's image output."""
 
     block: str
     stage: Stage = "edit"
@@ -210,7 +210,7 @@ def test_an_edit_changes_the_image_and_leaves_the_text(model: Model, name: str) 
 
 
 class FirstImagesText:
-    """Gives D01 a text of its own in the first image; prompts name blocks of U-Nets alone."""
+    """Give D01 its own text in the first image; prompts can name only blocks of U-Nets."""
 
     steered = frozenset({"D01"})
 

@@ -1,4 +1,4 @@
-"""Per-block prompts: the text that each block gets, and where a wrong one is wrong."""
+"""Per-block prompts: the text that each block gets, and the positions of mistakes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ CASES = [
 
 
 def place(key: str) -> tuple[str, int]:
-    """Read "M00@3", and "M00" as step 1."""
+    """Parse "M00@3", and "M00" as step 1."""
     block, _, step = key.partition("@")
     return block, int(step or 1)
 
@@ -193,7 +193,7 @@ Pair = tuple[str, str, str, str]
 
 
 def written(parts: list[str | list[Pair]], strength: str | None = None, steps: str | None = None) -> str:
-    """Write a prompt, with one strength or steps in place of all others if they are given."""
+    """Write a prompt; a strength or steps, if given, replace all others."""
 
     def pair(spec: str, own_strength: str, own_steps: str, text: str) -> str:
         return f"{spec}{own_strength if strength is None else strength}{own_steps if steps is None else steps}:{text}"

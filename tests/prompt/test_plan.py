@@ -1,4 +1,4 @@
-"""The plan of a request's prompts: main texts, what has to be encoded, and what is warned of."""
+"""The plan of a request's prompts: main texts, texts to encode, and warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that heatmaps are asked for, among the tokens of several prompts."""
+"""Find the requested words among the tokens of several prompts."""
 
 from __future__ import annotations
 

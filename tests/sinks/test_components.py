@@ -17,7 +17,7 @@ from lib_dumpunet.sinks.queue import Fanout
 
 
 class Keep(Sink):
-    """A sink that keeps what it gets."""
+    """A sink that keeps its captures."""
 
     def __init__(self) -> None:
         self.seen: dict[Tag, Tensor] = {}
@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 
 class Broken(Keep):
-    """A sink that takes nothing."""
+    """A sink that ignores its captures."""
 
     def accept(self, capture: Capture) -> None:
         raise HostError("no room")

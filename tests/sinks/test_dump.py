@@ -95,7 +95,7 @@ def test_passes_have_files_and_entries_of_their_own(
 def test_a_file_of_each_pass_is_written_once_it_is_complete(
     tmp_path: Path, request_: DumpRequest, captures: Make
 ) -> None:
-    """Captures of both passes come mixed, as those of the first may still wait when the second begins."""
+    """Captures of both passes are mixed: those of the first may still wait when the second begins."""
     made = captures(images=1, steps=1, hires=True)
     sink = DumpSink(tmp_path, "safetensors", request_)
     for capture in (*made[:2], *made[3:5]):

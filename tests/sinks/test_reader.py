@@ -1,4 +1,4 @@
-"""Dumps come back from folders, files and lists, and what is no dump is told in a sentence."""
+"""Dumps are loaded from folders, files and lists; anything else is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(folder: Path, kind: str, request: DumpRequest, captures: list[Capture]
 def write_bin(
     folder: Path, channels: int = 3, count: int = 16, *, block: str = "IN00", time: int = 1700
 ) -> list[Path]:
-    """Write channel files as the original does: channel c holds the numbers from 100 c on."""
+    """Write channel files as the original does: channel c has the numbers from 100 c on."""
     paths = [folder / f"000-{block}-001-{channel:04}-{time}.bin" for channel in range(channels)]
     for channel, path in enumerate(paths):
         (100 * channel + np.arange(count)).astype("<f4").tofile(path)

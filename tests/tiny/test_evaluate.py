@@ -1,4 +1,4 @@
-"""The evaluation, fed with drawn pictures: it must know right from wrong before it may judge a model."""
+"""The evaluation, tested with drawn images: it must tell right from wrong before it judges a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = {
 
 
 def drawn(prompt: Prompt, seed: int = 0) -> Image.Image:
-    """Draw what a prompt asks for, as a decoder might: a little blurred, never twice of the same size."""
+    """Draw a prompt as a decoder might: slightly blurred, in varying sizes."""
     rng = random.Random(seed)
     low, high = (0.16, 0.2) if prompt.relation else (0.2, 0.3)
     figures = tuple(
@@ -134,7 +134,7 @@ def test_an_empty_picture_is_wrong() -> None:
 
 @pytest.fixture
 def reading() -> Reading:
-    """Return a red square on the left and a blue one on the right, of a white picture."""
+    """Return a white image with a red square on the left and a blue one on the right."""
     return read_picture(drawn(Prompt(("red", "blue"), ("square", "square"), "white", "left of")))
 
 

@@ -1,4 +1,4 @@
-"""The bundled model: SD 1.x's layout in few bytes, and it makes pictures."""
+"""The bundled model: SD 1.x's layout in few bytes, and it generates images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a field's text, without a browser."""
+"""Messages about a field's text, without a browser."""
 
 from __future__ import annotations
 

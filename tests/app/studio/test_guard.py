@@ -1,4 +1,4 @@
-"""The doors of a studio that is served: what a stranger, another site or a lying name gets."""
+"""Requests that a served studio refuses: from strangers, other sites or false host names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORBIDDEN = 403
 
 
 def ask(address: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
-    """Send a request with just these headers; returns status and text."""
+    """Send a request with only these headers; return status and text."""
     parts = urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -1,4 +1,4 @@
-"""What the studio allows to whom, and how it is started and ended."""
+"""What the studio allows, and how it starts and ends."""
 
 from __future__ import annotations
 

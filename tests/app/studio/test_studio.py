@@ -20,24 +20,24 @@ PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
 
 
 def control(tab: Any, name: str) -> Any:
-    """Find where a control is typed in."""
+    """Find the input element of a control."""
     return tab.locator(f"#{name} :is(input, textarea)").first
 
 
 def fill(tab: Any, **values: Any) -> None:
-    """Fill the studio's own fields in."""
+    """Fill in the studio's own fields."""
     for name, value in values.items():
         control(tab, f"studio-{name}").fill(str(value))
 
 
 def turn_on(tab: Any, section: str, tab_name: str) -> None:
-    """Turn a part of the panel on."""
+    """Turn on a section of the panel."""
     tab.get_by_role("tab", name=tab_name).click()
     control(tab, f"dumpunet-studio-{section}-checkbox").check()
 
 
 def blank(tab: Any) -> None:
-    """Turn off what the page begins with."""
+    """Turn off the page's initial choices."""
     tab.get_by_role("tab", name="Settings").click()
     control(tab, "dumpunet-studio-explorer-checkbox").uncheck()
     tab.get_by_role("tab", name="Attention").click()
@@ -376,7 +376,7 @@ FADED = "document.getAnimations().every(a => a.playState !== 'running' || a.effe
 
 
 def serious(tab: Any) -> list[Any]:
-    """List what bars people from a page, once no colour of it is fading into another."""
+    """List accessibility problems of a page, once no colour transition is running."""
     from axe_playwright_python.sync_playwright import Axe
 
     tab.wait_for_function(FADED)
