@@ -1,4 +1,4 @@
-"""Run by the webui before it starts: installs what it lacks; it brings torch, numpy and Pillow itself."""
+"""Install missing packages; the webui runs this before it starts, and brings torch, numpy and Pillow itself."""
 
 import importlib.util
 import sys
@@ -7,7 +7,7 @@ PACKAGES = {"lark": "lark>=1.1.2", "safetensors": "safetensors"}
 
 
 def install() -> None:
-    """Install what is missing by the webui's own pip, or say what to install where there is no webui."""
+    """Install missing packages with the webui's own pip; without a webui, print the command that installs them."""
     missing = {m: package for m, package in PACKAGES.items() if importlib.util.find_spec(m) is None}
     try:
         import launch

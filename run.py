@@ -1,9 +1,9 @@
-"""Start Dump U-Net: make `.venv` beside this file, install the pinned packages into it, run a command in it.
+"""Start Dump U-Net: create `.venv` next to this file, install the pinned packages into it, and run a command in it.
 
-Only the standard library is used, and this file still parses on Python 3.6, so that an old Python gets a sentence
-instead of a syntax error. The second start costs no more than reading one small file: a stamp in `.venv` says what
-was installed for which Python, at which place. What breaks a `.venv` (an install that was cut off, a moved folder,
-a Python that is gone) is noticed by the stamp or by a marker, and mended by the next start.
+This file uses only the standard library, and still parses on Python 3.6, so that an old Python gets a message instead
+of a syntax error. Later starts only read one small file: a stamp in `.venv` that records the installed packages, the
+Python and the location. The stamp and a marker file reveal a broken `.venv` (an interrupted installation, a moved
+folder, a removed Python), and the next start repairs it.
 """
 
 import sys
@@ -32,18 +32,18 @@ STAMP = VENV / "dumpunet-stamp.json"
 UNFINISHED = VENV / "dumpunet-unfinished"
 LOCK = VENV / "dumpunet-lock"
 LOG = VENV / "dumpunet-install.log"
-MOST_TEST_PROCESSES = 4  # each holds torch and a browser: 2 GB
+MOST_TEST_PROCESSES = 4  # each has torch and a browser in memory: 2 GB
 
-# What `pip install` is called with, in this order. setuptools comes first because the build of this project takes
-# it from .venv: no second copy is downloaded, and it is the pinned one. stable-diffusion-sdkit carries the U-Net of
-# the original layout for the tests; what it asks for is old and large, and none of it is needed for that.
+# Arguments of `pip install`, in order. setuptools comes first because the project is built with the pinned copy in
+# .venv. stable-diffusion-sdkit provides the U-Net in the original layout for the tests; its dependencies are old, large
+# and not needed for that.
 PACKAGE_SETS = {
     "base": (("setuptools",), ("--no-build-isolation", "--editable", ".[all]")),
     "test": (("--no-build-isolation", "--editable", ".[test]"), ("--no-deps", "stable-diffusion-sdkit")),
     "docs": (("--no-build-isolation", "--editable", ".[docs]"),),
 }
 
-# What `check` runs in .venv's Python; tests/test_repository_rules.py runs the same.
+# The commands that `check` runs in .venv's Python; tests/test_repository_rules.py runs the same.
 CHECKS = {
     "lint": ("-m", "ruff", "check", "."),
     "format": ("-m", "ruff", "format", "--check", "."),
@@ -52,35 +52,35 @@ CHECKS = {
     "javascript": ("-m", "tests.javascript"),
 }
 
-# `python -m` would put the current folder first on the path, where a file of the user's, say random.py, or another
-# copy of this project would be imported. Here this project's folder stands in its place.
+# `python -m` would put the current folder first on the path, and import a user's file such as random.py, or another
+# copy of this project. Here the project's folder takes its place.
 START_MODULE = (
     "import runpy, sys; sys.path[0] = sys.argv.pop(1); "
     "runpy.run_module('lib_dumpunet', run_name='__main__', alter_sys=True)"
 )
 
 COMMANDS = {
-    "demo": "draw the features of the small bundled model: a first look, needs no network",
-    "studio": "open a page in the browser that does all of it",
-    "explore": "make an image, and a page to look around in all that happened",
-    "generate": "make images, with pictures of what the blocks and attention layers do",
-    "words": "make an image, and show where each word of the prompt lands",
-    "sweep": "try a text in each block, and rank the blocks by what it changes",
+    "demo": "draw the features of the small bundled model, without a network",
+    "studio": "open the studio, a page in the browser for all of this",
+    "explore": "generate an image, and an explorer page of everything captured",
+    "generate": "generate images, with pictures of blocks and attention layers",
+    "words": "generate an image, and show where each word of the prompt lands",
+    "sweep": "try a text in each block, and rank the blocks by how much it changes the image",
     "blocks": "list a model's blocks with their shapes and attention layers",
-    "prompt": "show the text that each block gets from a per-block prompt",
-    "view": "draw dumped tensors again, in other colours",
-    "bench": "measure what capturing costs",
-    "test": "run all tests, all but slow ones (--quick), or what follows, as pytest takes it",
-    "docs": "build the documentation as a site, into the folder site",
-    "check": "run the code checks: all, or those named ({})".format(", ".join(CHECKS)),
+    "prompt": "show the text that each block reads from a per-block prompt",
+    "view": "redraw dumped tensors in other colours",
+    "bench": "measure speed and memory",
+    "test": "run all tests, all except slow ones (--quick), or pass arguments to pytest",
+    "docs": "build the documentation site in the folder site",
+    "check": "run all code checks, or only the named ones ({})".format(", ".join(CHECKS)),
 }
 
 if sys.platform == "linux":
-    SIZE = "up to 3 GB of downloads and 7 GB on disk (NVIDIA's libraries are most of it)"
+    SIZE = "up to 3 GB of downloads and 7 GB on disk (mostly NVIDIA's libraries)"
 else:
     SIZE = "about 0.4 GB of downloads and 1.7 GB on disk"
 
-# (fragments of pip's or venv's output in small letters, what happened, what to do); the first that fits is told.
+# (fragments of pip's or venv's output in lower case, what happened, what to do); the first match is reported.
 CAUSES = (
     (
         ("no space left on device", "errno 28", "not enough space on the disk", "disk quota exceeded"),
@@ -98,7 +98,7 @@ CAUSES = (
         ("certificate_verify_failed", "sslerror", "ssl module is not available"),
         "the secure connection to the package registry was refused.",
         "Behind a company's proxy, name its certificate: pip config set global.cert FILE. "
-        "A wrong clock of this computer has the same effect. Then run the same command again.",
+        "A wrong clock on this computer has the same effect. Then run the same command again.",
     ),
     (
         (
@@ -116,35 +116,35 @@ CAUSES = (
         ),
         "the package registry could not be reached.",
         "Check the network and, if you have one, the proxy (HTTPS_PROXY), then run the same command again; "
-        "whole files that were downloaded are kept.",
+        "complete downloads are kept.",
     ),
     (
         ("no matching distribution found", "requires a different python", "resolutionimpossible"),
         "pip found no version of a package that fits.",
-        "Either the package registry did not answer (check the network), or there is none for this computer: "
+        "Either the package registry did not answer (check the network), or no version supports this computer: "
         "PyTorch supports Python 3.10 to 3.13 on 64-bit Linux, Windows, and Macs with an Apple chip (macOS 14 or "
         "newer). This is Python {} on {}.".format("%d.%d" % sys.version_info[:2], sys.platform),
     ),
     (
         ("long path support",),
-        "a path became longer than Windows allows by default.",
+        "a path is longer than Windows allows by default.",
         "Move the project into a folder with a short path, such as C:\\dumpunet, then run the same command again.",
     ),
     (
         ("permission denied", "permissionerror", "winerror 5", "read-only file system", "access is denied"),
         "a file could not be written.",
-        "Put the project into a folder of your own, close programs that use its .venv, then run the same command "
+        "Move the project to a folder of your own, close programs that use its .venv, then run the same command "
         "again.",
     ),
 )
 
 
 class SetupError(Exception):
-    """Say that `.venv` could not be made ready, and what to do about it."""
+    """`.venv` could not be set up; the message says what to do."""
 
 
 def main(argv: list[str]) -> int:
-    """Make `.venv` ready for the command in `argv`, run it there, and return its exit code."""
+    """Set up `.venv` for the command in `argv`, run it there, and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -156,7 +156,7 @@ def main(argv: list[str]) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The next start goes on from here.", file=sys.stderr)
+        print("\nInterrupted. The next start continues from here.", file=sys.stderr)
         return 130
     if command == "check":
         return check(arguments)
@@ -171,19 +171,19 @@ def main(argv: list[str]) -> int:
 
 
 def shared_among_cores() -> list[str]:
-    """Return pytest's arguments that share all tests among the cores, file by file; memory bounds the processes."""
+    """Return pytest's arguments for running test files in parallel; memory limits the number of processes."""
     processes = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
     return ["--numprocesses", str(processes), "--dist", "loadfile"] if processes > 1 else []
 
 
 def usage() -> str:
-    """Write what `--help` shows."""
+    """Return the text of `--help`."""
     lines = ["usage: python run.py COMMAND [ARGUMENTS]", ""]
     lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
     lines += [
         "",
-        "Each but test, check and docs has --help: `python run.py demo --help`.",
-        f"The first start installs what is needed into {VENV.name} here: a few minutes, {SIZE}.",
+        "Each command except test, check and docs has --help: `python run.py demo --help`.",
+        f"The first start installs the required packages into {VENV.name} here: a few minutes, {SIZE}.",
     ]
     return "\n".join(lines)
 
@@ -192,7 +192,7 @@ def usage() -> str:
 
 
 def start(arguments: list[str]) -> int:
-    """Become `.venv`'s Python with `arguments`, or wait for it where a process cannot be replaced (Windows)."""
+    """Replace this process with `.venv`'s Python, or on Windows run it and wait."""
     command = [str(PYTHON), *arguments]
     sys.stdout.flush()
     if os.name == "posix":
@@ -201,7 +201,7 @@ def start(arguments: list[str]) -> int:
 
 
 def wait_for(process: "subprocess.Popen[bytes]") -> int:
-    """Return the exit code; a Ctrl-C reaches the process by itself, which then decides when to end."""
+    """Wait for a process and return its exit code; Ctrl-C also reaches the process, which decides when to end."""
     while True:
         try:
             return process.wait()
@@ -210,10 +210,10 @@ def wait_for(process: "subprocess.Popen[bytes]") -> int:
 
 
 def check(names: list[str]) -> int:
-    """Run the named checks, or all; return the first exit code that is not 0."""
+    """Run the named checks, or all; return the first nonzero exit code."""
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
-        print(f"No check is called {unknown[0]!r}. There are: {', '.join(CHECKS)}.", file=sys.stderr)
+        print(f"There is no check {unknown[0]!r}. Use {', '.join(CHECKS)}.", file=sys.stderr)
         return 2
     codes = []
     for name in names or CHECKS:
@@ -225,7 +225,7 @@ def check(names: list[str]) -> int:
 
 
 def run_environment() -> dict[str, str]:
-    """Copy the environment without PYTHONHOME, which would send `.venv`'s Python to another's library."""
+    """Copy the environment without PYTHONHOME, which would make `.venv`'s Python use another Python's library."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
 
 
@@ -233,13 +233,13 @@ def run_environment() -> dict[str, str]:
 
 
 def prepare(wanted: list[str]) -> None:
-    """Install those of the `wanted` package sets that `.venv` lacks; usually none, and nothing is started."""
+    """Install the `wanted` package sets that `.venv` lacks, usually none."""
     if missing(wanted) == []:
         return
     try:
         VENV.mkdir(exist_ok=True)
         with locked():
-            # Another start may have done the work while this one waited.
+            # Another process may have done this while this one waited for the lock.
             if missing(wanted) and not venv_works():
                 create_venv()
             for name in missing(wanted):
@@ -250,13 +250,13 @@ def prepare(wanted: list[str]) -> None:
 
 
 def missing(wanted: list[str]) -> list[str]:
-    """Name the package sets that the stamp does not vouch for; all while, or since, an install is unfinished."""
+    """Return the package sets that are not recorded in the stamp; all of them after an unfinished installation."""
     there = installed_sets() if python_exists() and not UNFINISHED.exists() else []
     return [name for name in wanted if name not in there]
 
 
 def installed_sets() -> list[str]:
-    """Read the stamp: the sets installed from just these pins, for this Python, at this place."""
+    """Return the sets that the stamp records for these pins, this Python and this location."""
     stamp = read_stamp()
     if any(stamp.get(key) != value for key, value in identity().items()):
         return []
@@ -265,7 +265,7 @@ def installed_sets() -> list[str]:
 
 
 def read_stamp() -> dict[str, object]:
-    """Return the stamp's fields, none if it is missing or damaged."""
+    """Return the stamp's fields; empty if it is missing or damaged."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -274,7 +274,7 @@ def read_stamp() -> dict[str, object]:
 
 
 def identity() -> dict[str, str]:
-    """Say what an installation depends on: its sources, the Python, and its place (scripts hold absolute paths)."""
+    """Return what an installation depends on: sources, Python, and location (scripts contain absolute paths)."""
     digest = hashlib.sha256(repr(PACKAGE_SETS).encode())
     for source in ("pyproject.toml", "constraints.txt"):
         digest.update((ROOT / source).read_bytes())
@@ -282,12 +282,12 @@ def identity() -> dict[str, str]:
 
 
 def python_version() -> str:
-    """Name the running Python; two that differ here cannot share installed packages."""
+    """Return the running Python's implementation and version; Pythons that differ in it cannot share packages."""
     return "{}-{}.{}".format(sys.implementation.name, *sys.version_info[:2])
 
 
 def python_exists() -> bool:
-    """Return whether `.venv`'s Python, and on Windows the one that it only points to, are still there."""
+    """Return whether `.venv`'s Python exists, and on Windows the Python that it points to."""
     if not PYTHON.exists():
         return False
     if os.name != "nt":
@@ -301,7 +301,7 @@ def python_exists() -> bool:
 
 
 def venv_works() -> bool:
-    """Return whether packages can be installed into `.venv` as it is, by asking its Python for its version and pip."""
+    """Return whether packages can be installed into `.venv`, by asking its Python for its version and pip."""
     if UNFINISHED.exists() or not python_exists() or read_stamp().get("place", str(VENV)) != str(VENV):
         return False
     probe = "import pip, sys; print('{}-{}.{}'.format(sys.implementation.name, *sys.version_info[:2]))"
@@ -318,18 +318,18 @@ def venv_works() -> bool:
 
 
 def create_venv() -> None:
-    """Make `.venv` anew, whatever is in it."""
-    print(f"Making {VENV} for Python {'%d.%d' % sys.version_info[:2]}.", flush=True)
+    """Create `.venv`, replacing any contents."""
+    print(f"Creating {VENV} for Python {'%d.%d' % sys.version_info[:2]}.", flush=True)
     clear_venv()
     UNFINISHED.touch()
-    # Not sys.executable: where run.py was started by .venv's own Python, that file has just been removed.
+    # Not sys.executable: if .venv's own Python runs run.py, that file has just been removed.
     base = getattr(sys, "_base_executable", None) or sys.executable
     run_logged([base, "-m", "venv", str(VENV)])
     UNFINISHED.unlink()
 
 
 def clear_venv() -> None:
-    """Remove all in `.venv` but the lock, which this process holds; the stamp first, so that none outlives its work."""
+    """Remove everything in `.venv` except the lock, which this process holds; the stamp first, so it is never stale."""
     STAMP.unlink(missing_ok=True)
     for entry in VENV.iterdir():
         if entry == LOCK:
@@ -344,11 +344,11 @@ def install(name: str) -> None:
     """Install one package set with pip, at the pinned versions."""
     if name == "base":
         print(
-            f"Installing the packages of Dump U-Net. The first time takes a few minutes and {SIZE}.",
+            f"Installing the packages of Dump U-Net. This takes a few minutes and {SIZE}.",
             flush=True,
         )
     else:
-        print(f"Installing the packages for {name}, once.", flush=True)
+        print(f"Installing the packages for {name}. This happens only once.", flush=True)
     options = [
         "--disable-pip-version-check",
         "--no-input",
@@ -363,7 +363,7 @@ def install(name: str) -> None:
 
 
 def write_stamp(name: str) -> None:
-    """Record that a package set is complete, with those that were so before."""
+    """Add a complete package set to the stamp."""
     stamp = {**identity(), "sets": sorted({*installed_sets(), name})}
     aside = STAMP.with_suffix(".new")
     aside.write_text(json.dumps(stamp, indent=1), encoding="utf-8")
@@ -371,14 +371,14 @@ def write_stamp(name: str) -> None:
 
 
 def run_logged(command: list[str]) -> None:
-    """Run an installing program; its output goes to the log, and in few words to the screen.
+    """Run an installer, writing its output to the log and a short form to the screen.
 
-    From the line on in which pip says that it now writes packages, `.venv` counts as unfinished: where that is cut
-    off, the next start makes it anew. A failure before it (no network) leaves what is installed usable.
+    Once pip says that it is installing packages, `.venv` counts as unfinished: if that is interrupted, the next start
+    creates it again. An earlier failure, such as no network, leaves installed packages usable.
     """
     lines = []
-    # close_fds=False: the program inherits the lock, which so holds until it too has ended, should this process be
-    # killed. No other file of this process is inheritable.
+    # close_fds=False: the installer inherits the lock, so that it holds until the installer ends, even if this process
+    # is killed. No other file of this process is inheritable.
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -409,14 +409,14 @@ def run_logged(command: list[str]) -> None:
 
 
 def install_environment() -> dict[str, str]:
-    """Copy the environment without what would make pip look at, or install into, another place than `.venv`."""
+    """Copy the environment without variables that would make pip use or install into another place than `.venv`."""
     elsewhere = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
     kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
     return {**kept, "PYTHONIOENCODING": "utf-8", "PIP_USER": "0"}
 
 
 def brief(line: str) -> "str | None":
-    """Shorten a line of pip's that tells how far it is; None for the others."""
+    """Shorten a line of pip's output about progress; return None for other lines."""
     words = line.split()
     if not words or ".metadata" in line:
         return None
@@ -428,7 +428,7 @@ def brief(line: str) -> "str | None":
 
 
 def show(text: "str | None") -> None:
-    """Show progress: one line that changes in a terminal, else only the large downloads; None clears it."""
+    """Show progress: one changing line in a terminal, otherwise only large downloads; None clears it."""
     if sys.stdout.isatty():
         room = shutil.get_terminal_size().columns - 3
         print("\r  " + (text or "")[:room].ljust(room), end="\r", flush=True)
@@ -437,17 +437,17 @@ def show(text: "str | None") -> None:
 
 
 def explain(output: str) -> str:
-    """Turn the output of a failed install into what happened, what to do, and where the rest can be read."""
+    """Turn the output of a failed installation into what happened, what to do, and where the full output is."""
     small = output.lower()
-    what, remedy = "an installing program failed.", "Its last lines may tell why."
+    what, remedy = "an installer failed.", "Its last lines may say why."
     for fragments, cause, advice in CAUSES:
         if any(fragment in small for fragment in fragments):
             what, remedy = cause, advice
             break
     lines = [f"  {line}" for line in output.splitlines() if line.strip()][-12:]
-    lines += ["", f"{VENV} could not be made ready: {what}", remedy]
+    lines += ["", f"{VENV} could not be set up: {what}", remedy]
     if LOG.exists():
-        lines.append(f"Everything that was said: {LOG}")
+        lines.append(f"Full output: {LOG}")
     return "\n".join(lines)
 
 
@@ -456,10 +456,10 @@ def explain(output: str) -> str:
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Let one process at a time change `.venv`; the system gives the lock back when its holder ends, however."""
+    """Let one process at a time change `.venv`; the system releases the lock when its holder ends, even if killed."""
     with LOCK.open("ab") as file:
         if not try_lock(file):
-            print("Another start of run.py is installing; waiting for it.", flush=True)
+            print("Another run.py is installing; waiting for it.", flush=True)
             while not try_lock(file):
                 time.sleep(0.2)
         yield
@@ -469,7 +469,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def try_lock(file: IO[bytes]) -> bool:
-        """Lock the file's first byte, or return False where another process has it."""
+        """Lock the file's first byte; return False if another process has it."""
         file.seek(0)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -481,7 +481,7 @@ else:
     import fcntl
 
     def try_lock(file: IO[bytes]) -> bool:
-        """Lock the file, or return False where another process has it; a file system without locks gives it."""
+        """Lock the file; return False if another process has it, True on a file system without locks."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -494,6 +494,6 @@ else:
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
-        # A path may hold letters that the console cannot show; that must not stop the start.
+        # A path may contain characters that the console cannot show; that must not be an error.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))

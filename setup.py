@@ -1,4 +1,4 @@
-"""Puts into a built package what lies beside it, where a webui looks for it: the studio needs it, too."""
+"""Copy the files that a webui expects next to the package into the built package: the studio needs them too."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ BESIDE = ("style.css", "javascript/dumpunet.js")
 
 
 class BuildPy(build_py):
-    """Copies files from beside the package into the studio's folder `panel`."""
+    """Copies the files next to the package into the studio's folder `panel`."""
 
     def run(self) -> None:
-        """Build as usual, then copy; an editable install finds the files where they are."""
+        """Build as usual, then copy the files; an editable install finds them in place."""
         super().run()
         if self.editable_mode:
             return

@@ -1,4 +1,4 @@
-"""Let the site have the pictures that lie beside the pages' folder, where the repository's pages show them too."""
+"""Add the pictures to the site: they are outside ``docs/``, because pages on GitHub show them too."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mkdocs.structure.files import File, Files
 
 PICTURES = Path(__file__).resolve().parent.parent / "images"
 BESIDE, WITHIN = '"../images/', '"images/'
-"""How a page of the repository points at a picture, and how one of the site does."""
+"""How pages link to a picture in the repository, and on the site."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the pictures to what the site consists of."""
+    """Add the pictures to the site's files."""
     for path in sorted(PICTURES.iterdir()):
         if path.suffix in (".png", ".webp"):
             files.append(File.generated(config, f"images/{path.name}", abs_src_path=str(path)))
@@ -22,5 +22,5 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point at the pictures within the site."""
+    """Rewrite links to pictures for the site."""
     return markdown.replace(BESIDE, WITHIN)

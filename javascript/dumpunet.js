@@ -1,11 +1,11 @@
-// Cosmetics of Dump U-Net's panel: tooltips on its controls, carets in view, red for what it says under the gallery.
+// Cosmetics of Dump U-Net's panel: tooltips on controls, carets kept in view, red for its messages under the gallery.
 
 (function () {
     function root() {
         return typeof globalThis.gradioApp === "function" ? globalThis.gradioApp() : document;
     }
 
-    // Tabs may be drawn when they are opened, and controls again when they are shown.
+    // Tabs may be rendered only when opened, and controls again when shown.
     function addTooltips() {
         root().querySelectorAll(".dumpunet-tooltips").forEach(function (holder) {
             var texts = holder.texts = holder.texts || JSON.parse(holder.dataset.tooltips);
@@ -23,7 +23,7 @@
         });
     }
 
-    // Old Gradio drops changes that come faster than answers do; a text is looked at once more when typing rests.
+    // Old Gradio drops changes that come faster than responses, so a text is checked again when typing pauses.
     var resting = new WeakMap();
     document.addEventListener("input", function (event) {
         var field = /** @type {HTMLElement} */ (event.composedPath()[0]);
@@ -34,7 +34,7 @@
         }, 400));
     });
 
-    // A table of blocks is looked up again as it is opened, since the model may have been loaded meanwhile.
+    // A table of blocks is refreshed when it is opened, because the model may have been loaded since.
     document.addEventListener("click", function (event) {
         var opened = /** @type {HTMLElement} */ (event.composedPath()[0]);
         var box = opened.closest && opened.closest("[id^=dumpunet-][id$=-info]");
@@ -46,7 +46,7 @@
         root().querySelectorAll("p.comments").forEach(function (line) {
             if (line.classList.contains("dumpunet-mistake")) return;
             if (!line.textContent.trim().startsWith("Dump U-Net:")) return;
-            // Line breaks come twice, as an element and as a character, which counts once spaces are kept.
+            // Line breaks come twice, as an element and as a character, which both show once white space is kept.
             line.innerHTML = line.innerHTML.replace(/<br>\n/g, "<br>");
             line.classList.add("dumpunet-mistake");
         });
@@ -61,7 +61,7 @@
     if (typeof globalThis.onAfterUiUpdate === "function") {
         globalThis.onAfterUiUpdate(update);
     } else {
-        // Not the webui's page: the panel may be drawn at any time.
+        // Outside the webui, the panel may be rendered at any time.
         new MutationObserver(update).observe(document.documentElement, {childList: true, subtree: true});
         update();
     }

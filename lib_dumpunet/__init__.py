@@ -1,7 +1,7 @@
 """Look inside a Stable Diffusion U-Net, block by block.
 
-``trace`` and ``steer`` are for notebooks, and are loaded on first use: they need the extra
-``diffusers``, which the core does not.
+``trace`` and ``steer`` are for notebooks. They are imported on first use, because they need the extra
+``diffusers`` and the core does not.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lib_dumpunet.blocks import SD1, SDXL, BlockOrder
 from lib_dumpunet.errors import DumpUNetError, FormulaError, HostError, PromptSyntaxError, SettingsError
-from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.selection import select_blocks, select_steps
+from lib_dumpunet.prompt.template import Template
 
 if TYPE_CHECKING:
     from lib_dumpunet.hosts.diffusers.steered import steer

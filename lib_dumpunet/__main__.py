@@ -1,4 +1,4 @@
-"""``python -m lib_dumpunet`` is the command line."""
+"""Run the command line with ``python -m lib_dumpunet``."""
 
 import sys
 

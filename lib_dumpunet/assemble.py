@@ -1,4 +1,4 @@
-"""A plan and a host become sinks: what draws, writes and collects what the hooks read."""
+"""Make the sinks for a plan and a host: they draw, write and collect what the hooks capture."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from lib_dumpunet.sinks.request import DumpRequest
 
 @dataclass(frozen=True)
 class Generation:
-    """What is generated.
+    """What is being generated.
 
     Attributes:
-        request: what dumps say of it.
+        request: metadata for dumps.
         width, height: of the images, in pixels.
-        texts: what blocks read, and its tokens.
-        steering: the texts in the form that blocks read them; None where no prompt has any per block.
-        hires: the same two of a hires pass, whose prompts and steps may be others; None says that they are not.
+        texts: the texts that blocks read, and their tokens.
+        steering: the embeddings that blocks read; None if no prompt has brackets.
+        hires: texts and steering of the hires pass; None if they are the same.
     """
 
     request: DumpRequest
@@ -55,19 +55,19 @@ class Generation:
         return self.hires[0] if hires and self.hires is not None else self.texts
 
     def interventions(self, *, hires: bool) -> tuple[Intervention, ...]:
-        """Return what is changed in a pass."""
+        """Return the interventions of a pass."""
         steering = self.hires[1] if hires and self.hires is not None else self.steering
         return () if steering is None else (TextPerBlock(steering),)
 
     @property
     def prompts(self) -> Prompts:
-        """What settings are resolved against."""
+        """The prompts, steps and size that settings are resolved against."""
         written = self.texts.plan
         templates = () if written is None else (*written.cond, *written.uncond)
         return Prompts(templates, self.request.steps, (self.width, self.height), self.texts)
 
     def parameters(self, image: int) -> dict[str, str]:
-        """Return what an image is made of, by label."""
+        """Return the generation parameters of an image by label, such as Seed."""
         about = self.request.about_image(image)
         named = {
             "Prompt": about["prompt"],
@@ -82,7 +82,7 @@ class Generation:
         return {label: str(value) for label, value in named.items() if value not in (None, "")}
 
     def columns(self, tag: Tag, count: int) -> tuple[str, ...]:
-        """Name the ``count`` columns of what an attention layer has read; nothing if they are not known."""
+        """Return labels for the ``count`` tokens that an attention layer reads; empty if they are not known."""
         texts = self.texts_of(hires=tag.hires)
         return labels(texts.columns(BatchRow(tag.image, "cond"), tag.block, tag.step, count))
 
@@ -93,21 +93,21 @@ class Generation:
 
 
 def model_name(model: str) -> str:
-    """Shorten a path: what is shown to others need not tell how this computer's folders are called."""
+    """Shorten an absolute path to its last two parts, so that shared results do not reveal this computer's folders."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.is_absolute() else model
 
 
 def assemble(plan: Plan, host: Host, generation: Generation) -> tuple[Sink, ...]:
-    """Make the sinks of a plan; pictures and pages go to the host. Folders of dumps are made.
+    """Make the sinks of a plan and create the folders for dumps; pictures and pages go to the host.
 
     Raises:
         SettingsError: if a folder cannot be used.
-        HostError: if no temporary file can be made.
+        HostError: if no temporary file can be created.
     """
     settings = plan.settings
-    dumps = _dump_sinks(plan, generation)  # first: it makes the folders
-    # What makes captures out of others stands before those that take them.
+    dumps = _dump_sinks(plan, generation)  # first: it creates the folders
+    # Sinks that make new captures come before the sinks that take them.
     makers = components_of(plan)
     if plan.difference is not None:
         makers += (DifferenceSink(_folder(settings.difference.dump)),)
@@ -120,14 +120,14 @@ def assemble(plan: Plan, host: Host, generation: Generation) -> tuple[Sink, ...]
 
 
 def components_of(plan: Plan) -> tuple[Sink, ...]:
-    """Make the sink that has to stand before all others where self-attention is looked at; else nothing."""
+    """Make the sink that computes principal components, if self-attention is captured; it must come first."""
     if plan.attention is None or "pooled_self" not in plan.attention.kinds:
         return ()
     return (ComponentsSink(_folder(plan.settings.attention.dump)),)
 
 
 def _folder(dump: DumpSettings) -> str | None:
-    """Choose the folder of large temporary files: where dumps go, if there are any."""
+    """Return the folder for large temporary files: that of the dumps; None if nothing is dumped."""
     return dump.path if dump.enabled else None
 
 
@@ -149,7 +149,7 @@ def _pictures(plan: Plan, host: Host, generation: Generation) -> tuple[Sink, ...
 
 
 def _about(plan: Plan, generation: Generation) -> About:
-    """Collect what explorer pages tell beside their maps."""
+    """Collect what explorer pages show besides maps."""
     settings = plan.settings
     average = settings.difference.average if plan.features is None else settings.features.average
     return About(
@@ -177,7 +177,7 @@ def _dump_sinks(plan: Plan, generation: Generation) -> list[DumpSink]:
 def dump_targets(
     plan: Plan, generation: Generation
 ) -> dict[tuple[str, str], tuple[DumpRequest, frozenset[Kind]]]:
-    """Return what is dumped into each folder in each format; whatever has the same shares one."""
+    """Return the request and kinds of each dump by folder and format; kinds with the same target share a dump."""
     settings = plan.settings
     targets: dict[tuple[str, str], frozenset[Kind]] = {}
     wanted: list[tuple[DumpSettings, frozenset[Kind]]] = []
@@ -198,12 +198,12 @@ def dump_targets(
 
 
 def _token_labels(texts: Texts) -> dict[str, tuple[str, ...]]:
-    """Name the columns of each text; those of "" are what others are filled up with."""
+    """Return the token labels of each text; those of "" are of the filler that pads shorter texts."""
     return {text: labels(tokens) for text, tokens in {**texts.tokens, "": texts.filler}.items() if tokens}
 
 
 def _dump_request(plan: Plan, generation: Generation, kinds: frozenset[Kind]) -> DumpRequest:
-    """Complete the request by what comes for each image and step, and by what attention is of."""
+    """Add to the request which captures to expect, and the texts and tokens that attention refers to."""
     request = replace(generation.request, expected=expected_keys(plan, kinds))
     if plan.attention is None or not kinds & kinds_of_section("attention"):
         return request
@@ -222,7 +222,7 @@ def _listed(steps: Container[int], total: int) -> tuple[int, ...]:
 
 
 def expected_keys(plan: Plan, kinds: frozenset[Kind]) -> dict[str, Container[int]]:
-    """Return the keys of what comes for each image, of some kinds, with the steps in which it does."""
+    """Return the keys of the captures of some kinds that each image gives, with their steps."""
     expected: dict[str, Container[int]] = {}
     for tag, steps in planned_tags(plan):
         if tag.kind in kinds:
@@ -231,7 +231,7 @@ def expected_keys(plan: Plan, kinds: frozenset[Kind]) -> dict[str, Container[int
 
 
 def planned_tags(plan: Plan) -> list[tuple[Tag, Container[int]]]:
-    """List what is captured or made in each step, of the first image, with the steps in which it is."""
+    """List the tags of the first image's captures (with step 1 as a placeholder), and the steps of each."""
     planned: list[tuple[Tag, Container[int]]] = []
     if plan.features is not None:
         planned += [(Tag(0, 1, block), plan.features.steps) for block in plan.features.blocks]

@@ -1,7 +1,7 @@
 """Block names and their order: IN00 ... M00 ... OUTnn.
 
-The order is that of the forward pass and of every range. It belongs to a model, so it is a value that is handed
-around, never a constant that code looks up; ``SD1`` and ``SDXL`` serve where no model is loaded.
+The order is that of the forward pass, and ranges follow it. It depends on the model, so functions take it as an
+argument; ``SD1`` and ``SDXL`` are for use without a loaded model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BlockOrder:
         return name in self.names
 
     def index(self, name: str) -> int:
-        """Place of a block in the forward pass, from 0."""
+        """Return the index of a block in the forward pass, from 0."""
         return self.names.index(name)
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class BlockOrder:
 
 
 def block_order(inputs: int, outputs: int, *, middle: bool = True) -> BlockOrder:
-    """Number ``inputs`` IN blocks, the middle block and ``outputs`` OUT blocks."""
+    """Name ``inputs`` IN blocks, the middle block and ``outputs`` OUT blocks."""
     return BlockOrder(
         tuple(f"IN{i:02}" for i in range(inputs))
         + (("M00",) if middle else ())
@@ -48,7 +48,7 @@ SDXL = block_order(9, 9)
 
 
 def spans(names: tuple[str, ...]) -> str:
-    """Write block names shortly, neighbours of one family as a range: ``IN00-IN11, M00, OUT00-OUT11``."""
+    """Abbreviate block names, consecutive ones as a range: ``IN00-IN11, M00, OUT00-OUT11``."""
     numbered = [
         (name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :]), name) for name in names
     ]
@@ -61,11 +61,11 @@ def spans(names: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What settings are resolved against.
+    """What must be known of a model to resolve settings.
 
     Attributes:
-        order: the model's blocks; before it is known, all that it may have.
-        layers: attention layers by block, 0 where it has none; None before the model is known.
+        order: the model's blocks; before the model is known, all possible ones.
+        layers: number of attention layers by block; None before the model is known.
     """
 
     order: BlockOrder

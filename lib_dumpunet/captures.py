@@ -1,4 +1,4 @@
-"""The vocabulary of the stream that flows from the hooks to the sinks; ``kinds.py`` says what kinds there are."""
+"""Captures, which flow from the hooks to the sinks, and the tags that identify them; ``kinds.py`` lists their kinds."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Literal
 
 from lib_dumpunet.kinds import FEATURE, Kind, of_image
 
-if TYPE_CHECKING:  # reading settings and drawing files need no torch, which takes a second to import
+if TYPE_CHECKING:  # torch takes a second to import; reading settings and drawing files work without it
     from torch import Tensor
 
 Branch = Literal["cond", "uncond"]
 
 PLAIN = "plain"
-"""Marks what is of a run without per-block prompts, beside one with them: in names, captions and folders."""
+"""Marks results of the run without per-block prompts in names, captions and folders."""
 
 
 @dataclass(frozen=True, order=True)
 class Tag:
-    """What a tensor is: ``image`` counts from 0 over a whole request, ``step`` from 1 as the sampler's own.
+    """Identifies a captured tensor.
 
-    ``layer`` is the n-th attention layer inside the block, from 0; 0 too for what a block has only one of. A word or
-    point is a mean over blocks and steps: its ``block`` is empty and its ``step`` 0, and ``name`` says which word or
-    point. ``branch`` is "uncond" for words of the negative prompt. ``hires`` tells the second pass of a hires fix,
-    which counts its steps from 1 again; words and points are means over both passes.
+    ``image`` counts from 0 over a whole request, ``step`` is the sampling step, from 1. ``layer`` is the index of the
+    attention layer inside the block, from 0; it is also 0 for kinds with one tensor per block. A word or point is a
+    mean over blocks and steps: its ``block`` is empty, its ``step`` is 0, and ``name`` is the word or point. ``branch``
+    is "uncond" for words of the negative prompt. ``hires`` marks the second pass of a hires fix, which counts its steps
+    from 1 again; words and points are means over both passes.
     """
 
     image: int
@@ -39,15 +40,15 @@ class Tag:
 
     @property
     def when(self) -> str:
-        """The step for people: ``20``, ``hr20`` in a hires pass."""
+        """The step for display: ``20``, or ``hr20`` in a hires pass."""
         return f"hr{self.step}" if self.hires else str(self.step)
 
     @property
     def stem(self) -> str:
-        """Start of the names of files: ``000-OUT11-020``, ``000-IN07-020-qk2`` (second layer), ``000-word-red_circle``,
+        """Start of file names: ``000-OUT11-020``, ``000-IN07-020-qk2`` (second layer), ``000-word-red_circle``,
         ``000-OUT11-020-difference``, ``000-OUT11-hr020`` (hires pass).
 
-        Different tags have different stems, on file systems that ignore case too.
+        Different tags have different stems, even on file systems that ignore case.
         """
         if of_image(self.kind):
             what = "negative" if self.branch == "uncond" else self.kind
@@ -60,7 +61,10 @@ LONGEST_SLUG = 40  # characters
 
 
 def slug(text: str) -> str:
-    """Make a text fit for a file name: letters and digits of any script, all else ``_``; told apart by a hash."""
+    """Turn a text into a part of a file name: other characters than letters and digits become ``_``.
+
+    A hash is appended where different texts could give the same name.
+    """
     kept = "".join(c if c.isalnum() else "_" for c in text.casefold())[:LONGEST_SLUG]
     if kept.replace("_", " ") == text:
         return kept
@@ -75,8 +79,8 @@ def _nothing() -> None:
 class Capture:
     """One tensor of one image, on the CPU, with the axes of its kind.
 
-    A copy from an accelerator may still be under way: ``ready`` waits for it and must be called before ``tensor``
-    is read. The queue between hooks and sinks does so, hence a sink may read at once.
+    The copy from a GPU may still be in progress: call ``ready``, which waits for it, before reading ``tensor``. The
+    queue between hooks and sinks does this, so sinks can read at once.
     """
 
     tag: Tag

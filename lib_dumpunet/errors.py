@@ -1,14 +1,13 @@
-"""What can go wrong through a user, a model or a host, and how it is told.
+"""Errors caused by a user, a model or a host, and the layout of their messages.
 
     DumpUNetError
-    ├── SettingsError           a field of the panel, or a flag, holds something unusable
+    ├── SettingsError           a field of the panel, or a flag, has an unusable value
     │   └── FormulaError        ... a colour formula
     ├── PromptSyntaxError       a per-block prompt cannot be read
     ├── UnsupportedModelError   the model has no U-Net of a known layout
-    └── HostError               the program around us failed to give what it must (a file, a folder, a device)
+    └── HostError               the host failed to provide something (a file, a folder, a device)
 
-An error is data: the problem, the remedy, the field, and the place in a text. ``str(error)`` is its one rendering;
-nothing else in the project formats messages.
+An error is data: problem, remedy, field, and position in a text. Only ``str(error)`` formats messages.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 QUOTED = 60
-"""Characters of a long line that are quoted on either side of the caret."""
+"""Characters of a long line to quote on each side of the caret."""
 
 
 @dataclass(frozen=True)
 class SourcePosition:
-    """A place in a text that the user wrote; ``position`` counts characters and may be ``len(text)``, the end."""
+    """A position in a text that the user wrote, in characters; ``len(text)`` is the end."""
 
     text: str
     position: int
@@ -33,7 +32,7 @@ class SourcePosition:
         assert 0 <= self.position <= len(self.text)
 
     def render(self) -> str:
-        """Quote the line and put a caret under the character, by the width it has in a terminal."""
+        """Quote the line and put a caret under the character, as aligned in a terminal."""
         start = self.text.rfind("\n", 0, self.position) + 1
         end = self.text.find("\n", self.position)
         before = _printable(self.text[start : self.position])
@@ -46,7 +45,7 @@ class SourcePosition:
 
 
 class DumpUNetError(Exception):
-    """Base of all errors that a user or a host can cause; never raised itself."""
+    """Base class of all errors that a user, a model or a host can cause; never raised itself."""
 
     def __init__(
         self, problem: str, *, remedy: str = "", field: str = "", source: SourcePosition | None = None
@@ -57,15 +56,15 @@ class DumpUNetError(Exception):
         self.field = field
         self.source = source
         self.path: tuple[str, ...] = ()
-        """The setting that is wrong, such as ``("features", "layers")``; empty for anything else."""
+        """The wrong setting, such as ``("features", "layers")``; empty if the error is not about a setting."""
 
     @property
     def position(self) -> int | None:
-        """Character of the user's text at which reading stopped, if the error has such a place."""
+        """Position in the user's text at which parsing stopped; None if the error has none."""
         return None if self.source is None else self.source.position
 
     def in_field(self, field: str) -> DumpUNetError:
-        """Name the field that the text came from, where the code that read it could not know."""
+        """Set the field that the text came from, unless it is known already."""
         self.field = self.field or field
         return self
 
@@ -79,7 +78,7 @@ class DumpUNetError(Exception):
 
 
 class SettingsError(DumpUNetError):
-    """A setting is not usable."""
+    """A setting has an unusable value."""
 
 
 class FormulaError(SettingsError):
@@ -95,12 +94,12 @@ class UnsupportedModelError(DumpUNetError):
 
 
 class HostError(DumpUNetError):
-    """The program around the core could not give what was asked of it."""
+    """The host could not provide what it was asked for."""
 
 
 @contextmanager
 def within(*path: str) -> Iterator[None]:
-    """Say of which setting a mistake is that comes up in the ``with``, in front of what it says of that itself."""
+    """Prepend ``path`` to the setting path of any error raised inside the ``with``."""
     try:
         yield
     except DumpUNetError as error:
@@ -109,7 +108,7 @@ def within(*path: str) -> Iterator[None]:
 
 
 def cell_width(text: str) -> int:
-    """Columns that ``text`` takes in a terminal: two for wide characters, none for combining ones (Unicode UAX #11)."""
+    """Return the columns ``text`` takes in a terminal: 2 per wide character, 0 per combining one (Unicode UAX #11)."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
     )

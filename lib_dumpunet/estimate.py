@@ -1,4 +1,4 @@
-"""How much a plan captures: tensors, memory and files, from the shapes of a model's blocks alone."""
+"""Estimate how much a plan captures, in tensors, memory and files, from the shapes of a model's blocks alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lib_dumpunet.sinks.writers import WRITERS, Planned
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What is known of a block: shapes "c h w" of its input and output, and heads by attention layer."""
+    """Shapes "c h w" of a block's input and output, and the number of heads of each attention layer."""
 
     input: tuple[int, int, int]
     output: tuple[int, int, int]
@@ -30,7 +30,7 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class KindEstimate:
-    """What is captured of a kind, over all images: tensors and their bytes in memory."""
+    """Captures of one kind over all images: number of tensors and their bytes in memory."""
 
     kind: Kind
     tensors: int
@@ -39,7 +39,7 @@ class KindEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan captures, and the bytes of the files that dumps write, their manifests included."""
+    """What a plan captures, and the bytes of its dump files, including manifests."""
 
     kinds: tuple[KindEstimate, ...]
     disk: int
@@ -52,12 +52,12 @@ def estimate(
     images: int,
     dtype: torch.dtype,
 ) -> Estimate:
-    """Work out what a plan captures.
+    """Estimate what a plan captures.
 
     Args:
-        blocks: shapes, for images of the generation's size.
-        images: how many are made.
-        dtype: that of the model.
+        blocks: shapes at the generation's image size.
+        images: number of images.
+        dtype: the model's dtype.
     """
     captured = [one for image in range(images) for one in _of_image(plan, blocks, generation, image, dtype)]
     kinds = tuple(
@@ -78,7 +78,7 @@ def _of_image(
     steps = range(1, generation.request.steps + 1)
     tokens = max(map(len, generation.texts.tokens.values()), default=0)
     planned = planned_tags(plan)
-    # Components come with the lattice, and are made at the end.
+    # Principal components are computed at the end, and come with the lattice.
     planned += [(replace(tag, kind="pca"), own) for tag, own in planned if tag.kind == "self"]
     captured = []
     for tag, own in planned:
@@ -91,7 +91,7 @@ def _of_image(
 
 
 def _shape(tag: Tag, block: BlockShape, plan: Plan, tokens: int) -> tuple[int, ...]:
-    """Return the shape of a tensor by its axes; attention works at the size of what goes into a block."""
+    """Return the shape of a tensor from its axes; attention has the height and width of the block's input."""
     row = KINDS[tag.kind]
     channels = block.output[0]
     height, width = (block.input if row.section == "attention" else block.output)[1:]
@@ -114,7 +114,7 @@ def _shape(tag: Tag, block: BlockShape, plan: Plan, tokens: int) -> tuple[int, .
 def _of_words(
     plan: Plan, blocks: Mapping[str, BlockShape], generation: Generation, image: int
 ) -> list[Planned]:
-    """List the maps of words and points of an image, which have the size of the finest layer."""
+    """List the maps of words and points of an image, which have the size of the highest-resolution layer."""
     if plan.attention is None:
         return []
     shape = max((blocks[block].input[1:] for block in plan.attention.blocks), key=math.prod)
@@ -128,7 +128,7 @@ def _of_words(
 
 
 def _on_disk(written: Sequence[Planned], file_format: str, request: DumpRequest) -> int:
-    """Count the bytes of the files of one dump, and of the manifest."""
+    """Return the bytes of one dump's files, including the manifest."""
     writer, started = WRITERS[file_format], 10**9
     total = writer.overhead(written, request)
     about: dict[str, Any] = {"run": 1, "started": started, "format": file_format, **request.about_run()}

@@ -1,8 +1,8 @@
-"""The table of kinds: what can be captured, how it is asked for, named, drawn and shown.
+"""The table of kinds: what can be captured, and how it is requested, named, drawn and shown.
 
-A new kind is one row here, a reader in ``hooks/readers.py`` that captures it, and a drawing in ``sinks/drawing.py``
-where none of those there fits. File names, manifests, folders, the panel, the webui's API, galleries and explorer pages
-take what they need from this table.
+A new kind needs one row here, a reader in ``hooks/readers.py`` that captures it, and a drawing in ``sinks/drawing.py``
+unless an existing one fits. File names, manifests, folders, the panel, the webui's API, galleries and explorer pages
+are derived from this table.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Literal
 Kind = str
 """Name of a row."""
 FEATURE = "feature"
-"""The kind that a block's name alone stands for: in names of files, keys and questions of a notebook."""
+"""The default kind: names of files, keys and lookups in a notebook that give only a block mean this one."""
 Role = Literal["whole", "average", "layer"]
-"""What one of several pictures of a tensor shows: all of it, its average map, or heat alone on a transparent ground."""
+"""What a picture of a tensor shows: all of it, its average map, or only a heatmap on a transparent background."""
 Section = Literal["features", "difference", "attention"]
-"""Part of the settings that says how a kind is drawn and where it is dumped."""
+"""Section of the settings that says how a kind is drawn and where it is dumped."""
 Scope = Literal["block", "layer", "image"]
-"""What a tensor is of: a block, one attention layer of a block, or an image as a whole."""
+"""What a tensor belongs to: a block, one attention layer of a block, or a whole image."""
 
 CHANNELS = ("channel", "height", "width")
 MAP = ("height", "width")
@@ -28,26 +28,26 @@ MAP = ("height", "width")
 
 @dataclass(frozen=True)
 class KindRow:
-    """All that is known of a kind.
+    """Everything that defines a kind.
 
     Attributes:
-        name: in tags, keys and manifests; of layers and differences also in file names.
-        axes: of its tensors.
-        about: what a tensor is, in a few words.
-        section: whose settings hold for it.
-        scope: what one tensor is of.
-        drawing: how it is drawn, by its name in ``sinks/drawing.py``; empty where it never is.
-        choice: value of the setting *Output features* that asks for it, with ``choice_label`` for people and
-            ``choice_help`` for a sentence; empty where something else asks.
+        name: name in tags, keys and manifests; for layers and differences also in file names.
+        axes: axes of its tensors.
+        about: a short description of a tensor.
+        section: section of the settings that applies to it.
+        scope: what one tensor belongs to.
+        drawing: name of its drawing in ``sinks/drawing.py``; empty if it is never drawn.
+        choice: value of the setting *Output features* that requests it, with its label in ``choice_label`` and its
+            help in ``choice_help``; empty if something else requests it.
         heading: title of a group of its pictures.
-        folder: where the command line puts its pictures.
-        mode: of explorer pages; empty where they do not show it. ``mode_label`` is its name there, and ``page_parts``
-            says what is kept of it.
-        titles: ends of the names of pictures, by role.
-        gallery: place in the webui's gallery.
+        folder: folder of its pictures on the command line.
+        mode: its mode in explorer pages; empty if they do not show it. ``mode_label`` is the mode's label, and
+            ``page_parts`` says which parts of a tensor the page keeps.
+        titles: endings of the names of pictures, by role.
+        gallery: position in the webui's gallery.
         reads_text: whether it depends on the text that a layer reads.
-        keeps_dtype: whether it has the model's dtype; all else is float32.
-        is_passing: whether it is only on its way to something that is made of it; it is neither drawn nor dumped.
+        keeps_dtype: whether it has the model's dtype; all others are float32.
+        is_passing: whether it is only an intermediate result, neither drawn nor dumped.
     """
 
     name: Kind
@@ -72,40 +72,40 @@ class KindRow:
 
 
 KINDS: dict[Kind, KindRow] = {}
-"""The rows by name, in the order in which they are told of."""
+"""The rows by name, in the order in which they are shown."""
 CHOICES: dict[str, str] = {}
-"""The choices of *Output features*, with their labels."""
+"""The choices of *Output features*: values and labels."""
 
 
 def add_kind(row: KindRow) -> None:
-    """Put a row into the table."""
+    """Add a row to the table."""
     KINDS[row.name] = row
     if row.choice_label:
         CHOICES[row.choice] = row.choice_label
 
 
 def kinds_of_choice(choice: str) -> frozenset[Kind]:
-    """Return what is captured where a choice of *Output features* is made."""
+    """Return the kinds that a choice of *Output features* captures."""
     return frozenset(row.name for row in KINDS.values() if row.choice == choice)
 
 
 def kinds_of_section(section: Section) -> frozenset[Kind]:
-    """Return the kinds that a section's settings hold for."""
+    """Return the kinds that a section's settings apply to."""
     return frozenset(row.name for row in KINDS.values() if row.section == section)
 
 
 def of_image(kind: Kind) -> bool:
-    """Whether a kind is of an image as a whole, a mean over blocks and steps."""
+    """Return whether a kind belongs to a whole image: a mean over blocks and steps."""
     return KINDS[kind].scope == "image"
 
 
 def is_shown(row: KindRow) -> bool:
-    """Whether explorer pages show a kind: as maps of blocks, or over the image."""
+    """Return whether explorer pages show a kind, as maps of blocks or over the image."""
     return bool(row.mode) or (row.scope == "image")
 
 
 def modes() -> dict[str, KindRow]:
-    """Return the modes of explorer pages in their order, each with the row that has it."""
+    """Return the modes of explorer pages in order, each with its row."""
     return {row.mode: row for row in KINDS.values() if row.mode}
 
 
@@ -129,7 +129,7 @@ for _row in (
     KindRow(
         name="difference",
         axes=CHANNELS,
-        about="a block's output with per-block prompts minus that without, in float32",
+        about="a block's output with per-block prompts minus its output without, in float32",
         section="difference",
         scope="block",
         drawing="difference",
@@ -158,13 +158,13 @@ for _row in (
     KindRow(
         name="qk",
         axes=("head", "token", *MAP),
-        about="how much each place looks at each token; over tokens it adds up to 1",
+        about="cross-attention of each position to each token; adds up to 1 over tokens",
         section="attention",
         scope="layer",
         drawing="tokens",
         choice="qk",
         choice_label="Q*K",
-        choice_help="how each place looks at each token",
+        choice_help="attention maps of each token",
         heading="Attention: Q*K",
         mode="attention",
         mode_label="Attention",
@@ -193,14 +193,14 @@ for _row in (
     KindRow(
         name="self",
         axes=("head", "row", "column", *MAP),
-        about='where the points of a lattice "row column" look, in self-attention',
+        about='self-attention maps of a grid "row column" of query points',
         section="attention",
         scope="layer",
         drawing="lattice",
         choice="self",
         choice_label="self Q*K",
-        choice_help="where places look in the picture",
-        heading="Self-attention: where points look",
+        choice_help="self-attention maps of a grid of query points",
+        heading="Self-attention: query points",
         mode="self",
         mode_label="Self-attention",
         page_parts="points",
@@ -219,13 +219,13 @@ for _row in (
     KindRow(
         name="update",
         axes=CHANNELS,
-        about="what a block's transformer adds to the stream: its output minus its input, in float32",
+        about="what a block's transformer adds to the residual stream: its output minus its input, in float32",
         section="attention",
         scope="block",
         drawing="channels",
         choice="update",
         choice_label="update",
-        choice_help="what a block's transformer adds to the stream",
+        choice_help="what a block's transformer adds to the residual stream",
         heading="Transformer updates",
         mode="update",
         mode_label="Updates",
@@ -235,12 +235,12 @@ for _row in (
     KindRow(
         name="word",
         axes=MAP,
-        about="how much each place looks at a word: mean of heads, layers and steps",
+        about="cross-attention of each position to a word: mean over heads, layers and steps",
         section="attention",
         scope="image",
         choice="words",
         choice_label="words",
-        choice_help="where each word lands",
+        choice_help="heatmaps of words",
         heading="Words",
         folder="words",
         gallery=2,
@@ -248,7 +248,7 @@ for _row in (
     KindRow(
         name="point",
         axes=MAP,
-        about="where a point of the image looks: mean of heads, layers and steps",
+        about="self-attention of a point of the image: mean over heads, layers and steps",
         section="attention",
         scope="image",
         heading="Points",
@@ -258,7 +258,7 @@ for _row in (
     KindRow(
         name="plain",
         axes=CHANNELS,
-        about="output of a block in the run without per-block prompts, to be compared",
+        about="output of a block in the run without per-block prompts, for a difference",
         section="difference",
         scope="block",
         is_passing=True,
@@ -267,7 +267,7 @@ for _row in (
     KindRow(
         name="steered",
         axes=CHANNELS,
-        about="output of a block in the run with them, to be compared",
+        about="output of a block in the run with per-block prompts, for a difference",
         section="difference",
         scope="block",
         is_passing=True,
@@ -276,7 +276,7 @@ for _row in (
     KindRow(
         name="pooled_self",
         axes=(*MAP, "row", "column"),
-        about="where each place looks: head mean, summed over parts of the map",
+        about="self-attention of each position: mean over heads, summed over parts of the map",
         section="attention",
         scope="layer",
         choice="self",

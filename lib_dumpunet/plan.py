@@ -1,4 +1,4 @@
-"""What to read in a run: settings that have been resolved, as data without a tensor or a module."""
+"""What to capture in a run: resolved settings as plain data, without tensors or modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib_dumpunet.settings import Settings
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """Which blocks to read in which sampling steps, and what the captures are called."""
+    """Which blocks to capture in which sampling steps, and as which kind."""
 
     blocks: tuple[str, ...]
     steps: Container[int]
@@ -28,13 +28,13 @@ def _same_text(row: BatchRow, block: str, step: int) -> str:
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """What to read of the attention layers and transformers of which blocks in which sampling steps.
+    """What to capture from attention layers and transformers, in which blocks and sampling steps.
 
     Attributes:
-        lattice: points in a row and in a column of the lattice of ``self``.
-        points: places "x y" of the image, as fractions of its width and height, for ``point``.
-        branches: whose words to sum up: the prompt's, the negative prompt's, or both.
-        text_of: gives the text that a row reads in a block and step; words of different texts are summed up apart.
+        lattice: query points per side of the grid of ``self``.
+        points: query points "x y" of ``point``, as fractions of the image's width and height.
+        branches: whose words to sum: the prompt's ("cond"), the negative prompt's ("uncond"), or both.
+        text_of: returns the text that a batch row reads in a block and step; different texts are summed separately.
     """
 
     blocks: tuple[str, ...]
@@ -48,11 +48,11 @@ class AttentionRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is read in a run, and the settings that say how it is drawn and where it is dumped.
+    """What to capture in a run, and the settings for drawing and dumping it.
 
     Attributes:
-        layers: attention layers by block, of the model that the plan is made for.
-        notes: what of the settings was left out, for people.
+        layers: number of attention layers by block, in the model that the plan is for.
+        notes: messages for the user about settings that were ignored.
     """
 
     settings: Settings = field(default_factory=lambda: Settings())

@@ -1,4 +1,4 @@
-"""What the program around the core supplies: time, and a place to put pictures."""
+"""What a host provides to the core: the current step and batch rows, and somewhere to show pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lib_dumpunet.kinds import KINDS, Role
 
 
 class BatchRow(NamedTuple):
-    """Whose a row of the U-Net's batch is: which image, and the prompt or the negative prompt.
+    """Identifies a row of the U-Net's batch: its image, and whether it belongs to the prompt or the negative prompt.
 
-    A prompt of several parts, which a host combines to one prediction (``AND`` in the webui), has a row for each;
-    ``part`` counts them from 0. The first stands for the prompt where it is looked at.
+    A prompt of several parts, which the host combines into one prediction (``AND`` in the webui), has a row for each
+    part; ``part`` counts them from 0. Only the first part is captured.
     """
 
     image: int
@@ -24,10 +24,10 @@ class BatchRow(NamedTuple):
 
 
 class ModelCall(NamedTuple):
-    """One call of the U-Net: the sampler's step, from 1, and the owner of each batch row in order.
+    """One call of the U-Net: the sampling step, from 1, and its batch rows in order.
 
-    ``step`` 0 stands for a call that belongs to no step of the sampler; nothing is captured from it. ``hires`` tells
-    the second pass of a hires fix, which has steps of its own, from 1.
+    ``step`` 0 marks a call that belongs to no sampling step; nothing is captured from it. ``hires`` marks the second
+    pass of a hires fix, which counts its steps from 1 again.
     """
 
     step: int
@@ -36,18 +36,18 @@ class ModelCall(NamedTuple):
 
 
 class Clock(Protocol):
-    """Only a host knows which step and whose rows the U-Net is working on."""
+    """Tells the current step and batch rows, which only a host knows."""
 
     def now(self) -> ModelCall:
-        """Return the U-Net call that is under way."""
+        """Return the current U-Net call."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to show: ``role`` tells those of one tag apart, ``info`` has its captions by name.
+    """A picture to show: ``role`` distinguishes pictures of the same tag, ``info`` has captions by name.
 
-    ``numbers`` tells of the numbers that it shows, by name, such as ``"max": "4.13"``. ``is_plain`` tells those of a
-    run without per-block prompts, beside which there is one with them.
+    ``numbers`` has statistics of the tensor by name, such as ``"max": "4.13"``. ``is_plain`` marks pictures of the run
+    without per-block prompts, if there is also a run with them.
     """
 
     image: Image.Image
@@ -59,7 +59,7 @@ class Picture:
 
     @property
     def title(self) -> str:
-        """The end of its name, which tells those of one tag apart: ``average``; empty for the whole of most kinds."""
+        """The end of its file name, which depends on the role: ``average``; empty for the whole of most kinds."""
         return KINDS[self.tag.kind].titles.get(self.role, "")
 
     @property
@@ -69,17 +69,17 @@ class Picture:
 
     @property
     def stem(self) -> str:
-        """File name without ending, the same for every host: ``000-OUT11-020-unet``, ``000-OUT11-020-unet-plain``."""
+        """File name without extension, the same on every host: ``000-OUT11-020-unet``, ``000-OUT11-020-unet-plain``."""
         return "-".join(filter(None, (self.tag.stem, self.title, PLAIN * self.is_plain)))
 
     def as_plain(self) -> Picture:
-        """Mark it as one of the run without per-block prompts."""
+        """Return a copy marked as a picture of the run without per-block prompts."""
         return replace(self, info={**self.info, "Run": PLAIN}, is_plain=True)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A self-contained HTML file about one image; ``about`` says in a sentence how large it is, and what it lacks."""
+    """A self-contained HTML file about one image; ``about`` is a sentence on its size and anything left out."""
 
     image: int
     html: bytes
@@ -87,7 +87,7 @@ class Page:
 
 
 class Host(Protocol):
-    """The program around the core. ``show`` is called from worker threads, several at once."""
+    """The program around the core. Several worker threads may call ``show`` at once."""
 
     @property
     def clock(self) -> Clock: ...
@@ -96,7 +96,7 @@ class Host(Protocol):
         """Take a finished picture."""
 
     def write_page(self, page: Page) -> None:
-        """Write an explorer page; called from one thread at a time.
+        """Write an explorer page; only one thread calls this at a time.
 
         Raises:
             HostError: if it cannot be written.

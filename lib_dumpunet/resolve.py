@@ -1,7 +1,7 @@
-"""Settings, a model's facts and prompts become a plan; every mistake of a user's is found here.
+"""Resolve settings against a model's facts and prompts into a plan; this is where every user mistake is found.
 
-It needs neither torch nor a model: what is not known yet is left unchecked, and checked when the same is resolved
-again with more. Before a model is loaded, its facts are the blocks that it may have.
+This needs neither torch nor a model. Anything not known yet stays unchecked, and is checked when the settings are
+resolved again with more facts. Before a model is loaded, its facts are all blocks it may have.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from lib_dumpunet.errors import SettingsError, within
 from lib_dumpunet.image.expression import compile_channels
 from lib_dumpunet.kinds import KINDS, Kind, is_shown, kinds_of_choice
 from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
-from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.texts import Texts, WordChoice, parse_words
 from lib_dumpunet.prompt.words import all_words
 from lib_dumpunet.settings import (
@@ -35,18 +35,18 @@ FIELDS = {
     DifferenceSettings: ("Difference layers", "Difference steps"),
     AttentionSettings: ("Attention layers", "Attention steps"),
 }
-"""Labels of the two fields of a section that say where and when to look."""
+"""Labels of a section's fields for blocks and for steps."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What is to be made, as far as it counts for what is looked at.
+    """The facts of a generation that settings are resolved against.
 
     Attributes:
-        templates: the prompts and negative prompts that are used, read.
-        steps: of the sampler; None where only sampling can tell.
-        size: width and height of the images in pixels; None where they are not known yet.
-        texts: what blocks read, with its tokens; None before there is a tokenizer.
+        templates: the parsed prompts, and the negative prompts if they are used.
+        steps: number of sampling steps; None if it is known only after sampling.
+        size: width and height of the images in pixels; None if not known yet.
+        texts: the texts that blocks read, with their tokens; None before the tokenizer is loaded.
     """
 
     templates: tuple[Template, ...]
@@ -59,8 +59,8 @@ def resolve(settings: Settings, facts: ModelFacts, prompts: Prompts) -> Plan:
     """Resolve settings against a model and prompts.
 
     Raises:
-        SettingsError: for the first mistake.
-        FormulaError: for a colour formula that cannot be read.
+        SettingsError: at the first mistake.
+        FormulaError: if a colour formula cannot be parsed.
     """
     for name, section in settings.looking.items():
         if section.enabled:
@@ -97,7 +97,7 @@ def _blocks(
 
 
 def _steps(text: str, field: str, prompts: Prompts) -> tuple[Container[int], tuple[str, ...]]:
-    """Choose steps; also note that some lie past the last."""
+    """Return the chosen steps, and a note if some are past the last step."""
     choice = parse_steps(text, field=field)
     if prompts.steps is None:
         return choice, ()
@@ -132,9 +132,9 @@ def _with_attention(plan: Plan, facts: ModelFacts, prompts: Prompts) -> Plan:
 
 
 def _fields_of_attention(settings: Settings) -> list[tuple[str, str]]:
-    """Name the fields that a user has filled in, each with its section, for blocks and for steps.
+    """Return section and label of the fields that attention's blocks and steps came from.
 
-    Attention takes what the features have where it has nothing of its own.
+    Attention uses the features' values unless it has its own.
     """
     texts = ((part.layers, part.steps) for part in (settings.features, settings.attention))
     shared = [bool(text.strip()) and text == own for text, own in zip(*texts, strict=True)]
@@ -143,15 +143,15 @@ def _fields_of_attention(settings: Settings) -> list[tuple[str, str]]:
 
 
 def kinds_of(choices: Iterable[str]) -> frozenset[Kind]:
-    """Return all that is captured for some choices of *Output features*."""
+    """Return the kinds to capture for some choices of *Output features*."""
     return frozenset[Kind]().union(*map(kinds_of_choice, choices))
 
 
 def attention_blocks(facts: ModelFacts, text: str, *, field: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose blocks that have attention layers; also note which of those named have none.
+    """Return the chosen blocks that have attention layers, and a note about those without.
 
     Raises:
-        SettingsError: if none is left.
+        SettingsError: if no chosen block has attention layers.
     """
     if facts.layers is None:
         return select_blocks(text, facts.order, field=field), ()
@@ -167,10 +167,10 @@ def attention_blocks(facts: ModelFacts, text: str, *, field: str) -> tuple[tuple
 
 
 def choose_words(attention: AttentionSettings, texts: Texts | None) -> dict[Branch, WordChoice]:
-    """Read the words, and make sure that they are in the prompts, where those have been cut into tokens.
+    """Parse the chosen words, and check that they are in the prompts if these are tokenized already.
 
     Raises:
-        SettingsError: if one is not.
+        SettingsError: if a word is not in the prompts.
     """
     choices: dict[Branch, WordChoice] = {}
     if "words" in attention.kinds or attention.words.strip():
@@ -190,7 +190,7 @@ def _check_negative(choice: WordChoice, texts: Texts) -> None:
     negative = texts.of("uncond")
     if not negative:
         raise SettingsError(
-            "the negative prompt is not used", remedy="It is where CFG Scale is above 1.", field=choice.field
+            "the negative prompt is not used", remedy="Set CFG Scale above 1.", field=choice.field
         )
     if not any(map(all_words, negative)):
         raise SettingsError("the negative prompt has no words", remedy="Write some.", field=choice.field)
@@ -198,24 +198,24 @@ def _check_negative(choice: WordChoice, texts: Texts) -> None:
 
 
 def require_brackets(templates: Iterable[Template]) -> None:
-    """Make sure that there is something to compare.
+    """Check that a difference has something to compare.
 
     Raises:
-        SettingsError: if no prompt has text per block.
+        SettingsError: if no prompt has brackets.
     """
     if not any(template.has_brackets for template in templates):
         raise SettingsError(
             "no prompt has text per block, so there is nothing to compare",
-            remedy="Write some, as in a (~: M00: cute :~) girl, or leave the difference out.",
+            remedy="Write one such as a (~: M00: cute :~) girl, or turn the difference off.",
             field="Difference",
         )
 
 
 def require_shown(settings: Settings) -> None:
-    """Make sure that something is captured that an explorer page can show, if there is to be one.
+    """If an explorer page is wanted, check that something is captured that it can show.
 
     Raises:
-        SettingsError: if not.
+        SettingsError: if nothing is.
     """
     attention = settings.attention
     shown = [row for row in KINDS.values() if row.choice in attention.kinds and is_shown(row)]
@@ -225,25 +225,25 @@ def require_shown(settings: Settings) -> None:
         with within("explorer", "enabled"):
             raise SettingsError(
                 "nothing is captured that a page could show",
-                remedy="Turn on features, or attention with another choice than K, or leave the page out.",
+                remedy="Turn on features, or attention of another kind than K, or turn the page off.",
                 field="Write explorer page",
             )
 
 
 def needs_table(settings: Settings) -> bool:
-    """Whether the block table of the model is going to be told, in dumps or pages."""
+    """Whether the model's block table is needed, for dumps or pages."""
     return is_dumping(settings) or settings.explorer.enabled
 
 
 def is_dumping(settings: Settings) -> bool:
-    """Whether any tensor is to be written."""
+    """Whether any tensor is dumped."""
     attention = settings.attention
     dumps = (settings.features.dump, settings.difference.dump, attention.dump, attention.heat)
     return any(dump.enabled for dump in dumps)
 
 
 def of_plain_run(settings: Settings) -> Settings | None:
-    """Return what is asked of the run without per-block prompts; None if nothing. Its dumps have their own folder."""
+    """Return the settings of the run without per-block prompts, with dumps in their own folder; None if it has none."""
     looks = settings.features.enabled or settings.attention.enabled
     if not (settings.difference.enabled and settings.difference.runs == "both" and looks):
         return None

@@ -1,4 +1,4 @@
-"""Composition root: settings, a U-Net and a host become hooks, a queue and sinks around runs of the sampler."""
+"""Composition root: connect hooks, queue and sinks around the sampler's runs, for a plan, a U-Net and a host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("dumpunet")
 
 @dataclass(frozen=True)
 class Recording:
-    """Captures on their way from the hooks to the sinks, and the running sums of words and points."""
+    """The queue between hooks and sinks, and the running sums of words and points."""
 
     queue: Fanout
     sums: AttentionSums
@@ -55,12 +55,12 @@ class Session:
 
     @property
     def compares(self) -> bool:
-        """Whether each batch has to be made without per-block prompts first, inside ``plain_run``."""
+        """Whether each batch must first be generated without per-block prompts, inside ``plain_run``."""
         return self._plan.difference is not None
 
     @contextmanager
     def plain_run(self, unet: Model | None = None) -> Iterator[None]:
-        """Put the features aside that the next run is compared to; the host samples with the base prompts."""
+        """Capture and set aside features to compare the next run with; inside, the host samples with base prompts."""
         want = self._plan.difference
         assert want is not None
         plain = Plan(features=replace(want, kind="plain"))
@@ -70,9 +70,9 @@ class Session:
 
     @contextmanager
     def run(self, unet: Model | None = None, *, hires: bool = False) -> Iterator[None]:
-        """Steer and watch a batch, or a part of one.
+        """Steer and capture a batch, or part of one.
 
-        ``unet`` is the model that samples, where it is another than the session was opened with. ``hires`` tells the
+        ``unet`` is the model that samples, if it is not the one the session was opened with. ``hires`` marks the
         second pass of a hires fix.
         """
         plan, changes = self._plan, self._generation.interventions(hires=hires)
@@ -85,9 +85,9 @@ class Session:
             yield
 
     def finish(self, image: int, picture: Image.Image | None) -> None:
-        """Take an image that has come out: its words and points are complete, and are laid over it.
+        """Take a finished image: its words and points are complete now, and can be drawn over it.
 
-        A fault is kept in ``problems``: the next image must come out.
+        Errors go to ``problems``, so that the next image is still generated.
         """
         self._queue.see_image(image, picture)
         try:
@@ -103,7 +103,7 @@ class Session:
         self._queue.finish_image(image)
 
     def close(self) -> None:
-        """Finish what is queued; what there is of images that never came out is drawn without them."""
+        """Finish what is queued; captures of images that were never finished are drawn without the image."""
         try:
             for image in sorted({*self._queue.images, *self._sums.images}):
                 self.finish(image, None)
@@ -114,7 +114,7 @@ class Session:
                 self.report(problem)
 
     def _report_unread(self) -> None:
-        """Tell of words that are in a prompt, but in no text that the watched blocks have read."""
+        """Report words that are in a prompt, but in no text that the captured blocks mainly read."""
         for branch, read in self._read.items():
             missed = self._plan.words[branch].missing(read)
             if missed:
@@ -126,7 +126,7 @@ class Session:
                 )
 
     def report(self, error: DumpUNetError) -> None:
-        """Keep an error; hooks come on again for each batch, and may have the same to say."""
+        """Record an error once; each batch installs its hooks anew and may report it again."""
         if str(error) not in map(str, self.problems):
             self.problems.append(error)
 
@@ -146,12 +146,12 @@ class Session:
                 yield Capture(Tag(image, 0, "", "point", 0, point.name), looks)
 
     def _tokens(self, part: AttentionSum) -> Tokens:
-        """Return the tokens of a text whose maps were summed up."""
+        """Return the tokens of a text whose maps were summed."""
         known = {**self._generation.texts_of(hires=True).tokens, **self._generation.texts.tokens}
         tokens = known[part.text]
         if len(part.total) < len(tokens):
             raise HostError(
-                f"the text has {len(tokens)} tokens where attention has {len(part.total)}, so words cannot be found"
+                f"the text has {len(tokens)} tokens but attention has {len(part.total)}, so words cannot be found"
             )
         return tokens
 
@@ -160,14 +160,14 @@ class Session:
 def open_session(
     unet: Model, plan: Plan, host: Host, generation: Generation, *, threads: int | None = None
 ) -> Iterator[Session]:
-    """Prepare to watch and steer what the host samples in the session's runs, as a plan says.
+    """Open a session that captures and steers the host's sampling runs as a plan says.
 
-    ``threads`` draw and write; None chooses their number.
+    ``threads`` is the number of threads that draw and write; None chooses it automatically.
 
     Raises:
-        SettingsError: if a folder cannot be used, before anything is hooked. What goes wrong later is in
-            ``problems`` and does not disturb the sampler.
-        UnsupportedModelError: if attention is asked for and the model's cannot be read.
+        SettingsError: if a folder cannot be used, before any hook is installed. Later errors go to ``problems`` and
+            do not disturb the sampler.
+        UnsupportedModelError: if attention is wanted but the model's cannot be read.
     """
     if plan.attention is not None:
         require_readable(unet, plan.attention)
@@ -189,7 +189,7 @@ def record(
     problems: list[DumpUNetError],
     interventions: Sequence[Intervention] = (),
 ) -> Iterator[Recording]:
-    """Let captures of one run flow from the hooks to the sinks; ``problems`` gets what went wrong on the way."""
+    """Pass the captures of one run from the hooks to the sinks; errors are appended to ``problems``."""
     queue = Fanout(sinks)
     try:
         with watching(unet, plan, clock, queue.put, problems.append, interventions=interventions) as sums:
@@ -211,7 +211,7 @@ def watching(
     sums: AttentionSums | None = None,
     interventions: Sequence[Intervention] = (),
 ) -> Iterator[AttentionSums]:
-    """Put hooks on: first interventions, then those that read what a plan says, which add words up in ``sums``."""
+    """Install a plan's hooks: interventions first, then capturing hooks, which add words and points to ``sums``."""
     sums = AttentionSums() if sums is None else sums
     with ExitStack() as hooks:
         hooks.enter_context(intervening(unet, interventions, clock, report))

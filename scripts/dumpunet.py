@@ -1,4 +1,4 @@
-"""What the AUTOMATIC1111 webui loads; all is in lib_dumpunet, which is imported while this folder can be found."""
+"""The script that the AUTOMATIC1111 webui loads; the code is in lib_dumpunet."""
 
 from lib_dumpunet.hosts.webui.register import register
 from lib_dumpunet.hosts.webui.script import AlwaysOnScript, Panel

@@ -1,4 +1,4 @@
-"""What all tests share: the project's folder, and an environment without a network or a screen."""
+"""Fixtures for all tests: the project's folder, and an environment without network and screen."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what a quick look does not need."""
+    """Skip slow tests in a quick run."""
     if config.getoption("--quick"):
         left_out = [item for item in items if _takes_long(item)]
         config.hook.pytest_deselected(items=left_out)
@@ -49,7 +49,7 @@ def _takes_long(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_teststatus(report: Any) -> Iterator[None]:
-    """Say how long each test took, where tests are named as they go."""
+    """Report each test's duration in verbose runs."""
     category, letter, word = yield  # type: ignore[misc]
     if report.when == "call" and report.passed and isinstance(word, str) and word:
         word = f"{word} {report.duration:.1f} s"
@@ -57,7 +57,7 @@ def pytest_report_teststatus(report: Any) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say that a machine was too busy, where tests have run out of time on one."""
+    """Explain timeouts of tests on a busy machine."""
     failed = terminalreporter.stats.get("failed", []) + terminalreporter.stats.get("error", [])
     late = [report for report in failed if "timeout" in str(report.longrepr).casefold()]
     load, cores = load_of_machine(), os.cpu_count() or 1
@@ -76,7 +76,7 @@ def root() -> Path:
 
 @pytest.fixture
 def one_event_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let Gradio have one event loop.
+    """Make Gradio use one event loop.
 
     It makes two for each page and leaves them open, for which a later test is blamed that collects them.
     """
@@ -89,7 +89,7 @@ def one_event_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Start a browser, one for all tests: a second driver beside the first would be refused."""
+    """Start one browser for all tests: Playwright refuses a second driver."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium to look at the page with; install it to run this test")

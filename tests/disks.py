@@ -1,4 +1,4 @@
-"""A real disk that fills up, where mounting is allowed."""
+"""A real disk that fills up, if mounting is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """Mount a disk of so many bytes at a folder; the test is skipped where that is not possible."""
+    """Mount a disk of this size at a folder; skip the test if that is not possible."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if sys.platform != "linux" or not mount or not umount:
         pytest.skip("no tmpfs here")

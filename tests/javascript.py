@@ -36,13 +36,13 @@ def main() -> int:
 
 
 def is_installed() -> bool:
-    """Whether the pinned version is there."""
+    """Return whether the pinned version is installed."""
     about = PACKAGE / "package.json"
     return about.exists() and json.loads(about.read_text("utf-8"))["version"] == VERSION
 
 
 def missing(problem: str, remedy: str) -> int:
-    """Say why nothing can be checked."""
+    """Return why scripts cannot be checked."""
     print(f"{problem} {remedy}", file=sys.stderr)
     return MISSING
 

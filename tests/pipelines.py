@@ -45,7 +45,7 @@ def tokenizer_folder() -> Path:
 
 
 def small_vae() -> AutoencoderKL:
-    """Make an autoencoder of 8x8 pixels a cell."""
+    """Make an autoencoder with 8x8 pixels per latent cell."""
     torch.manual_seed(0)
     return AutoencoderKL(
         block_out_channels=(32,) * 4,
@@ -121,7 +121,7 @@ def load_sd1(**how: Any) -> Any:
 
 
 def sdxl_pipeline() -> StableDiffusionXLPipeline:
-    """Make an SDXL pipeline; as in the real one, the second tokenizer fills up with "!"."""
+    """Make an SDXL pipeline; as in the real one, the second tokenizer pads with "!"."""
     first = CLIPTokenizer.from_pretrained(tokenizer_folder())
     second = CLIPTokenizer.from_pretrained(tokenizer_folder(), pad_token="!")
     return StableDiffusionXLPipeline(
@@ -137,7 +137,7 @@ def sdxl_pipeline() -> StableDiffusionXLPipeline:
 
 
 def sag_pipeline(tiny: Any) -> StableDiffusionSAGPipeline:
-    """Make a pipeline that does not say whether it guides, and calls the U-Net twice a step."""
+    """Make a pipeline that does not say whether it uses guidance, and calls the U-Net twice per step."""
     parts = {name: part for name, part in tiny.components.items() if name != "image_encoder"}
     pipe = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -146,7 +146,7 @@ def sag_pipeline(tiny: Any) -> StableDiffusionSAGPipeline:
 
 @contextmanager
 def encoded_by(pipe: Any) -> Iterator[list[tuple[int, ...]]]:
-    """Note the tokens of every text that the text encoder is given."""
+    """Record the tokens of every text that the text encoder gets."""
     encoded: list[tuple[int, ...]] = []
 
     def see(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

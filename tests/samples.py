@@ -1,4 +1,4 @@
-"""The code samples of the README and the documentation, as they stand in the files."""
+"""The code samples of the README and the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LANGUAGES = ("sh", "console", "python", "jinja", "text")
 
 @dataclass(frozen=True)
 class Sample:
-    """A fenced block: where it begins, what it says to be, and its text."""
+    """A fenced block: its position, language and text."""
 
     path: Path
     line: int
@@ -21,7 +21,7 @@ class Sample:
     text: str
 
     def __str__(self) -> str:
-        """Name it in a report."""
+        """Return its name for a report."""
         return f"{self.path.name}:{self.line}"
 
 
@@ -44,7 +44,7 @@ def samples(root: Path, *languages: str) -> list[Sample]:
 
 
 def commands(sample: Sample) -> list[list[str]]:
-    """Split a sample into the arguments of its commands, of which one may go over several lines."""
+    """Split a sample into the arguments of its commands, which may span several lines."""
     if sample.language == "console":
         lines = [line[2:] for line in sample.text.splitlines() if line.startswith("$ ")]
         return [shlex.split(line) for line in lines]

@@ -1,4 +1,4 @@
-"""The documentation is true: its samples run, its commands are taken, its links and pictures are there."""
+"""The documentation is true: samples run, commands are accepted, links and pictures exist."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ids(sample: object) -> str:
 
 
 def arguments_of(command: list[str]) -> list[str] | None:
-    """Return what reaches our own command line; None for a command of another program's, or one of run.py's own."""
+    """Return the arguments for our command line; None for commands of other programs or of run.py itself."""
     if command[:2] == ["python3", "run.py"] and command[2] not in ("test", "check", "docs"):
         assert command[2] in starter.COMMANDS
         return command[2:]
@@ -38,7 +38,7 @@ def arguments_of(command: list[str]) -> list[str] | None:
 
 
 def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Run one in this process; its exit code and what it printed."""
+    """Run a command in this process; return its exit code and output."""
     code = main(arguments)
     return (code, *capsys.readouterr())
 
@@ -79,7 +79,7 @@ DRY_RUNS = [
 def test_the_bundled_model_takes_the_command(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All but sampling: settings are resolved against the model, and words found in the prompt."""
+    """Everything except sampling: settings are resolved against the model, and words found in the prompt."""
     code, _, err = run_command([*arguments, "--dry-run", "-q"], capsys)
     assert (code, err) == (0, "")
 
@@ -97,13 +97,13 @@ def test_what_a_command_prints_is_what_stands_there(
 
 
 def layers(table: str) -> str:
-    """Leave the names and kinds of blocks."""
+    """Keep only the names and kinds of blocks."""
     return "\n".join(" ".join(line.split()[:2]) for line in table.splitlines())
 
 
 @pytest.fixture(scope="module")
 def done_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the demo has been run, as readers of the samples have done."""
+    """A folder in which the demo has been run, as the samples assume."""
     folder = tmp_path_factory.mktemp("reader")
     assert main(["demo", "-q", "-o", str(folder / "dumpunet-out")]) == 0
     return folder
@@ -113,7 +113,7 @@ def done_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "path", sorted({sample.path for sample in samples(ROOT, "python")}), ids=lambda path: path.name
 )
 def test_python_of_a_page_runs_from_top_to_bottom(path: Path, done_before: Path, tmp_path: Path) -> None:
-    """In a process of its own, for which a warning is no error: it is the user's program."""
+    """Runs in its own process, in which warnings are not errors: it is the user's program."""
     script = tmp_path / "page.py"
     texts = [sample.text for sample in samples(ROOT, "python") if sample.path == path]
     script.write_text("\n\n".join(texts), encoding="utf-8")
@@ -148,7 +148,7 @@ def test_extras_to_install_are_there() -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """Name the headings of a page as links have them."""
+    """Return a page's headings as anchors of links."""
     titles = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
@@ -178,7 +178,7 @@ def test_no_picture_is_left_over() -> None:
 
 
 def navigation() -> list[str]:
-    """List the pages of the site's table of contents."""
+    """List the pages in the site's table of contents."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
     return [
         page
@@ -194,7 +194,7 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 
 
 def named(identifier: str) -> Any:
-    """Import what a dotted name of the reference is of."""
+    """Import the object that a dotted name of the reference means."""
     try:
         return importlib.import_module(identifier)
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""An installation without the optional packages: what needs none works, and the rest says what to install."""
+"""An installation without the optional packages: what needs none works, the rest says what to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""install.py: by the webui's own pip where there is a webui, and harmless where there is none."""
+"""install.py: uses the webui's pip in a webui, and is harmless outside."""
 
 from __future__ import annotations
 

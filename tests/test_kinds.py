@@ -1,4 +1,4 @@
-"""The table of kinds: each row is complete, and a new one reaches every place by itself."""
+"""The table of kinds: each row is complete, and a new one takes effect everywhere."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_no_two_rows_are_mixed_up() -> None:
 
 
 def updates(pipe: Any, prompt: str) -> dict[tuple[str, int], Tensor]:
-    """See by other hooks what transformers add, for the prompt's row of each call."""
+    """Record with other hooks what transformers add, for the prompt's row of each call."""
     added: dict[tuple[str, int], Tensor] = {}
     job = make_job(pipe, [prompt], SMALL)
     calls: list[None] = []

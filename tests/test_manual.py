@@ -1,4 +1,4 @@
-"""What the original extension's manual shows, this project takes: its notations, labels and settings, literally."""
+"""This project accepts what the original extension's manual shows: its notations, labels and settings, literally."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MANUAL: dict[str, Any] = json.loads(Path(__file__).with_name("manual.json").read
 
 
 def plain(text: str) -> str:
-    """Take blanks at the ends and doubled ones away, as the manual writes what a block reads."""
+    """Remove spaces at the ends and double spaces, as in the manual."""
     return " ".join(text.split())
 
 
@@ -84,7 +84,7 @@ def test_examples_of_attention_have_attention() -> None:
 
 @pytest.fixture
 def texts(one_event_loop: None) -> set[str]:
-    """All that the panel says in labels and choices."""
+    """All labels and choices of the panel."""
 
     def no_model(width: int, height: int) -> Sequence[Any]:
         return []
@@ -166,12 +166,12 @@ def test_blanks_of_a_text_stay() -> None:
 
 
 class Prompts(Extension):
-    """The tag of Dynamic Prompts: each ``{% prompt %}`` is the prompt of an image."""
+    """Dynamic Prompts' tag: each ``{% prompt %}`` is the prompt of an image."""
 
     tags = {"prompt"}  # noqa: RUF012
 
     def parse(self, parser: Any) -> Any:
-        """Collect what is between the tags."""
+        """Collect the text between the tags."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endprompt",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_keep"), [], [], body).set_lineno(line)

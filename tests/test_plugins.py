@@ -1,4 +1,4 @@
-"""What the map says of adding an option or a format: one place each, and it is everywhere.
+"""Adding an option or a format takes one place each, as the map says, and then works everywhere.
 
 Kinds are added in ``test_kinds.py``, families of models in ``models/test_ports.py``.
 """

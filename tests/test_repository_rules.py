@@ -1,4 +1,4 @@
-"""The rules of the repository that a program can check, so that no reviewer has to."""
+"""Rules of the repository that a program can check."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNFINISHED_WORK = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
 
 
 def project_files() -> list[Path]:
-    """List the files that are, or would be, in the repository; in a copy without git, all that are not generated."""
+    """List the files that belong to the repository; in a copy without git, all that are not generated."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
     )
@@ -40,7 +40,7 @@ def project_files() -> list[Path]:
 
 
 def is_generated(path: Path) -> bool:
-    """Return what .gitignore leaves out: caches, environments, results."""
+    """Return the patterns of .gitignore: caches, environments, results."""
     first = path.parts[0]
     return (
         first in (".git", ".venv", "out", "build", "dist", "site")
@@ -51,13 +51,13 @@ def is_generated(path: Path) -> bool:
 
 
 def text_files() -> list[Path]:
-    """List the files of the project that hold text written by people."""
+    """List the project's files with text written by people."""
     suffixes = (".py", ".md", ".toml", ".txt", ".lark", ".yml", ".js", ".css", "")
     return [path for path in project_files() if path.suffix in suffixes]
 
 
 def findings(pattern: re.Pattern[str], files: list[Path]) -> list[str]:
-    """Quote every line that `pattern` finds, with its place."""
+    """Quote every line that `pattern` matches, with its position."""
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in files

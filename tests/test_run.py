@@ -1,4 +1,4 @@
-"""run.py on a small project of its own: no network, and mostly a stand-in for pip."""
+"""run.py on a small project: without a network, and mostly with a stand-in for pip."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Project:
         return self.folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     def add_venv(self) -> None:
-        """Make .venv with a stand-in for pip, in a fraction of the time that the real one takes."""
+        """Make .venv with a stand-in for pip, in a fraction of pip's time."""
         venv.create(self.folder / ".venv", with_pip=False, symlinks=os.name != "nt")
         libraries = (
             self.folder
@@ -111,7 +111,7 @@ class Project:
     def run(
         self, *arguments: str, cwd: Path | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Start run.py, offline and with nothing of this test run's pip settings."""
+        """Start run.py offline, without this test run's pip settings."""
         return subprocess.run(
             self.command(*arguments),
             cwd=cwd or self.folder,
@@ -142,7 +142,7 @@ def project(tmp_path: Path, root: Path) -> Project:
 
 
 def report(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
-    """Read what the small project's command printed in its last line."""
+    """Read the last line that the small project's command printed."""
     assert result.returncode in (0, 7), result.stdout + result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -312,7 +312,7 @@ def test_killed_install_is_repaired_and_its_lock_is_free(project: Project) -> No
 
 
 def test_moved_folder_is_noticed(project: Project, tmp_path: Path) -> None:
-    """What pip writes into .venv names its place."""
+    """Files that pip writes into .venv contain its path."""
     report(project.run("demo"))
     project.folder = project.folder.rename(tmp_path / "moved")
 
@@ -370,7 +370,7 @@ def test_ctrl_c_while_installing_ends_without_traceback(project: Project) -> Non
 
 
 def test_broken_venv_is_made_anew_by_the_real_pip(tmp_path: Path, root: Path) -> None:
-    """The one test that goes the whole way: venv, pip, a package from a folder, the project itself."""
+    """The only full test: venv, pip, a package from a folder, the project itself."""
     project = Project(tmp_path / "whole way", root / "run.py")
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -409,7 +409,7 @@ def test_unknown_check_is_named(project: Project) -> None:
 
 
 def test_old_python_is_refused_in_words(root: Path) -> None:
-    """No old Python is needed: the version that run.py sees is set back, and its syntax is parsed as 3.7's."""
+    """No old Python is needed: the version that run.py gets is faked, and its syntax is parsed as 3.7's."""
     source = (root / "run.py").read_text(encoding="utf-8")
     ast.parse(source, feature_version=(3, 7))
     script = "import sys; sys.version_info = (3, 6, 15); exec(compile(sys.stdin.read(), 'run.py', 'exec'))"

@@ -1,4 +1,4 @@
-"""A first and a hires pass through the whole core, with a clock set by hand: nothing of one is taken for the other."""
+"""A first and a hires pass through the whole core, with a clock set by hand: the two are never mixed up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ COLUMNS = 7
 
 @dataclass
 class Host:
-    """A clock that is set by hand, and the pictures."""
+    """A clock set by hand, and the pictures."""
 
     clock: FakeClock = field(default_factory=lambda: FakeClock(1, ROWS))
     pictures: list[Picture] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a job, and what the blocks put out without and with per-block prompts, by the tags of features."""
+    """A job's results, and the blocks' outputs without and with per-block prompts, by the tags of features."""
 
     format: str
     folder: Path
@@ -112,7 +112,7 @@ def tokens(text: str) -> tuple[Token, ...]:
 
 
 def sample(unet: Model, clock: FakeClock, hires: bool, strength: float) -> dict[Tag, Tensor]:
-    """Go through the steps of a pass, and tell what the blocks put out for the prompt, seen by other hooks."""
+    """Run the steps of a pass, and return the blocks' outputs for the prompt, recorded by other hooks."""
     latents, time, text = unet_inputs(len(ROWS), SIDES[hires], SIDES[hires])
     seen: dict[Tag, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""Settings there and back: through the panel's values, through JSON, and through the parameters of an image."""
+"""Settings converted and back: through the panel's values, JSON, and the parameters of an image."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FORMULA_TEXTS = TEXTS.map(str.strip)
 
 
 def formulas(method: str) -> st.SearchStrategy[tuple[str, str, str] | None]:
-    """Only custom methods have formulas; what is left empty is the method's own."""
+    """Only custom methods have formulas; empty ones are the method's defaults."""
     if method not in ("rgb", "hsl"):
         return st.none()
     three = st.tuples(*(FORMULA_TEXTS.filter(bool) for _ in range(3)))
@@ -120,7 +120,7 @@ def test_an_untouched_panel_asks_for_nothing() -> None:
 
 
 def test_entries_are_those_of_the_settings_tree() -> None:
-    """Only the folder of heatmaps alone has no control: words go where all attention does."""
+    """Only the folder of heatmaps has no control: words go where all attention does."""
 
     def paths(settings: Any, above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
         found = set()
@@ -136,14 +136,14 @@ def test_entries_are_those_of_the_settings_tree() -> None:
 
 
 def panel_with(**values: Any) -> list[Any]:
-    """Return the values of a panel, some of them by dotted paths with ``__`` for the dots."""
+    """Return a panel's values, some set by dotted paths with ``__`` for the dots."""
     paths = {tuple(name.split("__")): value for name, value in values.items()}
     assert paths.keys() <= {entry.path for entry in ENTRIES}
     return [paths.get(entry.path, entry.default) for entry in ENTRIES]
 
 
 def test_components_send_what_they_like() -> None:
-    """Sliders send floats, emptied fields None, and lists come in the order of the clicks."""
+    """Sliders send floats, empty fields None, and lists come in the order of clicks."""
     settings = unpack(
         panel_with(
             attention__lattice=4.0,
@@ -176,13 +176,13 @@ def test_components_send_what_they_like() -> None:
         ({"attention__kinds": 5}, "Output features: 5 is not a list"),
         ({"attention__lattice": 2.5}, "Lattice: 2.5 is not a whole number"),
         ({"attention__lattice": 17.0}, "Lattice: 17 is outside 1 to 16"),
-        ({"features__color__gain": None}, "gain: there is no number"),
+        ({"features__color__gain": None}, "gain: a number is missing"),
         ({"features__color__gain": True}, "gain: True is not a number"),
         ({"features__color__clamp_min": float("nan")}, "Clamp min.: nan is not a number"),
         ({"features__color__clamp_min": 2.0}, "Clamp min.: 2 is not below Clamp max. 1"),
         ({"features__layers": 5}, "Layers: 5 is not a text"),
         ({"features__enabled": "maybe"}, "Extract U-Net features: 'maybe' is neither true nor false"),
-        ({"switch__enabled": True}, "Output features: nothing is chosen. Choose among K, Q*K,"),
+        ({"switch__enabled": True}, "Output features: nothing is selected. Choose among K, Q*K,"),
     ],
 )
 def test_a_wrong_value_names_its_field(values: dict[str, Any], message: str) -> None:
@@ -216,7 +216,7 @@ def test_what_is_switched_off_is_left_out() -> None:
 
 
 def as_dict(settings: PanelSettings) -> dict[str, Any]:
-    """Write settings as a caller of the API would who names everything."""
+    """Write settings like a caller of the API who names everything."""
     tree: dict[str, Any] = {}
     for entry in entries(settings):
         path = ("attention", "enabled") if entry.path == ("switch", "enabled") else entry.path
@@ -286,10 +286,10 @@ def test_a_named_section_can_be_off() -> None:
         ({"features": {"color": {"colour": 1}}}, "features.color: there is no 'colour'. There are method,"),
         ({"attention": {"heat": {}}}, "attention: there is no 'heat'. There are kinds, layers,"),
         ({"switch": {"enabled": True}}, "settings: there is no 'switch'. There are features, attention,"),
-        ({"features": "M00"}, "features: 'M00' is no dictionary. Write its settings in braces."),
+        ({"features": "M00"}, "features: 'M00' is not a dictionary. Write its settings in braces."),
         ({"features": {"color": {"gain": "steep"}}}, "features.color.gain: 'steep' is not a number."),
-        ({"attention": {"layers": "M00"}}, "Output features: nothing is chosen. Choose among K, Q*K,"),
-        ({"features": {"dump": None}}, "features.dump: None is no dictionary."),
+        ({"attention": {"layers": "M00"}}, "Output features: nothing is selected. Choose among K, Q*K,"),
+        ({"features": {"dump": None}}, "features.dump: None is not a dictionary."),
         ({"features": {"steps": 10}}, "features.steps: 10 is not a text. Write it in quotes."),
         ({"features": {"enabled": "on"}}, "features.enabled: 'on' is neither true nor false."),
         (
@@ -372,7 +372,7 @@ WEBUI_SIZE = re.compile(r"^(\d+)x(\d+)$")
 
 
 def webui_writes(parameters: dict[str, Any]) -> str:
-    """Write parameters into an image, below its prompt."""
+    """Write parameters into an image, after its prompt."""
 
     def quote(value: Any) -> Any:
         if all(sign not in str(value) for sign in ",\n:"):
@@ -401,7 +401,7 @@ def webui_reads(text: str) -> dict[str, str]:
 
 
 def as_told(settings: PanelSettings) -> PanelSettings:
-    """Return settings as an image tells them: without folders, and sections that are off as they are at first."""
+    """Return settings as in an image: without folders, and with defaults for sections that are off."""
     plain = PanelSettings()
 
     def without_dump(section: Any) -> Any:
@@ -421,7 +421,7 @@ def as_told(settings: PanelSettings) -> PanelSettings:
 
 
 def pasted(parameters: dict[str, str], before: list[Any]) -> list[Any]:
-    """Return what the controls hold after parameters were pasted."""
+    """Return the controls' values after pasting parameters."""
     values = [from_infotext(parameters, entry) for entry in ENTRIES]
     return [old if value is None else value for old, value in zip(before, values, strict=True)]
 
@@ -474,7 +474,7 @@ def test_defaults_and_what_is_off_are_not_told() -> None:
 
 
 def test_a_page_that_begins_with_other_values_gets_those_of_the_image() -> None:
-    """What an image does not tell are the defaults of this project, not those of the page that it is pasted into."""
+    """Settings that an image lacks are this project's defaults, not those of the page that it is pasted into."""
     page = PanelSettings(features=FeatureSettings(enabled=False, color=ColorSettings(method="red-blue")))
     told = to_infotext(from_dict({"features": {"layers": "M00"}}))
     values = [from_infotext(told, entry) for entry in entries(page)]

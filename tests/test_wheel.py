@@ -1,4 +1,4 @@
-"""The package as it is built and installed elsewhere: it has all that it needs, and works without the repository."""
+"""The package built and installed elsewhere: it is complete, and works without the repository."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUILD_SDIST = "import sys; from setuptools import build_meta; build_meta.build_s
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """Build the archive of sources from a copy of what is in the repository, and unpack it."""
+    """Build the source archive from a copy of the repository, and unpack it."""
     folder = tmp_path_factory.mktemp("sdist")
     copy = folder / "copy"
     for path in project_files():
@@ -48,7 +48,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, sources: Path) -> Path:
-    """Build the wheel from the archive of sources, and unpack it as an installer does."""
+    """Build the wheel from the source archive, and unpack it as an installer does."""
     folder = tmp_path_factory.mktemp("wheel")
     options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
     command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(sources)]
@@ -67,7 +67,7 @@ def metadata(installed: Path) -> Message:
 
 
 def run(installed: Path, *arguments: str) -> str:
-    """Run Python where only the installed package is found."""
+    """Run Python so that only the installed package is found."""
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = [sys.executable, *arguments]
     done = subprocess.run(
@@ -94,7 +94,7 @@ def test_one_version(metadata: Message, installed: Path, root: Path) -> None:
 
 
 def requirements(metadata: Message, extra: str) -> set[str]:
-    """Name what an extra brings, that of the extras it is made of included; "" is what always comes."""
+    """Return the packages of an extra, including those of the extras in it; "" means the core's."""
     found = set()
     for line in metadata.get_all("Requires-Dist") or ():
         wanted, _, condition = line.partition(";")

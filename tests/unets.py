@@ -1,4 +1,4 @@
-"""Small U-Nets with random weights: in ldm's layout, in diffusers', and the same weights in both."""
+"""Small U-Nets with random weights: in ldm's layout, in diffusers', and with the same weights in both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS = {"sd1": {"num_heads": 8}, "sd2": {"num_head_channels": 8, "use_linear_in
 
 
 def ldm_unet(family: str, width: int = 32) -> nn.Module:
-    """Make ldm's own U-Net, with all weights random: those that start at zero would hide mistakes."""
+    """Make ldm's U-Net with all weights random: those that start at zero would hide mistakes."""
     from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def unet_inputs(batch: int = 2, height: int = 16, width: int = 16) -> tuple[Tens
 
 @dataclass
 class FakeClock:
-    """A clock that is set by hand; rows are (image, branch), and the part of the prompt where it has several."""
+    """A clock set by hand; rows are (image, branch), plus the part of a prompt with several."""
 
     step: int = 1
     rows: Sequence[tuple[int, str] | tuple[int, str, int]] = field(
@@ -106,5 +106,5 @@ class FakeClock:
 
 
 def hook_count(module: nn.Module) -> int:
-    """Count the hooks on a module and all in it."""
+    """Count the hooks on a module and its descendants."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())

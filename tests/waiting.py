@@ -1,4 +1,4 @@
-"""How long tests wait for a page: for what they await, however busy the machine is."""
+"""How long tests wait for a page, however busy the machine is."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PATIENCE = 300_000
 
 
 def load_of_machine() -> float:
-    """Return how many programs want a core; 0 on Windows, which does not say."""
+    """Return how many programs are ready to run; 0 on Windows, which does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def rest(page: Any, milliseconds: float) -> None:
-    """Leave a page alone where nothing can be awaited: longer as more programs want the cores."""
+    """Pause where no event can be awaited: longer on a busy machine."""
     page.wait_for_timeout(milliseconds * max(1.0, load_of_machine() / (os.cpu_count() or 1)))

@@ -1,1 +1,1 @@
-"""Programs for people: the command line and the benchmarks. The only package that prints."""
+"""The command line, the studio and the benchmarks; the only package that prints."""

@@ -13,23 +13,23 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench",
-        help="measure speed and memory against what they must be",
-        description="Measure speed and memory against what they must be. Everything is a ratio of two things measured "
-        "side by side, as machines are noisy. All of it takes about 20 minutes and 8 GB of memory. The part daam, a "
-        "comparison with another program that is downloaded for it, is measured only when named.",
+        help="measure speed and memory against fixed limits",
+        description="Measure speed and memory against fixed limits. Every value is a ratio or difference of two things "
+        "measured side by side, because machines are noisy. The whole benchmark takes about 20 minutes and 8 GB of "
+        "memory. The part daam compares with another program, which it downloads, and runs only if named.",
     )
     parser.add_argument(
         "parts",
         nargs="*",
         metavar="PART",
-        help="colour, dump, memory, capture, attention, words, steering, explorer, command, daam (default: all but "
+        help="colour, dump, memory, capture, attention, words, steering, explorer, command, daam (default: all except "
         "daam)",
     )
     return parser
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Measure and print a table; exit code 1 if a bound is missed."""
+    """Measure and print a table; return exit code 1 if a limit is missed."""
     hush_libraries()
     from lib_dumpunet.app.bench import measure
 

@@ -1,4 +1,4 @@
-"""``dumpunet blocks``: the table of a model's blocks."""
+"""``dumpunet blocks``: print a model's block table."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "blocks",
         help="list a model's blocks with their shapes and attention layers",
-        description="List a model's blocks: what goes in and comes out (channels, height, width) for an image size, "
-        "the kind of layers, and the heads of each cross-attention layer. Read off the model itself.",
+        description="List a model's blocks: input and output shapes (channels, height, width) for an image size, "
+        "the kinds of layers, and the heads of each cross-attention layer, all from the model itself.",
     )
     parser.add_argument("--blocks", default="", help="blocks to list, such as IN00-OUT03(+2) (default: all)")
     parser.add_argument("--layers", dest="blocks", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         if side is not None and (not 8 <= side <= LARGEST or side % 8):
             raise SettingsError(
                 f"{side} is not a multiple of 8 from 8 to {LARGEST}",
-                remedy="Use for instance 512.",
+                remedy="Use 512, for example.",
                 field=field,
             )
     select_blocks(args.blocks, locate(args).order, field="--blocks")
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def lines(rows: list[BlockInfo]) -> list[str]:
-    """Lay the table out in columns."""
+    """Format the table in columns."""
     cells = [("block", "layers", "input", "output", "heads")]
     cells += [(r.block, r.kind, _shape(r.input), _shape(r.output), _heads(r.heads)) for r in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(5)]
@@ -74,7 +74,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _heads(heads: tuple[int, ...]) -> str:
-    """Write ``8`` for one layer, ``10 x 20`` for ten layers of twenty heads."""
+    """Return ``8`` for one layer of 8 heads, ``10 x 20`` for ten layers of 20 heads."""
     if len(set(heads)) > 1:
         return ", ".join(map(str, heads))
     return "" if not heads else f"{heads[0]}" if len(heads) == 1 else f"{len(heads)} x {heads[0]}"

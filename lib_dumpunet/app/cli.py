@@ -1,10 +1,10 @@
 """The command line: ``dumpunet studio | generate | explore | words | sweep | demo | blocks | prompt | view | bench``.
 
-Each command is a module of this package with ``add(subparsers)`` and ``run(args, terminal) -> exit code``. What needs
-torch or diffusers is imported when a command runs, so that ``--help`` answers at once.
+Each command is a module of this package with ``add(subparsers)`` and ``run(args, terminal) -> exit code``. Commands
+import torch and diffusers only when they run, so that ``--help`` is fast.
 
-Exit codes: 0 for success, 1 if something went wrong after the image was made, 2 for a mistake of the user's, 130
-after an interrupt.
+Exit codes: 0 for success, 1 if something went wrong after the image was generated, 2 for a user's mistake, 130 after
+an interrupt.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):
-            # The reader of our output has gone; without this, Python would complain again when it flushes at exit.
+            # The reader of our output has gone; without this, Python would fail again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
         what = f"{error.filename}: " if error.filename else ""
@@ -64,15 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in a line; the usage of a command with fifty flags would hide it."""
+    """Reports a mistake in one line, which the usage of a command with fifty flags would bury."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # What begins with a minus and a digit is a value, such as -1,1, as no flag does.
+        # A minus followed by a digit begins a value such as -1,1, never a flag.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
-        """Tell a mistake, and where the flags are listed."""
+        """Report a mistake, and point to --help."""
         self.exit(2, f"{self.prog}: {message[:1].upper()}{message[1:]}. See {self.prog} --help.\n")
 
 
@@ -89,10 +89,13 @@ def make_parser() -> argparse.ArgumentParser:
         sub = command.add(subparsers)
         sub.allow_abbrev = False
         sub.add_argument(
-            "-q", "--quiet", action="store_true", help="no messages and no progress, only results and errors"
+            "-q",
+            "--quiet",
+            action="store_true",
+            help="print only results and errors, no messages or progress",
         )
         sub.add_argument(
-            "--json", action="store_true", help="one JSON object on stdout, for scripts; implies -q"
+            "--json", action="store_true", help="print one JSON object to stdout, for scripts; implies -q"
         )
         sub.set_defaults(run=command.run)
     return parser

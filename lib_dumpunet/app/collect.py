@@ -1,4 +1,4 @@
-"""Put what a generation gives into a folder, and collect the pictures of many along the way."""
+"""Save the results of a generation to a folder, and collect maps for overview pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lib_dumpunet.ports import Page, Picture
 
 
 class Collector:
-    """Saves images and pictures with the parameters that made them; ``say`` is told of what takes much room."""
+    """Saves images, pictures and pages with their generation parameters; ``say`` gets a message about each page."""
 
     def __init__(
         self,
@@ -36,37 +36,37 @@ class Collector:
         self._problems: list[DumpUNetError] = []
 
     def picture(self, picture: Picture) -> Path:
-        """Take a picture of what was seen, and tell where it is; several threads may do so at once."""
+        """Save a picture and return its path; several threads may call this at once."""
         for sheet in () if picture.is_plain else self._sheets.values():
             sheet.add(picture)
         parameters = f"{self._job.parameters(picture.tag.image)}, {picture.caption}"
         return self._folder.save_picture(picture, {"parameters": parameters})
 
     def plain(self, number: int, image: Image.Image) -> None:
-        """Take an image without per-block prompts, to be compared to the one of the same number that will come."""
+        """Save an image without per-block prompts, and keep it to compare with the image of the same number."""
         self._plain[number] = image
         self._folder.save_image(
             f"{number:03}-plain", image, {"parameters": self._job.plain_parameters(number)}
         )
 
     def image(self, number: int, image: Image.Image) -> None:
-        """Take an image."""
+        """Save an image, and how it differs from the plain one if there is one."""
         parameters = {"parameters": self._job.parameters(number)}
         self._folder.save_image(f"{number:03}", image, parameters)
         plain = self._plain.pop(number, None)
         if plain is not None:
             try:
                 self._folder.save_change(f"{number:03}-difference", draw_change(plain, image), parameters)
-            except HostError as error:  # the images themselves are there
+            except HostError as error:  # the images themselves are saved
                 self._problems.append(error)
 
     def page(self, page: Page) -> None:
-        """Take an explorer page."""
+        """Save an explorer page."""
         self._say(page.about)
         self._folder.save_page(f"{page.image:03}", page.html)
 
     def save_sheets(self) -> list[DumpUNetError]:
-        """Save the pictures of many; returns what went wrong, here or with pictures of changes."""
+        """Save the overview pictures; return all errors, including those in ``image``."""
         for name, collected in self._sheets.items():
             sheet = collected.draw()
             if sheet is not None:

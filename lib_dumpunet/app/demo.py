@@ -1,4 +1,4 @@
-"""``dumpunet demo``: the main job, offline, on the bundled model."""
+"""``dumpunet demo``: generate and capture with the bundled model, offline."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
-        help="make an image with the bundled model, and pictures of every block",
-        description=f'Make "{PROMPT}" with the bundled model: the image, feature pictures and average maps of every '
-        "block at three steps, and the tensors with a manifest. Works offline.",
+        help="generate an image with the bundled model, and pictures of every block",
+        description=f'Generate "{PROMPT}" with the bundled model: the image, feature pictures and average maps of '
+        "every block at three steps, and the tensors with a manifest. Works offline.",
     )
     parser.add_argument(
         "--out", "-o", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
@@ -36,5 +36,5 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Make the demonstration."""
+    """Run the demo."""
     return produce(load(args, terminal), [PROMPT], SAMPLING, Settings(FEATURES), args.out, terminal)

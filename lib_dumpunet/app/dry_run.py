@@ -1,4 +1,4 @@
-"""``--dry-run``: say what a command would make and capture, and how large it is, without loading weights."""
+"""``--dry-run``: report what a command would generate and capture, and its size, without loading weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tell_captures(
     args: argparse.Namespace, settings: Settings, sampling: GenerateSettings, terminal: Terminal
 ) -> int:
-    """Say what a run with these settings captures."""
+    """Print what a run with these settings would capture; return the exit code."""
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.job import make_job
     from lib_dumpunet.hosts.diffusers.planned import estimate_job
@@ -33,7 +33,7 @@ def tell_captures(
 
 
 def tell_sweep(args: argparse.Namespace, sampling: GenerateSettings, terminal: Terminal) -> int:
-    """Say which images a sweep makes."""
+    """Print which images a sweep would generate; return the exit code."""
     hush_libraries()
     from lib_dumpunet.hosts.diffusers.shell import shell_pipeline
     from lib_dumpunet.hosts.diffusers.sweep import choose_targets, plan_sweep
@@ -47,8 +47,8 @@ def tell_sweep(args: argparse.Namespace, sampling: GenerateSettings, terminal: T
     names = [target.name for target in targets]
     lines = [
         *_made(sweep.plain, total),
-        f"  {each} without a text of a block's own, {each} for each of {', '.join(names)}",
-        "  captured   nothing but the images, which are compared",
+        f"  {each} without per-block prompts, {each} for each of {', '.join(names)}",
+        "  captured   nothing except the images, which are compared",
     ]
     terminal.result(lines, {"images": total, "targets": names, "steps": sampling.steps})
     return 0
@@ -58,7 +58,7 @@ def _made(job: Job, images: int | None = None) -> list[str]:
     count = len(job.prompts) if images is None else images
     many = f"{count} image{'s' * (count != 1)}"
     return [
-        f"Would make {many} of {job.width}x{job.height}, {job.sampling.steps} steps each. Nothing was made."
+        f"Would generate {many} of {job.width}x{job.height}, {job.sampling.steps} steps each. Nothing was generated."
     ]
 
 
@@ -92,7 +92,7 @@ def _data(job: Job, found: Estimate) -> dict[str, Any]:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes for people: 512 B, 1.2 MB."""
+    """Format a number of bytes: 512 B, 1.2 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break

@@ -1,4 +1,4 @@
-"""``dumpunet explore``: the shortest way to look around in a U-Net."""
+"""``dumpunet explore``: generate an image and its explorer page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from lib_dumpunet.app.flags import add_settings, read_explorer, read_settings
 from lib_dumpunet.app.generate import add_job, make
 from lib_dumpunet.app.output import Terminal
-from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.prompt.template import OPEN
 from lib_dumpunet.settings import (
     AttentionSettings,
     DifferenceSettings,
@@ -26,9 +26,9 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "explore",
-        help="make an image, and a page to look around in everything that happened",
-        description="Make an image and one HTML file beside it, which shows features, attention and words of all "
-        "blocks and steps in a browser, without a network; and differences, where the prompt has per-block texts.",
+        help="generate an image, and an explorer page of everything captured",
+        description="Generate an image and an HTML file next to it that shows features, attention and words of all "
+        "blocks and steps in a browser, without a network, and differences if the prompt has per-block prompts.",
     )
     add_job(parser)
     add_settings(parser, ExplorerSettings, skip=("html", "html-only"))
@@ -36,7 +36,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Generate, and capture all that a page can show."""
+    """Generate, and capture everything that an explorer page can show."""
     sampling = read_settings(args, GenerateSettings)
     explorer = replace(read_explorer(args), enabled=True, alone=True)
     compares = any(OPEN in prompt for prompt in (*args.prompt, sampling.negative))

@@ -1,4 +1,4 @@
-"""The settings tree as flags of the command line."""
+"""Make command line flags from the settings tree, and settings from flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option:
-    """A flag of the command line, and the fields of a settings class that it fills."""
+    """A command line flag, and the fields of a settings class that it sets."""
 
     flag: str
     kind: type
@@ -26,22 +26,22 @@ class Option:
 
     @property
     def label(self) -> str:
-        """Names of the fields in a panel."""
+        """The fields' labels in the panel."""
         return ", ".join(m.metadata["label"] for m in self.members)
 
     @property
     def help(self) -> str:
-        """What the flag is for."""
+        """The fields' help texts."""
         return "; ".join(m.metadata["help"] for m in self.members)
 
     @property
     def choices(self) -> list[str]:
-        """Values that it can have; none if it is free."""
+        """The allowed values; empty if any value is allowed."""
         return [choice for choice in self.members[0].metadata["choices"] or () if choice]
 
     @property
     def default(self) -> str:
-        """The default as one would write it; nothing for what is off unless the flag is given."""
+        """The default as written on the command line; empty for sections that are off unless asked for."""
         if getattr(self.kind, "enabled", True) is False:
             return ""
         values: list[Any] = [m.default for m in self.members]
@@ -51,7 +51,7 @@ class Option:
 
     @property
     def hint(self) -> Any:
-        """Type of the first field."""
+        """The type of the first field."""
         return get_type_hints(self.kind)[self.members[0].name]
 
     @property
@@ -66,7 +66,7 @@ class Option:
 
 
 def options(kind: type, *, skip: Iterable[str] = ()) -> Iterator[Option]:
-    """List the options of a settings class and of the classes in it; ``skip`` names flags to leave out."""
+    """Yield the options of a settings class and of nested classes, except the flags in ``skip``."""
     own = [f for f in fields(kind) if "label" in f.metadata]
     for flag, members in groupby(own, key=lambda f: str(f.metadata["flag"] or f.name)):
         if flag not in skip:
@@ -89,10 +89,10 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, *, skip: Iterable[
 
 
 def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
-    """Make the settings from parsed flags; ``fixed`` gives fields of ``kind`` that have no flag.
+    """Make settings from parsed flags; ``fixed`` sets fields of ``kind`` directly.
 
     Raises:
-        SettingsError: for a value that the settings refuse.
+        SettingsError: for an invalid value.
     """
     values = dict(fixed)
     for option in options(kind):
@@ -106,13 +106,13 @@ def read_settings(args: argparse.Namespace, kind: type[T], **fixed: Any) -> T:
 
 
 def read_explorer(args: argparse.Namespace) -> ExplorerSettings:
-    """Read what is asked of pages; leaving all else out asks for them, too."""
+    """Make the explorer settings from parsed flags; --html-only implies --html."""
     settings = read_settings(args, ExplorerSettings)
     return replace(settings, enabled=settings.enabled or settings.alone)
 
 
 def named_by_flag(error: DumpUNetError) -> DumpUNetError:
-    """Let a mistake name the flag that it came by, where it is in a setting that has one."""
+    """Set an error's field to the flag of its setting, if it has one."""
     flag = _flags().get(error.path)
     if flag is not None:
         error.field = f"--{flag}"
@@ -121,16 +121,20 @@ def named_by_flag(error: DumpUNetError) -> DumpUNetError:
 
 @cache
 def _flags() -> dict[tuple[str, ...], str]:
-    """Return the flags by the paths of the settings that they fill."""
+    """Return the flags by the paths of the settings that they set."""
 
     def walk(kind: type, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
         for f in fields(kind):
-            if "label" in f.metadata and f.name != "path":  # the folder is that of all results
+            if "label" in f.metadata and f.name != "path":  # dumps go to the folder of all results
                 yield (*above, f.name), f.metadata["flag"] or f.name
         for name, inner in _inner(kind):
             yield from walk(inner, (*above, name))
 
-    alone = (GenerateSettings, ColorSettings, ExplorerSettings)  # read by themselves, they have no section
+    alone = (
+        GenerateSettings,
+        ColorSettings,
+        ExplorerSettings,
+    )  # read on their own, so their paths have no section
     return dict(pair for kind in (*alone, Settings) for pair in walk(kind, ()))
 
 
@@ -142,7 +146,7 @@ def _inner(kind: type) -> Iterator[tuple[str, type]]:
 
 
 def _arguments(option: Option) -> dict[str, Any]:
-    """Return what argparse must know; values that are not given stay None, so that the settings' defaults apply."""
+    """Return argparse's arguments for an option; the default is None, so that the settings' own defaults apply."""
     text = f"{option.help} (default: {option.default})" if option.default else option.help
     arguments: dict[str, Any] = {"help": text.replace("%", "%%"), "default": None}
     if option.hint is bool:
@@ -161,7 +165,7 @@ def _arguments(option: Option) -> dict[str, Any]:
 
 
 def _read(option: Option, given: Any) -> dict[str, Any]:
-    """Read what a flag holds: one value, or several of as many fields, with commas between them."""
+    """Read a flag's value: one value, or a value for each field, separated by commas."""
     name = f"--{option.flag}"
     if len(option.members) == 1:
         return {option.members[0].name: read_value(option.members[0], given, name=name)}
@@ -169,7 +173,7 @@ def _read(option: Option, given: Any) -> dict[str, Any]:
     if len(parts) != len(option.members):
         raise SettingsError(
             f"{given!r} has {len(parts)} part{'s' * (len(parts) != 1)} instead of {len(option.members)}",
-            remedy=f"Write them as in {name}={option.default}.",
+            remedy=f"Write them like {name}={option.default}.",
             field=name,
         )
     return {m.name: read_value(m, part, name=name) for m, part in zip(option.members, parts, strict=True)}

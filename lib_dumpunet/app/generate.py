@@ -1,4 +1,4 @@
-"""``dumpunet generate``: make images and look into the U-Net while they are made."""
+"""``dumpunet generate``: generate images while capturing and steering the U-Net."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 Like = TypeVar("Like", AttentionSettings, DifferenceSettings)
 SHARED = tuple(option.flag for kind in (ColorSettings, DumpSettings) for option in options(kind))
-"""Flags of colours and dumps: features, attention and differences have the same on the command line."""
+"""Flags of colours and dumps, which features, attention and differences share on the command line."""
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "generate",
-        help="make images, with pictures of what the U-Net's blocks do",
-        description="Make images, with pictures (and files) of what each U-Net block puts out, of attention, of where "
-        "words land, and of what per-block prompts change. Blocks, steps and averaged maps of attention and of "
-        "differences are those of the features unless given.",
+        help="generate images, with pictures of what the U-Net's blocks do",
+        description="Generate images, with pictures (and files) of each U-Net block's output, of attention, of where "
+        "words land, and of what per-block prompts change. Attention and differences use the blocks, steps and "
+        "average of the features unless given their own.",
     )
     add_job(parser)
     add_settings(parser, FeatureSettings, skip=("enabled", "path"))
@@ -49,13 +49,13 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add prompts, and what says how to make images of them."""
-    parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts go into one batch")
+    """Add the prompts, and the flags of ``add_making``."""
+    parser.add_argument("prompt", nargs="+", help="what the image shows; several prompts form one batch")
     add_making(parser)
 
 
 def add_making(parser: argparse.ArgumentParser) -> None:
-    """Add what says how to make images, with which model, and where to put them."""
+    """Add the flags for sampling, the model and the results."""
     parser.add_argument(
         "-o", "--out", metavar="FOLDER", help="folder for the results (default: dumpunet-out)"
     )
@@ -63,13 +63,13 @@ def add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="make nothing; say what would be captured, and how large it is in memory and on disk",
+        help="generate nothing; report what would be captured, and its size in memory and on disk",
     )
     add_settings(parser, GenerateSettings)
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Generate as the flags say."""
+    """Generate with the settings from the flags."""
     sampling = read_settings(args, GenerateSettings)
     dump = read_settings(args, DumpSettings, enabled=args.dump is not None, path="")
     features = read_settings(args, FeatureSettings, dump=dump)
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def make(args: argparse.Namespace, settings: Settings, sampling: GenerateSettings, terminal: Terminal) -> int:
-    """Generate, or say what would be captured; returns the exit code.
+    """Generate, or with --dry-run report what would be captured; return the exit code.
 
     Raises:
         SettingsError, PromptSyntaxError: for a mistake.
@@ -99,19 +99,19 @@ def make(args: argparse.Namespace, settings: Settings, sampling: GenerateSetting
 
 
 def _like_features(settings: Like, features: FeatureSettings, args: argparse.Namespace, prefix: str) -> Like:
-    """Take blocks, steps and averages from the features where they are not given."""
+    """Use the features' blocks, steps and average where they are not given."""
     flags = {"layers": "blocks", "steps": "steps", "average": "average"}
     given = {name: getattr(args, f"{prefix}_{flag}") is not None for name, flag in flags.items()}
     return replace(settings, **{name: getattr(features, name) for name, own in given.items() if not own})
 
 
 def check_flags(args: argparse.Namespace, settings: Settings, sampling: GenerateSettings) -> None:
-    """Find the mistakes that need no model before the time is spent to load it.
+    """Find the mistakes that need no model, before it is loaded.
 
     Raises:
-        SettingsError, PromptSyntaxError: for the first one.
+        SettingsError, PromptSyntaxError: for the first mistake.
     """
-    # It reads formulas, for which it imports NumPy; no --help waits for that.
+    # Imported here because they import NumPy, which would slow down --help.
     from lib_dumpunet.prompt.plan import check_steps
     from lib_dumpunet.prompt.reading import read_templates
     from lib_dumpunet.resolve import Prompts, resolve
@@ -132,7 +132,7 @@ def produce(
     out: str | None,
     terminal: Terminal,
 ) -> int:
-    """Generate into a folder and tell what came out; returns the exit code."""
+    """Generate into a folder and print the results; return the exit code."""
     from lib_dumpunet.app.collect import Collector
     from lib_dumpunet.app.results import open_results
     from lib_dumpunet.hosts.diffusers.generate import ResultHandlers, generate
@@ -157,27 +157,25 @@ def produce(
                 stopped=lambda: folder.is_full,
             )
             problems += generate(pipe, job, into(folder.dump, settings), outlet).problems
-    except KeyboardInterrupt:  # what came before it is worth seeing
+    except KeyboardInterrupt:  # still print the results so far
         _tell(folder, collector.save_sheets(), {"seeds": list(job.seeds)}, terminal)
         raise
     finally:
         folder.give_room_back()
     problems = told_once([*problems, *collector.save_sheets()])
     if folder.is_full and len(folder.images) < len(job.prompts):
-        terminal.say(
-            f"Stopped after {len(folder.images)} of {len(job.prompts)} images: there is no room for more."
-        )
+        terminal.say(f"Stopped after {len(folder.images)} of {len(job.prompts)} images: the disk is full.")
     _tell(folder, problems, {"seeds": list(job.seeds)}, terminal)
     return 1 if problems else 0
 
 
 def _seeds(seeds: list[int]) -> str:
-    """Tell the seeds, which stand one after another."""
+    """Describe the seeds, which are consecutive."""
     return f"seed       {seeds[0]}" if len(seeds) == 1 else f"seeds      {seeds[0]} to {seeds[-1]}"
 
 
 def into(folder: Path, settings: Settings) -> Settings:
-    """Let dumps go into a folder; maps of words and points are always written, as they are small."""
+    """Direct dumps to a folder; maps of words and points are always dumped, because they are small."""
     moved = settings.with_dumps(lambda dump: replace(dump, path=str(folder)))
     heat = replace(settings.features.dump, enabled=True, path=str(folder))
     return replace(moved, attention=replace(moved.attention, heat=heat))

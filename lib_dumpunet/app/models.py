@@ -1,4 +1,4 @@
-"""The flags that choose a model, and loading it."""
+"""The flags that choose a model, and the functions that load it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="",
         metavar="MODEL",
-        help="a checkpoint file (.safetensors, .ckpt), a folder in diffusers format, or a hub id; "
-        "without it, the small model that ships with dumpunet",
+        help="a checkpoint file (.safetensors, .ckpt), a folder in diffusers format, or a Hugging Face Hub id "
+        "(default: the small bundled model)",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     group.add_argument(
@@ -37,23 +37,23 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--config",
         metavar="FOLDER",
-        help="for a checkpoint file of an unusual shape: a model in diffusers format to take the configuration from",
+        help="for a checkpoint file with a non-standard shape: a model in diffusers format with its configuration",
     )
     group.add_argument(
         "--prediction",
         default="auto",
         choices=PREDICTIONS,
-        help="what the model predicts: noise (epsilon) or velocity (v); auto is what its files say, and for "
-        "SD 2.x also one call of the U-Net (default: auto)",
+        help="what the model predicts: noise (epsilon) or velocity (v); auto detects it from its files, and for "
+        "SD 2.x also by one call of the U-Net (default: auto)",
     )
 
 
 def locate(args: argparse.Namespace) -> ModelFacts:
-    """Make sure that the model is there, without loading a library; returns what it tells of its blocks.
+    """Check that the model exists, without importing a library, and return its facts.
 
     Raises:
         SettingsError: if there is no such file or folder, or it is damaged.
-        UnsupportedModelError: if it is no model that can be looked into.
+        UnsupportedModelError: if it is not a supported model.
     """
     path = find_model(args.model)
     if args.config is not None:
@@ -62,7 +62,7 @@ def locate(args: argparse.Namespace) -> ModelFacts:
 
 
 def load(args: argparse.Namespace, terminal: Terminal) -> Any:
-    """Load the pipeline that the flags choose.
+    """Load the pipeline that the flags name.
 
     Raises:
         SettingsError, UnsupportedModelError: if there is no such model, or it has no U-Net.
@@ -85,7 +85,7 @@ def load(args: argparse.Namespace, terminal: Terminal) -> Any:
 
 
 def hush_libraries() -> None:
-    """Keep the libraries' progress bars and advice out of our output; their errors reach us as exceptions.
+    """Silence the libraries' progress bars and warnings; their errors are raised as exceptions.
 
     Raises:
         HostError: if they are not installed.

@@ -1,4 +1,4 @@
-"""What a command tells: for people, quietly, or as JSON."""
+"""The output of a command: for users, quiet, or as JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from lib_dumpunet.errors import DumpUNetError
 
 
 class Terminal:
-    """Messages and progress go to stderr, results to stdout; ``quiet`` leaves only errors, ``as_json`` one object."""
+    """Prints messages and progress to stderr, results to stdout.
+
+    ``quiet`` prints only results and errors; ``as_json`` prints results as one JSON object, and implies ``quiet``.
+    """
 
     def __init__(self, *, quiet: bool, as_json: bool) -> None:
         self._as_json = as_json
         self._quiet = quiet or as_json
-        # No markup: prompts and paths hold square brackets. No wrapping: a caret must stay under its character.
-        # No emoji: :dog: is what somebody typed.
+        # No markup: prompts and paths contain square brackets. No wrapping: a caret must stay under its character.
+        # No emoji: a user may have typed :dog:.
         plain: dict[str, Any] = {"stderr": True, "markup": False, "emoji": False, "highlight": False}
         self._errors = Console(soft_wrap=True, **plain)
         self._console = Console(soft_wrap=True, quiet=self._quiet, **plain)
@@ -33,17 +36,17 @@ class Terminal:
         logger.setLevel(logging.ERROR if self._quiet else logging.WARNING)
 
     def say(self, text: str) -> None:
-        """Tell what is going on."""
+        """Print a message."""
         self._console.print(printable(text))
 
     def error(self, error: DumpUNetError) -> None:
-        """Tell what went wrong."""
+        """Print an error."""
         self._errors.print(
             printable(f"dumpunet: {error}"), style="bold red" if self._errors.is_terminal else ""
         )
 
     def result(self, lines: list[str], data: dict[str, Any]) -> None:
-        """Give the result, as lines or as JSON; a quiet command gives the lines too, as they are what was asked for."""
+        """Print the result, as lines or as JSON."""
         if self._as_json:
             print(json.dumps(data, ensure_ascii=False, indent=1))
         else:
@@ -51,7 +54,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Any]:
-        """Show a bar; gives a function of (done, total)."""
+        """Show a progress bar; yield a function of (done, total) that updates it."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._console, disable=self._quiet) as bar:
             task = bar.add_task(what, total=None)
@@ -59,32 +62,32 @@ class Terminal:
 
 
 class _Lines(logging.Handler):
-    """Prints each message on a line of its own, which is not wrapped."""
+    """Prints each log message on its own line, without wrapping."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message behind its level."""
+        """Print a message after its level."""
         self._console.print(f"{record.levelname.capitalize()}: {self.format(record)}")
 
 
 class _Printable(logging.Formatter):
-    """Formats messages that hold somebody's text."""
+    """Formats messages that may contain text from untrusted files."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message as a terminal may have it."""
+        """Return the message without control characters."""
         return printable(super().format(record))
 
 
 def printable(text: str) -> str:
-    """Replace what would steer the terminal, such as escapes in a name from somebody's file, but not line ends."""
+    """Replace control characters other than line ends and tabs: names from a file may contain terminal escapes."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def use_utf8() -> None:
-    """Make sure that prompts and carets can be printed, on a Windows console with an old code page too."""
+    """Set UTF-8 output, so that prompts and carets can be printed even on an old Windows console."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")

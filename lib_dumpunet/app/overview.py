@@ -1,4 +1,4 @@
-"""Pictures of many: all average maps, a column for each block and a row for each step of each pass; and all words."""
+"""Overview pictures: all average maps, with a column for each block and a row for each step of each pass; all words."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ from lib_dumpunet.image.overlay import contact_sheet
 from lib_dumpunet.kinds import FEATURE, Kind, of_image
 from lib_dumpunet.ports import Picture
 
-CELL = 64  # pixels; maps of all resolutions are brought to this width
+CELL = 64  # pixels; all maps are resized to this width
 GAP = 4
 HEAD = 18
 SIDE = 56
 WORDS_IN_A_ROW = 4
-MOST_ROWS = 50  # of more steps, only every second, third, ... is shown
+MOST_ROWS = 50  # with more steps, only every second, third, ... is shown
 _Row = tuple[bool, int]
-"""Whether it is of a hires pass, and the step."""
+"""Whether the step is of a hires pass, and the step."""
 
 
 class Overview:
-    """Collects average maps of one image as they come, from several threads, and lays them out.
-
-    ``kind`` tells of what the maps are.
-    """
+    """Collects the average maps of the first image, of one ``kind``, from several threads, and lays them out."""
 
     def __init__(self, order: BlockOrder, kind: Kind = FEATURE) -> None:
         self._order, self._kind = order, kind
@@ -34,14 +31,14 @@ class Overview:
         self._lock = threading.Lock()
 
     def add(self, picture: Picture) -> None:
-        """Take a picture if it is an average map of the first image."""
+        """Add a picture if it is an average map of the first image."""
         tag = picture.tag
         if (tag.kind, picture.role, tag.image) == (self._kind, "average", 0):
             with self._lock:
                 self._maps[tag.block, (tag.hires, tag.step)] = _cell(picture.image)
 
     def draw(self) -> Image.Image | None:
-        """Lay the maps out, blocks in forward order, a hires pass below the first; None if none came."""
+        """Lay the maps out, blocks in forward order, a hires pass below the first; return None without maps."""
         blocks = [b for b in self._order if any(block == b for block, _ in self._maps)]
         rows = sorted({row for _, row in self._maps})
         rows = rows[:: -(-len(rows) // MOST_ROWS) or 1]
@@ -64,7 +61,7 @@ class Overview:
 
 
 class WordSheet:
-    """Collects the words and points over the first image as they come, and lays them out in its prompts' order."""
+    """Collects the pictures of the first image's words and points, and lays them out in prompt order."""
 
     def __init__(self, prompt: str, negative: str) -> None:
         self._texts = {"cond": prompt.lower(), "uncond": negative.lower()}
@@ -72,13 +69,13 @@ class WordSheet:
         self._lock = threading.Lock()
 
     def add(self, picture: Picture) -> None:
-        """Take a picture if it is a word or point over the first image."""
+        """Add a picture if it is a word or point over the first image."""
         if of_image(picture.tag.kind) and picture.role == "whole" and picture.tag.image == 0:
             with self._lock:
                 self._pictures[picture.tag] = picture.image
 
     def draw(self) -> Image.Image | None:
-        """Lay the pictures out, the prompt's words first; None if none came."""
+        """Lay the pictures out, the prompt's words first; return None without pictures."""
         pictures = [self._pictures[tag] for tag in sorted(self._pictures, key=self._place)]
         return contact_sheet(pictures, min(len(pictures), WORDS_IN_A_ROW)) if pictures else None
 
@@ -91,6 +88,6 @@ def _label(hires: bool, step: int) -> str:
 
 
 def _cell(image: Image.Image) -> Image.Image:
-    """Bring a map to the cell's width, by nearest neighbours, so that the resolution of each block shows."""
+    """Resize a map to the cell's width by nearest neighbour, so that each block's resolution is visible."""
     height = max(1, round(CELL * image.height / image.width))
     return image.resize((CELL, height), Image.Resampling.NEAREST)

@@ -1,7 +1,7 @@
-"""How many threads compute, and how they wait: what keeps a command fast beside other programs.
+"""Set the number of threads and how they wait, so that a command stays fast while other programs run.
 
-OpenMP's threads spin while they wait for each other. Beside a browser on the same cores that makes sampling three to
-five times slower; threads that sleep instead cost next to nothing on an idle machine.
+By default, OpenMP threads spin while they wait for each other. With a browser on the same cores, that makes sampling
+three to five times slower; sleeping threads cost next to nothing on an idle machine.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 CGROUP = Path("/sys/fs/cgroup")
 SMALL = 50_000_000
-"""Weights of a U-Net below which a second thread costs as much as it gives."""
+"""Number of weights below which a second thread does not make a U-Net faster."""
 
 
 def prepare_threads() -> None:
-    """Set what OpenMP reads when torch is imported, unless the user has set it."""
+    """Set OpenMP's environment variables, unless the user has set them; call this before torch is imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cores = core_quota()
     if cores is not None:
@@ -25,7 +25,7 @@ def prepare_threads() -> None:
 
 
 def core_quota(cgroup: Path = CGROUP) -> int | None:
-    """Return how many cores a container leaves us, at least 1; None if it sets no limit below the cores there are."""
+    """Return a container's limit on CPU cores, at least 1; None if there is no limit below the number of cores."""
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             quota, period = " ".join((cgroup / name).read_text() for name in files).split()
@@ -37,7 +37,7 @@ def core_quota(cgroup: Path = CGROUP) -> int | None:
 
 
 def fit_threads(unet: Any) -> None:
-    """Give a small U-Net on the CPU one thread, and any other all of them, unless the user has set their number."""
+    """Use one thread for a small U-Net on the CPU, and all threads otherwise, unless the user has set their number."""
     import torch
 
     if "OMP_NUM_THREADS" in os.environ:
@@ -49,7 +49,7 @@ def fit_threads(unet: Any) -> None:
 
 @cache
 def _threads_at_first() -> int:
-    """Return torch's number of threads, as it was before the first change."""
+    """Return torch's initial number of threads."""
     import torch
 
     return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""``dumpunet prompt``: the text that each block gets from a per-block prompt."""
+"""``dumpunet prompt``: show the text that each block reads from a per-block prompt."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from lib_dumpunet.app.output import Terminal
 from lib_dumpunet.blocks import ModelFacts, spans
 from lib_dumpunet.hosts.diffusers import families
 from lib_dumpunet.hosts.diffusers.find import facts_of_config
-from lib_dumpunet.prompt.layer_prompt import Share, Template
 from lib_dumpunet.prompt.plan import plan_prompts
 from lib_dumpunet.prompt.reading import read_prompt, warn_of_webui_syntax
+from lib_dumpunet.prompt.template import Share, Template
 
 MOST_STEPS = 1000
-"""Sampling takes no more, so steps past it are not told apart."""
+"""The most steps that sampling can have."""
 
 
 class _Phase(NamedTuple):
-    """Steps in which a block reads the same: the first and the last of each run, None where it has no end."""
+    """Steps in which a block reads the same: the first and last step of each run, None for an open end."""
 
     runs: tuple[tuple[int, int | None], ...]
     shares: tuple[Share, ...]
 
     @property
     def when(self) -> str:
-        """The steps as words, ``steps 1-4, from 6``; empty for all steps."""
+        """The steps in words, such as ``steps 1-4, from 6``; empty for all steps."""
         if self.runs == ((1, None),):
             return ""
         names = ", ".join(_span(first, last) for first, last in self.runs)
@@ -42,11 +42,11 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "prompt",
-        help="show the text that each block gets from a per-block prompt",
-        description="Show the text that each block gets from a prompt with per-block brackets, such as "
-        '"a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl", in which steps, and what a strength mixes, '
-        "with weights; or where the prompt is wrong. It is read as by generate; without --model, for the blocks of "
-        "SD 1.x, SD 2.x and the bundled model. With --json, "
+        help="show the text that each block reads from a per-block prompt",
+        description="Show the text that each block reads from a prompt with per-block brackets, such as "
+        '"a (~: IN00-OUT11: cute ; M00*0.5@1-10: excellent :~) girl", in which steps, and the weights of texts that a '
+        "strength mixes; or where the prompt is wrong. It is parsed as by generate; without --model, for the blocks "
+        "of SD 1.x, SD 2.x and the bundled model. With --json, "
         "`blocks` has the texts of step 1, `shares` those of all steps.",
     )
     parser.add_argument("prompt", help="the prompt")
@@ -55,7 +55,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Print the texts, blocks with the same one together."""
+    """Print the texts, grouping blocks that read the same."""
     facts = facts_of_config(families.SD1.unet)
     if args.model:
         facts = locate(args)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
             facts = _facts(args, terminal)
     template = read_prompt(args.prompt, facts.order, "prompt")
     warn_of_webui_syntax([args.prompt])
-    # Which warns of what no block reads.
+    # Only for its warnings about texts that no block reads.
     plan_prompts([template], [], facts.attending, min(_last_step(template), MOST_STEPS))
     order = facts.order
     phases = {block: _phases(template, block) for block in order}
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _phases(template: Template, block: str) -> tuple[_Phase, ...]:
-    """Tell the steps apart in which a block reads something else, up to the first that no item names any more."""
+    """Return the phases in which a block reads different texts; the last named step ends the last change."""
     end = _last_step(template)
     mix = cache(template.mix)  # many steps have the same items
     runs: dict[tuple[Share, ...], list[tuple[int, int | None]]] = {}
@@ -97,7 +97,7 @@ def _phases(template: Template, block: str) -> tuple[_Phase, ...]:
 
 
 def _last_step(template: Template) -> int:
-    """Return the first step from which on nothing changes any more."""
+    """Return the first step after the last change."""
     named = (item.steps.largest for bracket in template.brackets for item in bracket.items)
     return min(max(named, default=0), MOST_STEPS) + 1
 

@@ -1,4 +1,4 @@
-"""The files that a command leaves."""
+"""The folder and files with a command's results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lib_dumpunet.ports import Picture
 from lib_dumpunet.sinks.files import FIELD, explain, is_full, prepare_folder, remove_abandoned, write_whole
 
 MARK = ".dumpunet-run"
-"""An empty file that says that a run's results are in this folder."""
+"""An empty file that marks a folder with a run's results."""
 
 
 class ResultFolder:
-    """A folder with the images of one run, and the pictures and dumps that belong to them."""
+    """A folder with the images of one run, and their pictures, pages and dumps."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,31 +32,31 @@ class ResultFolder:
         self.changes: list[Path] = []
         self.pages: list[Path] = []
         self.is_full = False
-        """Whether an image took of the room that was kept for images, since there was no other."""
+        """Whether the disk is full, so that an image needed the reserved space."""
         self._lock = threading.Lock()
         self._room = 0
 
     @property
     def dump(self) -> Path:
-        """Where dumps go."""
+        """The folder for dumps."""
         return self.path / "dump"
 
     def keep_room(self, size: int) -> None:
-        """Keep room on the disk for images, in bytes, before anything else takes it.
+        """Reserve disk space for images, in bytes, before anything else takes it.
 
         Raises:
-            HostError: if there is not so much.
+            HostError: if there is not enough space.
         """
         self._room = size
         try:
-            # Zeros would take no room where a file system compresses.
+            # Random bytes, because zeros take no space on a compressing file system.
             write_whole(self._room_file, [os.urandom(size)])
         except OSError as error:
             problem, remedy = explain(error)
             raise HostError(f"{problem}, so no image could be saved", remedy=remedy, field=FIELD) from error
 
     def save_image(self, name: str, image: Image.Image, info: dict[str, str]) -> None:
-        """Write a generated image, into the room that was kept if there is no other."""
+        """Write a generated image, using the reserved space if the disk is full."""
         path = self.path / f"{name}.png"
         try:
             self._write(path, image, info)
@@ -66,12 +66,12 @@ class ResultFolder:
             self.is_full = True
             self._room_file.unlink()
             self._write(path, image, info)
-            with suppress(HostError):  # the rest of it is for the other images of the batch
+            with suppress(HostError):  # keep the remaining space for the other images of the batch
                 self.keep_room(max(0, self._room - path.stat().st_size))
         self.images.append(path)
 
     def give_room_back(self) -> None:
-        """Let go of the room that was kept: all images are there."""
+        """Release the reserved disk space."""
         self._room_file.unlink(missing_ok=True)
 
     @property
@@ -79,7 +79,7 @@ class ResultFolder:
         return self.path / ".room"
 
     def save_picture(self, picture: Picture, info: dict[str, str]) -> Path:
-        """Write a picture of what was seen, and tell where; several threads may do so at once."""
+        """Write a picture and return its path; several threads may call this at once."""
         path = self.path / KINDS[picture.tag.kind].folder / f"{picture.stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write(path, picture.image, info)
@@ -88,19 +88,19 @@ class ResultFolder:
         return path
 
     def save_sheet(self, name: str, sheet: Image.Image, info: dict[str, str]) -> None:
-        """Write a picture of many, such as that of all average maps."""
+        """Write an overview picture, such as that of all average maps."""
         path = self.path / f"{name}.png"
         self._write(path, sheet, info)
         self.sheets[name] = path
 
     def save_change(self, name: str, image: Image.Image, info: dict[str, str]) -> None:
-        """Write a picture of how two images differ, beside them."""
+        """Write a picture of how two images differ, next to them."""
         path = self.path / f"{name}.png"
         self._write(path, image, info)
         self.changes.append(path)
 
     def save_page(self, name: str, html: bytes) -> None:
-        """Write an explorer page, beside the image of the same name."""
+        """Write an explorer page, next to the image of the same name."""
         path = self.path / f"{name}.html"
         self._write_bytes(path, html)
         self.pages.append(path)
@@ -112,7 +112,7 @@ class ResultFolder:
         self.texts.append(path)
 
     def by_room(self) -> dict[str, list[Path]]:
-        """Group the pictures by the folder that they are in."""
+        """Group the pictures by their folder."""
         rooms: dict[str, list[Path]] = {}
         for path in self.pictures:
             rooms.setdefault(path.parent.name, []).append(path)
@@ -125,7 +125,7 @@ class ResultFolder:
         try:
             try:
                 write_whole(path, [data])
-            except FileNotFoundError:  # somebody has removed the folder meanwhile
+            except FileNotFoundError:  # the folder was removed in the meantime
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, [data])
         except OSError as error:
@@ -134,13 +134,13 @@ class ResultFolder:
 
 
 def open_results(path: str | None) -> ResultFolder:
-    """Make a folder for the results of one run.
+    """Create a folder for the results of one run.
 
-    Earlier results are never overwritten: where the folder holds some, the run gets a folder ``run-2``, ``run-3`` ...
-    inside it.
+    Earlier results are never overwritten: if the folder contains results, the run gets a folder ``run-2``, ``run-3``
+    ... inside it.
 
     Raises:
-        SettingsError: if it cannot be made or written to.
+        SettingsError: if it cannot be created or written to.
     """
     folder = prepare_folder("dumpunet-out" if path is None else path)
     for inner in (*folder.glob("*/"), *folder.glob("run-*/*/")):
@@ -150,7 +150,7 @@ def open_results(path: str | None) -> ResultFolder:
 
 
 def _claim(folder: Path) -> bool:
-    """Take a folder for one run, unless another has it, which may have begun this very moment."""
+    """Claim a folder for one run, unless another run has it, even one that starts at the same moment."""
     prepare_folder(folder)
     if any(folder.glob("*.png")):
         return False

@@ -1,4 +1,4 @@
-"""``dumpunet studio``: a page in the browser, for people without the webui."""
+"""``dumpunet studio``: open the studio, a page in the browser that works without the webui."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "studio",
-        help="open a page in the browser that does all of this",
-        description="Open a page in the browser with the panel of the webui's extension. It is reached from this "
-        "computer alone, unless --listen or --share say otherwise; then dumps go nowhere but into the studio's folder, "
-        "and no other models are loaded than the bundled one and that of --model.",
+        help="open the studio, a page in the browser for all of this",
+        description="Open a page in the browser with the same panel as the webui extension's. Only this computer can "
+        "reach it, unless --listen or --share is given; then dumps go only to the studio's folder, and only the "
+        "bundled model and the one given by --model can be loaded.",
     )
     parser.add_argument(
         "-o", "--out", metavar="FOLDER", default=FOLDER, help=f"folder for the results (default: {FOLDER})"
@@ -33,12 +33,12 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "--port", type=int, metavar="N", help="port of the page (default: a free one from 7861)"
     )
     parser.add_argument(
-        "--listen", action="store_true", help="let other computers of the network reach the page"
+        "--listen", action="store_true", help="let other computers in the network reach the page"
     )
     parser.add_argument(
-        "--share", action="store_true", help="let everyone reach it, by an address of Gradio's"
+        "--share", action="store_true", help="let everyone reach the page, through a public Gradio URL"
     )
-    parser.add_argument("--no-browser", action="store_true", help="open no browser")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     add_model_flags(parser)
     return parser
 
@@ -46,14 +46,15 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """Serve the page until Ctrl-C."""
     if args.port is not None and not 0 < args.port <= LAST_PORT:
-        raise SettingsError(f"{args.port} is no port", remedy=f"Use 1 to {LAST_PORT}.", field="--port")
+        raise SettingsError(f"{args.port} is not a port", remedy=f"Use 1 to {LAST_PORT}.", field="--port")
     locate(args)
     require_extra("studio")
     folder = prepare_folder(args.out)
     terminal.say("Starting the studio ...")
     hush_libraries()
+    from lib_dumpunet.app.studio.folders import Place
     from lib_dumpunet.app.studio.models import BUNDLED, Choice, Models
-    from lib_dumpunet.app.studio.runs import Place, Runs
+    from lib_dumpunet.app.studio.runs import Runs
     from lib_dumpunet.app.studio.server import Server, serve
 
     is_open = args.listen or args.share

@@ -1,4 +1,4 @@
-"""``dumpunet sweep``: one image for each block, to see which blocks a text acts in."""
+"""``dumpunet sweep``: generate an image for each block, to find the blocks in which a text has an effect."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "sweep",
-        help="make an image for each block, and rank the blocks by what a text in them changes",
-        description="Make one image for each block that has cross-attention, from a prompt with {block} in it such as "
-        '"a girl, (~:{block}: bad anatomy :~)", and one without; rank the blocks by how far their image is from that.',
+        help="try a text in each block, and rank the blocks by how much it changes the image",
+        description="Generate an image for each block that has cross-attention, from a prompt with {block} in it such "
+        'as "a girl, (~:{block}: bad anatomy :~)", and a plain one; rank the blocks by the distance of their images '
+        "from the plain one.",
     )
-    parser.add_argument("prompt", help="the prompt, with {block} where the block's name goes")
+    parser.add_argument("prompt", help="the prompt, with {block} in place of the block's name")
     parser.add_argument(
         "--blocks", default="", metavar="BLOCKS", help="blocks to try; empty means all with cross-attention"
     )
@@ -42,14 +43,14 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
         "--groups",
         default="",
         metavar="GROUPS",
-        help="groups to try as a whole, joined by commas: IN, M, OUT or ranges such as IN04-IN08",
+        help="groups to try as a whole, separated by commas: IN, M, OUT or ranges such as IN04-IN08",
     )
     add_making(parser)
     return parser
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Sweep, and tell the ranking."""
+    """Run the sweep and print the ranking; return the exit code."""
     sampling = read_settings(args, GenerateSettings)
     _check(args, sampling)
     if args.dry_run:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     try:
         with terminal.progress("Sampling") as progress:
             run_sweep(pipe, sweep, outcome, images.keep, progress)
-    finally:  # after an interrupt too: what came before it is worth seeing
+    finally:  # also after an interrupt, for the results so far
         _save(folder, images, outcome)
         _tell(folder, sweep.plain, outcome, terminal)
     return 1 if outcome.problems else 0
@@ -85,7 +86,7 @@ def _check(args: argparse.Namespace, sampling: GenerateSettings) -> None:
     """Find the mistakes that need no model.
 
     Raises:
-        SettingsError, PromptSyntaxError: for the first one.
+        SettingsError, PromptSyntaxError: for the first mistake.
     """
     from lib_dumpunet.prompt.reading import PLACE, read_templates, require_place
     from lib_dumpunet.resolve import attention_blocks
@@ -99,7 +100,7 @@ def _check(args: argparse.Namespace, sampling: GenerateSettings) -> None:
 
 
 class _Images:
-    """Saves images as they come, and keeps small ones for the sheet."""
+    """Saves images, and keeps small copies for the sheet."""
 
     def __init__(self, folder: ResultFolder, sweep: Sweep) -> None:
         self._folder = folder
@@ -107,7 +108,7 @@ class _Images:
         self.by_name: dict[str, list[Image.Image]] = {}
 
     def keep(self, name: str, number: int, image: Image.Image) -> None:
-        """Take an image; ``name`` is empty for the plain one."""
+        """Save an image; ``name`` is empty for the plain one."""
         from lib_dumpunet.image.gallery import reduced
 
         stem = f"{number:03}-{name or PLAIN}".replace("(+", "-").replace(")", "")

@@ -1,4 +1,4 @@
-"""``dumpunet view``: draw dumped tensors again, with other colours and without generating."""
+"""``dumpunet view``: redraw dumped tensors in other colours, without generating."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "view",
-        help="draw dumped tensors again, in other colours",
-        description="Draw dumped tensors again, in other colours, without generating. An array (C, h, w) becomes a "
-        "grid of its channels; a single channel gives its bare map. --html makes explorer pages of them.",
+        help="redraw dumped tensors in other colours",
+        description="Redraw dumped tensors in other colours, without generating. An array (C, h, w) becomes a "
+        "grid of its channels; a single channel becomes one map. --html makes explorer pages from them.",
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="dump folders, .npy, .safetensors, .bin"

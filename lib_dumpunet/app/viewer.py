@@ -1,4 +1,4 @@
-"""Draw dumped tensors into a folder."""
+"""Draw dumped tensors to files in a folder."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def draw_files(
     size: tuple[int, int] | None,
     tick: Callable[[int], None],
 ) -> list[Path]:
-    """Draw each tensor, and its average map if one is asked for; returns what was written.
+    """Draw each tensor, and its average map if wanted; return the written files.
 
     Raises:
-        SettingsError: for a file that is missing or no dump, or a folder that cannot be written to.
+        SettingsError: if a file is missing or not a dump, or the folder cannot be written to.
     """
     compile_channels(settings.color)
     folder: Path | None = None
@@ -41,13 +41,13 @@ def draw_files(
     for loaded, tensor_name in _chosen(files, settings, size):
         for role, image in _draw(loaded, settings):
             name = f"{tensor_name}-average" if role == "average" else tensor_name
-            folder = prepare_folder(out) if folder is None else folder  # a mistake leaves none
+            folder = prepare_folder(out) if folder is None else folder  # created only if there is a picture
             write_whole(folder / f"{name}.png", [png_bytes(image, {})])
             written.append(folder / f"{name}.png")
         tick(len(written))
     if not written:
         raise SettingsError(
-            "none of the dumped tensors is of the chosen blocks and steps",
+            "no dumped tensor is of the chosen blocks and steps",
             remedy="Leave out --blocks or --save-steps.",
         )
     return written
@@ -56,11 +56,11 @@ def draw_files(
 def write_pages(
     files: list[Path], out: str, settings: FeatureSettings, limit: float, say: Callable[[str], None]
 ) -> list[Path]:
-    """Write an explorer page for each image that was dumped; ``say`` hears what was left out. Returns the pages.
+    """Write an explorer page for each dumped image, passing its description to ``say``; return the written files.
 
     Raises:
-        SettingsError: for a file that is missing or no dump, or a folder that cannot be written to.
-        HostError: what waits cannot be put aside.
+        SettingsError: if a file is missing or not a dump, or the folder cannot be written to.
+        HostError: if maps cannot be kept on disk.
     """
     from lib_dumpunet.explorer.recorded import write_recorded
 
@@ -80,7 +80,7 @@ def write_pages(
 
 
 def _draw(loaded: Loaded[Any], settings: FeatureSettings) -> Iterator[tuple[Role, Image.Image]]:
-    """Draw a tensor as it is drawn while generating; what is of no known kind, and words and points, as features."""
+    """Draw a tensor as when generating; tensors of unknown kind, and words and points, are drawn as features."""
     tensor = loaded.tensor if loaded.tensor.ndim > 2 else loaded.tensor[None]
     tag = loaded.tag or Tag(0, 0, "")
     is_drawn = bool(KINDS[tag.kind].drawing)
@@ -97,13 +97,13 @@ def _draw(loaded: Loaded[Any], settings: FeatureSettings) -> Iterator[tuple[Role
 def _chosen(
     files: list[Path], settings: FeatureSettings, size: tuple[int, int] | None
 ) -> Iterator[tuple[Loaded[Any], str]]:
-    """List the tensors that ``layers`` and ``steps`` leave, each with a name for its picture."""
+    """Yield the tensors of the chosen blocks and steps, each with a name for its picture."""
     steps = parse_steps(settings.steps, field="--save-steps")
     blocks = select_blocks(settings.layers, SD1, field="--blocks") if settings.layers.strip() else None
     used: set[str] = set()
     for loaded in load_numbers(files, shape=size):
         tag = loaded.tag
-        # A word or a point has no block: it is of no single block and step.
+        # Words and points have no block and step of their own.
         if (
             tag is not None
             and tag.block
@@ -114,7 +114,7 @@ def _chosen(
         ranks = (len(KINDS[tag.kind].axes),) if tag is not None and is_known else (2, 3)
         if loaded.tensor.ndim not in ranks or 0 in loaded.tensor.shape:
             raise SettingsError(
-                f"{loaded.paths[0]} holds an array of shape {tuple(loaded.tensor.shape)}",
+                f"{loaded.paths[0]} contains an array of shape {tuple(loaded.tensor.shape)}",
                 remedy="Give arrays (channels, height, width) or (height, width).",
                 field="FILE",
             )
@@ -126,7 +126,7 @@ def _chosen(
 
 
 def _name(loaded: Loaded[Any]) -> str:
-    """Name a picture after its file, and after what it shows where a file holds several tensors, or part of one."""
+    """Return a picture's name: its file's name, and the tensor's if a file has several tensors or part of one."""
     path, tag = loaded.paths[0], loaded.tag
     if tag is None or path.suffix == ".npy":
         return path.stem

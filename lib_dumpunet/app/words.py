@@ -1,4 +1,4 @@
-"""``dumpunet words``: the shortest way to see where each word of a prompt lands."""
+"""``dumpunet words``: generate an image, and show where each word of the prompt lands."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lib_dumpunet.settings import (
 )
 
 OTHERS = ("attention", "attention-average", "lattice")
-"""Flags that are of no use for words."""
+"""Attention flags that do not apply to words."""
 
 
 def add(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "words",
-        help="make an image, and a heatmap over it for each word of the prompt",
-        description="Make an image, and lay over it where each word of the prompt lands: cross-attention, the mean of "
-        "heads, blocks and steps. For each word there are a picture, a transparent layer and the raw map.",
+        help="generate an image, and a heatmap over it for each word of the prompt",
+        description="Generate an image, and show over it where each word of the prompt lands: cross-attention, "
+        "averaged over heads, blocks and steps. Each word gets a picture, a transparent layer and the raw map.",
     )
     add_job(parser)
     add_settings(parser, AttentionSettings, skip=(*SHARED, *OTHERS))
@@ -35,7 +35,7 @@ def add(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace, terminal: Terminal) -> int:
-    """Generate, and draw nothing but words and points."""
+    """Generate, and draw only words and points."""
     sampling = read_settings(args, GenerateSettings)
     attention = read_settings(args, AttentionSettings, kinds=("words",))
     settings = Settings(FeatureSettings(enabled=False), attention, explorer=read_explorer(args))

@@ -1,1 +1,1 @@
-"""The explorer: all that was captured of an image as one HTML file, which opens from disk and needs no network."""
+"""The explorer page: everything captured of an image in one HTML file, which opens from disk and needs no network."""

@@ -1,4 +1,4 @@
-"""What a page tells beside its maps: of the image, its prompt, and each block."""
+"""What a page shows besides maps: facts about the image, its prompt, and each block."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from lib_dumpunet.captures import Branch
 from lib_dumpunet.explorer.collect import SUMMARY, Collected
 from lib_dumpunet.explorer.layout import levels_of
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import CLOSE, Template
 from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.prompt.template import CLOSE, Template
 from lib_dumpunet.settings import ColorSettings
 
 BRANCHES: Sequence[Branch] = ("cond", "uncond")
 Frame = tuple[bool, int]
-"""Whether it is of a hires pass, and the step."""
+"""Whether the step is of a hires pass, and the step."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a page tells beside its maps.
+    """What a page shows besides maps.
 
     Attributes:
         order: names of the blocks, in forward order.
-        attending: those with cross-attention.
-        table: by block, its kind and shapes as the block table has them; may lack any.
-        colors: how maps are coloured at first, by mode.
-        average: which of the averages blocks show at first.
-        parameters: what an image was made of, by label.
-        plan: what blocks read, for a pass: of the hires pass if True; None where it is not known.
-        no_picture: what is said where the image would be.
+        attending: blocks with cross-attention.
+        table: the block table, with kind and shapes by block; blocks may be missing.
+        colors: initial colours of maps, by mode.
+        average: the average that blocks show initially.
+        parameters: returns an image's generation parameters by label.
+        plan: returns what blocks read in a pass (True for the hires pass); None if it is not known.
+        no_picture: text to show if there is no image.
     """
 
     order: Sequence[str]
@@ -41,11 +41,11 @@ class About:
     average: str
     parameters: Callable[[int], Mapping[str, str]]
     plan: Callable[[bool], PromptPlan | None]
-    no_picture: str = "The image did not come out."
+    no_picture: str = "The image was not finished."
 
 
 def told_blocks(about: About, image: int, collected: Collected, frames: Sequence[Frame]) -> dict[str, Any]:
-    """Describe each block: its place in the U, its layers, and what it reads in each step."""
+    """Describe each block: its position in the U, its layers, and what it reads in each step."""
     sizes = {layer.block: parts[SUMMARY].size for layer, parts in collected.layers.items() if not layer.hires}
     levels = levels_of(about.order, {**sizes, **_output_sizes(about.table)})
     plans = {hires: about.plan(hires) for hires in (False, True)}
@@ -75,7 +75,7 @@ def told_blocks(about: About, image: int, collected: Collected, frames: Sequence
 
 
 def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str) -> bool:
-    """Return whether a block reads something else than the main text, in some step, for this image."""
+    """Return whether a block reads anything but the main text in some step of this image."""
     if not _is_known(plan, branch) or block not in plan.attending:
         return False
     row, steps = BatchRow(image, branch), range(1, plan.steps + 1)
@@ -83,19 +83,19 @@ def _is_steered(plan: PromptPlan | None, image: int, branch: Branch, block: str)
 
 
 def _is_known(plan: PromptPlan | None, branch: Branch) -> TypeGuard[PromptPlan]:
-    """Return whether it is known what blocks read of the prompt, or of the negative prompt."""
+    """Return whether it is known what blocks read from the prompt or negative prompt."""
     return plan is not None and bool(plan.cond if branch == "cond" else plan.uncond)
 
 
 class _Reader:
-    """Numbers the texts that blocks read, so that each is told once."""
+    """Numbers the texts that blocks read, so that the page contains each only once."""
 
     def __init__(self, image: int) -> None:
         self.texts: dict[str, int] = {}
         self._image = image
 
     def number(self, plan: PromptPlan | None, branch: Branch, block: str, step: int) -> int:
-        """Return the number of what a block reads in a step; -1 where it reads nothing, or that is not known."""
+        """Return the number of the text that a block reads in a step; -1 if it reads none, or it is not known."""
         if not _is_known(plan, branch) or block not in plan.attending:
             return -1
         shares = plan.shares(BatchRow(self._image, branch), block, step)
@@ -109,7 +109,7 @@ def _output_sizes(table: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int
 
 
 def told_prompt(about: About, image: int) -> list[dict[str, Any]]:
-    """Cut both prompts into what is common to all blocks and what is in brackets."""
+    """Split both prompts into text that all blocks share and brackets."""
     plan = about.plan(False)
     if plan is None:
         return []
@@ -122,7 +122,7 @@ def told_prompt(about: About, image: int) -> list[dict[str, Any]]:
 
 
 def pieces_of(template: Template) -> list[tuple[str, bool]]:
-    """Cut a prompt into its texts and brackets as they were written; True for a bracket."""
+    """Split a prompt into texts and brackets as written; True marks a bracket."""
     pieces: list[tuple[str, bool]] = []
     at = 0
     for part in template.parts:

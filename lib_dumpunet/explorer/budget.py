@@ -1,8 +1,8 @@
-"""What fits into a page: how many maps of each layer, of which size, and of how many steps.
+"""Decide what fits into a page: how many maps of each layer, at which size, and for which steps.
 
-Summaries come first, since a page without them is no use: their maps get smaller until they fit, then every second,
-third, ... step is left out. What is left of the room goes to single channels, the same number of bytes for each layer;
-a layer that needs less leaves the rest to the others. They get smaller too, if else only a few of a layer would fit.
+Summaries come first, because a page is useless without them: their maps are downscaled until they fit, then only every
+second, third, ... step is kept. The remaining bytes go to single channels, the same number of bytes for each layer; a
+layer that needs less leaves the rest to the others. Channels are downscaled too, if otherwise too few would fit.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from lib_dumpunet.explorer.maps import Size, size_at
 
 SIDES = (1 << 20, 64, 32, 16)
-"""Longest sides that are tried, in places; the first stands for the map's own."""
+"""Longest sides of maps to try, in pixels; the first means the map's own size."""
 HEAD = 16  # bytes of a map's ranges
 ENOUGH = 16
-"""Channels of a layer below which smaller maps are better than fewer."""
+"""With fewer channels of a layer than this, downscaling is better than leaving out more."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a layer has: ``maps`` of ``size`` in each of ``frames`` steps, of which compression leaves ``ratio``."""
+    """What a layer has: ``maps`` of ``size`` in each of ``frames`` steps, and its compression ``ratio``."""
 
     maps: int
     frames: int
@@ -29,7 +29,7 @@ class Need:
     ratio: float = 1.0
 
     def bytes_of(self, size: Size) -> float:
-        """Estimate the bytes of one map, brought to a size."""
+        """Estimate the bytes of one map at a size."""
         return (size[0] * size[1] + HEAD) * self.ratio
 
 
@@ -48,7 +48,7 @@ def cost(need: Need, share: Share) -> float:
 
 
 def fit_all(needs: Sequence[Need], room: float) -> list[Share]:
-    """Let each layer have all of its maps, as large and of as many steps as fit into ``room`` bytes together."""
+    """Give each layer all of its maps, at the largest size and for the most steps that fit into ``room`` bytes."""
     shares: list[Share] = []
     for side in SIDES:
         shares = [Share(need.maps, size_at(need.size, side)) for need in needs]
@@ -60,7 +60,7 @@ def fit_all(needs: Sequence[Need], room: float) -> list[Share]:
 
 
 def fit_some(needs: Sequence[Need], room: float) -> list[Share]:
-    """Let each layer have as many of its maps as fit into ``room`` bytes together."""
+    """Give each layer as many of its maps as fit into ``room`` bytes."""
     shares: list[Share] = []
     for side in SIDES:
         shares = _level(needs, [size_at(need.size, side) for need in needs], room)
@@ -70,7 +70,7 @@ def fit_some(needs: Sequence[Need], room: float) -> list[Share]:
 
 
 def _level(needs: Sequence[Need], sizes: Sequence[Size], room: float) -> list[Share]:
-    """Divide the room so that no layer gets more bytes than one that wants for some."""
+    """Divide ``room`` bytes so that no layer gets more than another that still lacks maps."""
     each = [need.frames * need.bytes_of(size) for need, size in zip(needs, sizes, strict=True)]
     whole = [need.maps * one for need, one in zip(needs, each, strict=True)]
     left, level = room, 0.0

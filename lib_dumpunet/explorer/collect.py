@@ -1,4 +1,4 @@
-"""What a page shows, as it comes: quantised at once, and put aside on disk until the image is there."""
+"""Collect the maps for a page: quantise them at once, and keep them on disk until the image is finished."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ AVERAGES = ("sum", "1-norm", "2-norm")
 LEVEL = 6  # of compression
 SUMMARY, DETAILS = "summary", "details"
 MARKS = ("<pad>",)
-"""Columns of a text that show nothing of it."""
+"""Labels of tokens that are left out."""
 Labels = Callable[[Tag, int], Sequence[str]]
 
 
 class Layer(NamedTuple):
-    """Maps that belong together: of one block, or of one of its attention layers, in one pass."""
+    """Identifies the maps of one block, or of one of its attention layers, in one pass."""
 
     mode: str
     hires: bool
@@ -38,7 +38,7 @@ class Layer(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What a map is of: the channel, the average, the token or the point; ``head`` counts from 1."""
+    """Names a map by its channel, average, token or point; ``head`` counts from 1."""
 
     text: str
     head: int = 0
@@ -46,14 +46,14 @@ class Name(NamedTuple):
 
 @dataclass
 class Part:
-    """The maps of a layer that have come: the summary of all, or single ones.
+    """The maps of a layer collected so far: either its summary or its single maps.
 
     Attributes:
-        ratio: what compression leaves of the first record.
-        names: places of the names among all that have come.
-        frames: by step, the places of the names that its record holds, in its order.
-        spread: sums over steps of the variances of each name's maps.
-        counts: of how many steps these sums are.
+        ratio: compression ratio of the first record.
+        names: index of each name, in order of first appearance.
+        frames: by step, the indices of the names in its record, in order.
+        spread: sum over steps of the variance of each name's maps.
+        counts: number of steps in these sums.
     """
 
     size: Size
@@ -64,7 +64,7 @@ class Part:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, step: int, names: Sequence[Name], variance: Float32) -> None:
-        """Note what the record of a step holds."""
+        """Note the contents of a step's record."""
         for name in names:
             self.names.setdefault(name, len(self.names))
         more = len(self.names) - len(self.spread)
@@ -83,20 +83,20 @@ class Part:
 
 @dataclass
 class Collected:
-    """All that has come of one image: its layers, and the maps of its words and points."""
+    """Everything collected of one image: its layers, and the maps of its words and points."""
 
     layers: dict[Layer, dict[str, Part]] = field(default_factory=dict)
     words: dict[Tag, Float32] = field(default_factory=dict)
 
 
 class Collection:
-    """Keeps what pages are made of; several threads may add to it.
+    """Keeps the maps for pages; several threads may add to it.
 
     Args:
-        labels: gives the text of each of the tokens that a layer has read, nothing if they are not known.
-        folder: where what waits is put; None for the system's folder for temporary files.
+        labels: returns the labels of the tokens that a layer reads; empty if they are not known.
+        folder: where to keep waiting maps; None for the system's folder for temporary files.
     Raises:
-        HostError: if it cannot be made.
+        HostError: if the file for them cannot be created.
     """
 
     def __init__(self, labels: Labels, folder: str | None = None) -> None:
@@ -106,10 +106,10 @@ class Collection:
         self._images: dict[int, Collected] = {}
 
     def add(self, capture: Capture) -> None:
-        """Take what a page shows.
+        """Add a capture, if pages show its kind.
 
         Raises:
-            HostError: the disk is full.
+            HostError: if the disk is full.
         """
         tag = capture.tag
         if of_image(tag.kind):
@@ -120,15 +120,15 @@ class Collection:
                 self._put(tag, part, names, as_maps(tensor))
 
     def of(self, image: int) -> Collected:
-        """Return what has come of an image."""
+        """Return everything collected of an image."""
         with self._lock:
             return self._image(image)
 
     def read(self, image: int, layer: Layer, part: str, step: int, size: Size) -> Quantised:
-        """Read a record of maps of ``size`` back.
+        """Read back a record of maps of ``size``.
 
         Raises:
-            HostError: the file cannot be read.
+            HostError: if the file cannot be read.
         """
         record = self._spool.read(_tag_of(image, layer, part, step))
         assert record is not None
@@ -138,7 +138,7 @@ class Collection:
         return Quantised(data[8 * count :].reshape(count, *size), low, high)
 
     def forget(self, image: int) -> None:
-        """Let go of an image, so that its room on the disk can be used again."""
+        """Remove an image, so that its disk space can be reused."""
         with self._lock:
             collected = self._images.pop(image, Collected())
         for layer, parts in collected.layers.items():
@@ -147,7 +147,7 @@ class Collection:
                     self._spool.take(_tag_of(image, layer, name, step))
 
     def close(self) -> None:
-        """Let go of all."""
+        """Remove everything."""
         self._spool.close()
 
     def _image(self, number: int) -> Collected:
@@ -185,7 +185,7 @@ class Collection:
             yield DETAILS, [Name(str(channel)) for channel in range(len(tensor))], tensor
 
     def _tokens(self, tag: Tag, tensor: Tensor) -> Iterator[tuple[str, Sequence[Name], Tensor]]:
-        """Keep the tokens of the text: their means over heads, and those of each head."""
+        """Yield the maps of the text's tokens: means over heads as summary, maps of each head as details."""
         count = tensor.shape[1]
         labels = list(self._labels(tag, count))
         if len(labels) != count:
@@ -199,12 +199,12 @@ class Collection:
 
 
 def compressed(record: NDArray[np.uint8]) -> int:
-    """Count the bytes of data that a page will have."""
+    """Return the compressed size of a record in bytes."""
     return len(zlib.compress(record.data, LEVEL))
 
 
 def _told_apart(labels: Sequence[str]) -> list[str]:
-    """Number labels that come again: ``a``, ``a (2)``."""
+    """Number repeated labels: ``a``, ``a (2)``."""
     counts: dict[str, int] = {}
     told: list[str] = []
     for label in labels:

@@ -1,4 +1,4 @@
-"""Put together the page of one image: what is told, the maps that fit, and the files of ``page/`` around them."""
+"""Make the page of one image: its facts, the maps that fit, and the files of ``page/``."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from lib_dumpunet.settings import FORMULAS, METHODS, TRANSFORMS
 
 MEGABYTE = 1_000_000
 ROOM_FOR_MAPS = 0.94
-"""Part of a page for maps; the rest is for their names and what else is told."""
+"""Fraction of a page's bytes for maps; the rest is for their names and other data."""
 SHARE_OF_SUMMARIES = 0.3
-"""Part of the room that the summaries of a mode may take, of what those before it have left."""
+"""Fraction of the remaining bytes that the summaries of a mode may take."""
 TRIALS = 5
-WORD_SIDE = 128  # places
+WORD_SIDE = 128  # pixels
 
 
 def make_page(
     image: int, picture: Image.Image | None, collection: Collection, about: About, limit: float
 ) -> Page:
-    """Make the page of an image, of ``limit`` megabytes at most; ``picture`` is None for one that never came out.
+    """Make the page of an image, of at most ``limit`` megabytes; ``picture`` is None if the image was not finished.
 
     Raises:
-        HostError: what waits on disk cannot be read.
+        HostError: if maps cannot be read back from disk.
     """
     room = limit * MEGABYTE * ROOM_FOR_MAPS
     page = _try_page(image, picture, collection, about, room)
     for _ in range(TRIALS):
         if len(page.html) <= limit * MEGABYTE:
             break
-        # How far data can be compressed is an estimate.
+        # The compression ratio was only an estimate.
         room *= 0.9 * limit * MEGABYTE / len(page.html)
         page = _try_page(image, picture, collection, about, room)
     return page
@@ -62,7 +62,7 @@ def make_page(
 def _try_page(
     image: int, picture: Image.Image | None, collection: Collection, about: About, room: float
 ) -> Page:
-    """Make a page of ``room`` bytes or somewhat more."""
+    """Make a page of about ``room`` bytes, possibly more."""
     collected = collection.of(image)
     frames = sorted({(layer.hires, step) for layer, part in _parts(collected) for step in part.frames})
     shown = encoded(picture, room / 10)
@@ -113,7 +113,7 @@ def _parts(collected: Collected) -> list[tuple[Layer, Part]]:
 
 
 def _choose(collected: Collected, room: float) -> dict[tuple[Layer, str], Share]:
-    """Divide the room: summaries first, mode by mode, then single channels."""
+    """Divide ``room`` bytes: summaries first, mode by mode, then single maps."""
     chosen: dict[tuple[Layer, str], Share] = {}
     for mode in modes():
         keys = [(layer, SUMMARY) for layer in collected.layers if layer.mode == mode]
@@ -135,14 +135,14 @@ def _need(collected: Collected, key: tuple[Layer, str]) -> Need:
 
 
 class _Store:
-    """Compressed data that the page unpacks when it is needed."""
+    """Compressed data that the page decompresses on demand."""
 
     def __init__(self) -> None:
         self.blobs: list[str] = []
         self.size = 0
 
     def add(self, data: bytes) -> int:
-        """Keep data, and give its number."""
+        """Add data and return its number."""
         packed = base64.b64encode(zlib.compress(data, LEVEL)).decode("ascii")
         self.size += len(packed) * 3 // 4
         self.blobs.append(packed)
@@ -158,7 +158,7 @@ def _layer(
     store: _Store,
     frames: Sequence[Frame],
 ) -> dict[str, Any]:
-    """Pack the maps of a layer, and tell what they are."""
+    """Pack the maps of a layer and describe them."""
     told: dict[str, Any] = {
         "mode": layer.mode,
         "hires": layer.hires,
@@ -193,7 +193,7 @@ def _names(names: Sequence[Name]) -> dict[str, Any]:
 
 
 def _pick(maps: Quantised, places: NDArray[np.int64], kept: NDArray[np.int64]) -> Quantised:
-    """Bring the maps of a record into the order of ``kept``; those that it lacks have no range."""
+    """Reorder the maps of a record to ``kept``; the range of missing maps is NaN."""
     row_of = {int(place): row for row, place in enumerate(places)}
     rows = np.array([row_of.get(int(name), -1) for name in kept], np.int64)
     there = rows >= 0
@@ -206,14 +206,14 @@ def _pick(maps: Quantised, places: NDArray[np.int64], kept: NDArray[np.int64]) -
 
 
 def _pack(maps: Quantised, share: Share) -> bytes:
-    """Lay maps out as the page reads them: ranges of the maps as they are here, ranges of the whole maps, levels."""
+    """Serialise maps as the page reads them: ranges of the downscaled maps, ranges of the original maps, levels."""
     small = shrink(maps, share.size)
     ranges = (small.low, small.high, maps.low, maps.high)
     return b"".join([*(values.astype("<f4").tobytes() for values in ranges), small.levels.tobytes()])
 
 
 def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Pack the maps of words, in the order of the prompts, and of points."""
+    """Pack the maps of words, in prompt order, and of points."""
     prompts = {"cond": parameters.get("Prompt", ""), "uncond": parameters.get("Negative prompt", "")}
 
     def place(tag: Tag) -> tuple[Any, ...]:
@@ -229,7 +229,7 @@ def _words(collected: Collected, store: _Store, parameters: Mapping[str, str]) -
     return told
 
 
-# --- what is told --------------------------------------------------------------------------------------------------
+# --- the page's contents -------------------------------------------------------------------------------------------
 
 
 def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -242,7 +242,7 @@ def _place(order: Sequence[str], layer: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames: Sequence[Frame]) -> str:
-    """Say how large a page is, and what it lacks."""
+    """Describe the size of a page, and what was left out."""
     details = [layer[DETAILS] for layer in layers if DETAILS in layer]
     kept, total = (
         sum(counts) for counts in ([len(d["names"]) for d in details], [d["total"] for d in details])
@@ -253,7 +253,7 @@ def _sentence(image: int, size: int, layers: Sequence[Mapping[str, Any]], frames
     )
     said = f"Explorer page of image {image}: {size / MEGABYTE:.1f} MB, {counts}"
     if kept < total:
-        said += f", {kept} of {total} single maps, those that vary most"
+        said += f", the {kept} most varied of {total} single maps"
     if any(tuple(part["size"]) != tuple(part["source"]) for layer in layers for part in _told_parts(layer)):
         said += ", some at a lower resolution"
     if any(part["every"] > 1 for layer in layers for part in _told_parts(layer)):

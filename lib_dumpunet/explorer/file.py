@@ -1,4 +1,4 @@
-"""Put a page together: one HTML file with its scripts, its data and its picture."""
+"""Assemble a page: one HTML file with scripts, data and picture."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lib_dumpunet.image.grammar import as_data
 
 GENERATOR = "Dump U-Net"
 PICTURES: Sequence[tuple[int, int]] = ((1 << 20, 95), (1024, 90), (512, 80))
-"""Longest side in pixels and quality of JPEG, tried in this order where an image is too large as PNG."""
+"""Longest side in pixels and JPEG quality, tried in this order if an image is too large as PNG."""
 SCRIPTS = ("numbers.js", "syntax.js", "formula.js", "color.js", "data.js")
-"""Scripts of their own, each after those that it uses."""
+"""Independent scripts, each after those that it uses."""
 VIEWS = (
     *("state.js", "paint.js", "maps.js", "blocks.js", "detail.js", "image.js", "words.js", "prompt.js"),
     *("controls.js", "colors.js", "start.js"),
 )
-"""What is seen, in files that share one scope."""
+"""The page's views, in files that share one scope."""
 
 
 def read_code() -> dict[str, str]:
-    """Return the parts of a page that are the same for all, by the names of their files."""
+    """Return the files that all pages share, by name."""
     return {name: _read(name) for name in ("page.html", "page.css", *SCRIPTS, *VIEWS)}
 
 
@@ -37,13 +37,13 @@ def _read(name: str) -> str:
 
 
 def grammar_script() -> str:
-    """Return what tells the page's scripts of formulas: the same that Python's reader goes by."""
+    """Return a script with the grammar of formulas, from the same data that the Python parser uses."""
     data = json.dumps(as_data(), separators=(",", ":")).replace("<", "\\u003c")
     return f"globalThis.DumpUNetGrammar = {data};\n"
 
 
 def put_together(code: Mapping[str, str], data: Mapping[str, Any], blobs: Sequence[str]) -> str:
-    """Put everything into one file; nothing in the data can end the element that it is in."""
+    """Join everything into one HTML file; data is escaped so that it cannot close its element."""
     prompt = " ".join(str(data["parameters"].get("Prompt", "")).split())
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     blobs = "\n".join(
@@ -68,7 +68,7 @@ def put_together(code: Mapping[str, str], data: Mapping[str, Any], blobs: Sequen
 
 
 def encoded(picture: Image.Image | None, most: float) -> str:
-    """Return the image as a data address, of ``most`` bytes if that can be done: as PNG, or else as JPEG."""
+    """Return the image as a data URL, as PNG, or as JPEG if that would exceed ``most`` bytes."""
     if picture is None:
         return ""
     data, kind = png_bytes(picture, {}), "png"

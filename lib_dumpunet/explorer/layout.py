@@ -1,4 +1,4 @@
-"""Where blocks stand in the U: those of one resolution are a level, from the finest at the top down to the middle."""
+"""Lay out blocks as a U: blocks of the same resolution form a level, from the highest at the top to the middle."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from lib_dumpunet.explorer.maps import Size
 
 USUAL = 3
-"""Blocks of a level on either side in Stable Diffusion, for where no sizes are known."""
+"""Blocks per level on each side in Stable Diffusion, used if sizes are not known."""
 
 
 def levels_of(order: Sequence[str], sizes: Mapping[str, Size]) -> dict[str, int]:
-    """Return the level of each block, from 0; ``sizes`` are those of what blocks put out, as far as known.
+    """Return the level of each block, from 0; ``sizes`` are the known output sizes of blocks.
 
-    A block of the upward path stands beside that of the downward path whose output it takes in, since both work at the
-    same resolution: the last takes that of the first, and so on.
+    An OUT block has the level of the IN block whose output it takes through its skip connection, because both work at
+    the same resolution: the last OUT block takes the first IN block's output, and so on.
     """
     down = [name for name in order if name.startswith("IN")]
     up = [name for name in order if name.startswith("OUT")]

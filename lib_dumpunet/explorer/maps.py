@@ -1,4 +1,4 @@
-"""Maps as small as a page can have them: 256 levels between the lowest and the highest number of each, fewer places."""
+"""Compress maps for a page: quantise each to 256 levels between its minimum and maximum, and downscale it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NONE = np.float32(np.nan)
 
 
 class Quantised(NamedTuple):
-    """Maps "map h w" as levels, 0 for ``low`` and 255 for ``high``, which are float32 "map".
+    """Maps "map h w" as levels, from 0 for ``low`` to 255 for ``high``, which are float32 "map".
 
-    A map that holds anything but finite numbers, or whose range overflows, has NaN for both.
+    A map with NaN or infinity, or whose range overflows, has NaN for both.
     """
 
     levels: UInt8
@@ -30,20 +30,20 @@ class Quantised(NamedTuple):
 
 
 def quantise(values: Float32) -> Quantised:
-    """Bring each map of ``values`` "map h w" to levels; they are off by no more than 1/510 of its range."""
+    """Quantise each map of ``values`` "map h w"; the error is at most 1/510 of its range."""
     low, high = values.min((1, 2)), values.max((1, 2))
     with np.errstate(all="ignore"):
         step = (high - low) / np.float32(TOP)
         whole = np.isfinite(step)
         scaled = (values - low[:, None, None]) / np.where(whole & (step > 0), step, 1)[:, None, None]
-        # A range may be too small to be divided.
+        # A range may be too small to divide by 255.
         scaled = np.where((values == high[:, None, None]) & (high > low)[:, None, None], TOP, np.rint(scaled))
     levels = np.where(whole[:, None, None], scaled, 0).clip(0, TOP).astype(np.uint8)
     return Quantised(levels, np.where(whole, low, _NONE), np.where(whole, high, _NONE))
 
 
 def dequantise(maps: Quantised) -> Float32:
-    """Return the numbers that levels stand for, operation for operation as the page does, in float32."""
+    """Return the values that levels stand for, with the same float32 operations as the page."""
     low, high = maps.low[:, None, None], maps.high[:, None, None]
     with np.errstate(all="ignore"):
         step = (high - low) / np.float32(TOP)
@@ -52,7 +52,7 @@ def dequantise(maps: Quantised) -> Float32:
 
 
 def size_at(size: Size, side: int) -> Size:
-    """Return the size of a map whose longer side is to have ``side`` places at most."""
+    """Return the size of a map downscaled so that its longer side is at most ``side``."""
     longer = max(size)
     if longer <= side:
         return size
@@ -61,7 +61,7 @@ def size_at(size: Size, side: int) -> Size:
 
 
 def shrink(maps: Quantised, size: Size) -> Quantised:
-    """Bring maps to a smaller size, each place the mean of those that it stands for."""
+    """Downscale maps by averaging."""
     if maps.levels.shape[1:] == size:
         return maps
     values = torch.from_numpy(dequantise(maps))
@@ -69,6 +69,6 @@ def shrink(maps: Quantised, size: Size) -> Quantised:
 
 
 def as_maps(tensor: Tensor) -> Float32:
-    """Return a tensor "... h w" of any float type as float32 "map h w"."""
+    """Return a tensor "... h w" of any float dtype as float32 "map h w"."""
     values: Float32 = tensor.detach().float().flatten(0, -3).contiguous().numpy()
     return values

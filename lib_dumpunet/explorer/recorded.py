@@ -1,4 +1,4 @@
-"""Make pages of what was recorded: of dumps, whether or not an image came out."""
+"""Make explorer pages from dumps, even if the run was interrupted."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from lib_dumpunet.sinks.reader import load_dump
 def write_recorded(
     files: Iterable[Path], settings: FeatureSettings, limit: float, write: Callable[[int | None, Page], None]
 ) -> None:
-    """Make a page of each image of each run; ``write`` gets it with the number of its run, where it has one.
+    """Make a page for each image of each run; ``write`` gets it with its run number, if it has one.
 
-    ``settings`` choose blocks and steps, and how maps are coloured at first. ``limit`` is megabytes that a page may
-    have. Pages are without the image, which no dump holds.
+    ``settings`` choose blocks, steps and initial colours. ``limit`` is the largest size of a page in megabytes. Pages
+    lack the image, which dumps do not contain.
 
     Raises:
-        SettingsError: for a file that is missing, damaged or no dump, or where a page would be empty.
-        HostError: what waits cannot be put aside, or a page not be written.
+        SettingsError: if a file is missing, damaged or not a dump, or pages would be empty.
+        HostError: if maps cannot be kept on disk, or a page cannot be written.
     """
     paths = list(files)
     known = _known(paths)
@@ -49,7 +49,7 @@ def write_recorded(
                 tag = item.tag
                 if tag is None or not is_shown(KINDS[tag.kind]):
                     continue
-                # A word or a point has no block: it is of no single block and step.
+                # Words and points have no block and step of their own.
                 if not tag.block or (tag.step in steps and (blocks is None or tag.block in blocks)):
                     tokens[tag] = item.tokens
                     collection.add(Capture(tag, item.tensor))
@@ -67,13 +67,13 @@ def write_recorded(
 
 @dataclass
 class _Run:
-    """What a manifest tells of one run: about all of it, and about each image."""
+    """What a manifest says about one run as a whole and about each image."""
 
     whole: Mapping[str, Any] = field(default_factory=dict)
     images: dict[int, Entry] = field(default_factory=dict)
 
     def parameters(self, image: int) -> dict[str, str]:
-        """Return what an image was made of, by label, as far as it is known."""
+        """Return an image's generation parameters by label, as far as they are known."""
         entry, guidance = self.images.get(image, {}), self.whole.get("guidance")
         values = {
             "Prompt": entry.get("prompt"),
@@ -88,7 +88,7 @@ class _Run:
 
 
 def _known(paths: Iterable[Path]) -> dict[int | None, _Run]:
-    """Read what the manifests of folders tell of their runs."""
+    """Read what the manifests of folders say about their runs."""
     runs: dict[int | None, _Run] = {}
     for path in paths:
         content = read_manifest(path) if path.is_dir() else None
@@ -114,5 +114,5 @@ def _about(run: _Run, tags: Sequence[Tag], settings: FeatureSettings) -> About:
         average="2-norm" if settings.average == "disable" else settings.average,
         parameters=run.parameters,
         plan=lambda _: None,
-        no_picture="A dump holds no image.",
+        no_picture="A dump contains no image.",
     )

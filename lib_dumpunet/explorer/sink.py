@@ -1,4 +1,4 @@
-"""Take captures as they come, and write a page for each image once it is there."""
+"""Collect captures, and write a page for each finished image."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger("dumpunet")
 
 
 class ExplorerSink(Sink):
-    """Collect what a page shows.
+    """Collects captures for explorer pages.
 
     Args:
-        about: what pages tell beside their maps.
-        labels: gives the text of each of the tokens that a layer has read, nothing if they are not known.
-        limit: megabytes that a page may have.
-        write: takes a page.
-        folder: where what waits is put; None for the system's folder for temporary files.
+        about: what pages show besides maps.
+        labels: returns the labels of the tokens that a layer reads; empty if they are not known.
+        limit: the largest size of a page in megabytes.
+        write: receives a page.
+        folder: where to keep waiting maps; None for the system's folder for temporary files.
     Raises:
-        HostError: if nothing can be put there.
+        HostError: if the file for them cannot be created.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class ExplorerSink(Sink):
         """Take one capture.
 
         Raises:
-            HostError: the disk is full.
+            HostError: if the disk is full.
         """
         self._collection.add(capture)
 
     def see_image(self, image: int, picture: Image.Image | None) -> None:
-        """Take the image that its page shows."""
+        """Take the image to show on its page."""
         self._pictures[image] = picture
 
     def finish_image(self, image: int) -> None:
         """Write the page of an image.
 
         Raises:
-            HostError: if it cannot be written.
+            HostError: if the page cannot be made or written.
         """
         picture = self._pictures.pop(image, None)
         try:
@@ -75,5 +75,5 @@ class ExplorerSink(Sink):
             self._collection.forget(image)
 
     def close(self) -> None:
-        """Let go of what waits of images that were not finished."""
+        """Discard the maps of unfinished images."""
         self._collection.close()

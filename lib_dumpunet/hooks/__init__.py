@@ -1,1 +1,1 @@
-"""The only package that touches modules: hooks that read and are gone when their ``with`` ends."""
+"""Forward hooks, which exist only inside a ``with``; no other package touches modules."""

@@ -1,7 +1,7 @@
-"""Read attention while the U-Net runs: queries and keys as the layers themselves make them, by hooks.
+"""Capture attention while the U-Net runs, from the queries and keys that the layers themselves compute.
 
-Every implementation of attention calls ``to_q`` and ``to_k`` as modules, and then ``to_out``, however it computes what
-lies between. So their outputs, with LoRA, hypernetworks and per-block prompts applied, are the real ones under each.
+Every attention implementation calls ``to_q``, ``to_k`` and ``to_out`` as modules, however it computes attention in
+between. So hooks on them see the actual values, with LoRA, hypernetworks and per-block prompts applied.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ log = logging.getLogger("dumpunet")
 def capture_attention(
     model: Model, want: AttentionRequest, clock: Clock, emit: Emit, report: Report, sums: AttentionSums
 ) -> Iterator[None]:
-    """Emit attention of each wanted layer as it comes, and sum words and points up in ``sums``.
+    """Emit captures of each wanted attention layer, and add words and points to ``sums``.
 
-    Nothing that goes wrong here reaches the sampler: reading of cross- or of self-attention stops and ``report``
-    hears of it.
+    Errors never reach the sampler: capturing cross-attention or self-attention stops, and ``report`` gets the error.
 
     Raises:
-        UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
+        UnsupportedModelError: if the layers' projections are fused or missing, so that queries and keys are not
+            available.
     """
     layers = require_readable(model, want)
     streams = CallStreams(model)
@@ -71,30 +71,31 @@ def _reads(want: AttentionRequest, source: Source) -> list[Read]:
 
 
 def require_readable(model: Model, want: AttentionRequest) -> list[AttentionLayer]:
-    """List the layers that are wanted, and make sure that they can be read.
+    """List the wanted attention layers, and check that they can be read.
 
     Raises:
-        UnsupportedModelError: if the layers' projections are fused, so that queries and keys are not to be had.
+        UnsupportedModelError: if the layers' projections are fused or missing, so that queries and keys are not
+            available.
     """
     layers = [layer for block in model.blocks if block.name in want.blocks for layer in block.layers]
     cross = [layer.cross_attention for layer in layers if _kinds(want, "cross", "output")]
     within = [layer.self_attention for layer in layers if _kinds(want, "self")]
     require_projections([*cross, *within], spans(want.blocks))
     if _kinds(want, "output") and any("IPAdapter" in name for name in map(_processor, cross)):
-        log.warning("V*Q*K: besides the text, what the IP-Adapter adds from its image is in it")
+        log.warning("V*Q*K: it also contains what the IP-Adapter adds from its image")
     return layers
 
 
 def require_projections(attentions: Sequence[nn.Module], where: str) -> None:
-    """Refuse attention layers that make query and key otherwise than by modules of their own.
+    """Refuse attention layers without separate modules for query and key.
 
     Raises:
-        UnsupportedModelError: with the call that undoes it, where there is one.
+        UnsupportedModelError: if they have none; for fused projections, the message names the call that unfuses them.
     """
-    # diffusers leaves the layers' `fused_projections` set when it undoes this; the processors tell the truth.
+    # diffusers leaves the layers' `fused_projections` set after unfusing, but the processors change back.
     if any(name.startswith("Fused") for name in map(_processor, attentions)):
         raise UnsupportedModelError(
-            f"the attention projections of {where} are fused, so that queries and keys cannot be told apart",
+            f"the attention projections of {where} are fused, so queries and keys cannot be read separately",
             remedy="Call unfuse_qkv_projections() on the pipeline or the U-Net first.",
         )
     if not all(hasattr(a, "to_q") and hasattr(a, "to_k") and hasattr(a, "to_out") for a in attentions):
@@ -105,7 +106,7 @@ def require_projections(attentions: Sequence[nn.Module], where: str) -> None:
 
 
 def _processor(attention: nn.Module) -> str:
-    """Name what runs an attention layer of diffusers."""
+    """Return the class name of a diffusers attention layer's processor."""
     return type(getattr(attention, "processor", None)).__name__
 
 

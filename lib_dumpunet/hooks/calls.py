@@ -1,4 +1,4 @@
-"""What is wanted of attention layers, and what one call of a layer was about."""
+"""What to capture from attention layers, and the queries and keys of one call of a layer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lib_dumpunet.ports import BatchRow, Clock, ModelCall
 
 
 def all_keys() -> slice:
-    """Return where the keys are of a layer that looks at the text alone, or at the image alone."""
+    """Return the slice of all keys, for a layer that attends to the text alone or to the image alone."""
     return slice(None)
 
 
 @dataclass(frozen=True)
 class Out:
-    """What is wanted, and where it goes."""
+    """What to capture, and where to send it."""
 
     want: AttentionRequest
     clock: Clock
@@ -35,21 +35,21 @@ class Out:
     streams: CallStreams
 
     def send(self, tag: Tag, tensor: Tensor) -> None:
-        """Emit a tensor that was made here, or a view whose content will not change."""
+        """Emit a tensor that nobody else changes."""
         copy, ready = to_cpu(tensor)
         self.emit(Capture(tag, copy, ready))
 
 
 def tag_of(model_call: ModelCall, row: BatchRow, layer: AttentionLayer, kind: Kind) -> Tag:
-    """Name a tensor of a layer and call."""
+    """Return the tag of a tensor of a layer and call."""
     return Tag(row.image, model_call.step, layer.block, kind, layer.number, hires=model_call.hires)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Query "head query dim" and key "head key dim" of one image in one layer; queries fill a map of ``shape``.
+    """Query "head query dim" and key "head key dim" of one image in one layer; the queries form a map of ``shape``.
 
-    ``text`` and ``image`` say which keys are of what the layer looks at, where one sequence holds both.
+    ``text`` and ``image`` select the keys of each, if one sequence holds both.
     """
 
     layer: AttentionLayer
@@ -63,25 +63,25 @@ class Seen:
     image: slice = field(default_factory=all_keys)
 
     def tag(self, kind: Kind) -> Tag:
-        """Name a tensor of this layer and call."""
+        """Return the tag of a tensor of this layer and call."""
         return tag_of(self.model_call, self.row, self.layer, kind)
 
     def keys(self) -> Tensor:
-        """Return the keys "head token dim", as memory of their own."""
+        """Return a copy of the text's keys: "head token dim"."""
         return self.k[:, self.text].clone()
 
     def maps(self) -> Tensor:
-        """Compute how much each head looks at each token of the text: "head token query"."""
+        """Compute the attention maps of the text's tokens: "head token query"."""
         return cross_map(self.q, self.k, self.scale)[:, self.text]
 
     def mean(self) -> Tensor:
-        """Average the maps over heads: "token query"."""
+        """Compute the attention maps averaged over heads: "token query"."""
         return cross_mean(self.q, self.k, self.scale)[self.text]
 
 
 @dataclass(frozen=True, eq=False)
 class SeenInParts(Seen):
-    """A layer that was run in parts: ``q`` is that of the first; tokens that no part read have nothing."""
+    """A layer that was run in parts: ``q`` is the first part's; tokens that no part read get zeros."""
 
     parts: tuple[tuple[Seen, Place], ...] = ()
     tokens: int = 0
@@ -96,7 +96,7 @@ class SeenInParts(Seen):
         return self._joined(0, [part.mean() for part, _ in self.parts])
 
     def _joined(self, dim: int, tensors: Sequence[Tensor]) -> Tensor:
-        """Put each part's tokens, dimension ``dim``, where they are in the whole text."""
+        """Join the parts along ``dim``, the token axis, each at its position in the whole text."""
         shape = list(tensors[0].shape)
         shape[dim] = self.tokens
         result = tensors[0].new_zeros(shape)
@@ -106,4 +106,4 @@ class SeenInParts(Seen):
 
 
 Read = Callable[[Out, Seen], None]
-"""Reads a kind off the query and key of one image in one layer."""
+"""Captures a kind from the query and key of one image in one layer."""

@@ -1,4 +1,4 @@
-"""Read the outputs of blocks while the U-Net runs."""
+"""Capture the outputs of blocks while the U-Net runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lib_dumpunet.ports import Clock
 def capture_blocks(
     model: Model, want: CaptureRequest, clock: Clock, emit: Emit, report: Report
 ) -> Iterator[None]:
-    """Emit the output of each wanted block as it comes, one capture for each image of the prompt's rows.
+    """Emit the output of each wanted block, one capture for each image, from the prompt's batch rows.
 
-    Of several U-Net calls within one step, the first that has an image's row counts. Nothing that goes wrong here
-    reaches the sampler: capturing stops and ``report`` hears of it, and of hooks that the first call did not reach.
+    If a step has several U-Net calls, the first with an image's row counts. Errors never reach the sampler: capturing
+    stops, and ``report`` gets the error; it also gets one if the first call did not reach all hooks.
     """
     with HookSet() as hooks:
         stop = stopping(hooks, report)

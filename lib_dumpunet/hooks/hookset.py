@@ -1,4 +1,4 @@
-"""Hooks that come off whatever happens."""
+"""Forward hooks that are always removed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from lib_dumpunet.models.ports import Arguments
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
-"""Sees the positional and keyword arguments of a module that is about to run."""
+"""Gets the positional and keyword arguments of a module about to run."""
 Replace = Callable[[tuple[Any, ...], dict[str, Any]], Arguments | None]
-"""Gives other arguments for a module that is about to run; None leaves them as they are."""
+"""Returns other arguments for a module about to run, or None to keep them."""
 Around = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
-"""Sees the arguments of a module that has run, and what it has put out."""
+"""Gets the positional and keyword arguments and the output of a module that has run."""
 Change = Callable[[Any], Any]
-"""Makes another output of the one of a module."""
+"""Returns another output for a module's output."""
 After = Callable[[Tensor], None]
-"""Sees what a module has put out."""
+"""Gets the output of a module that has run."""
 
 
 class HookSet:
@@ -38,7 +38,7 @@ class HookSet:
         self.remove()
 
     def remove(self) -> None:
-        """Take all hooks off; a second time does nothing."""
+        """Remove all hooks; calling it again does nothing."""
         self._stack.close()
 
     def before(self, module: nn.Module, see: Before) -> None:
@@ -69,7 +69,7 @@ class HookSet:
         self._stack.callback(handle.remove)
 
     def change(self, module: nn.Module, change: Change) -> None:
-        """Let ``change`` make another output of every output of ``module``; hooks that come later see that one."""
+        """Let ``change`` replace the output of every forward call of ``module``; later hooks see the new output."""
 
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
             return change(output)

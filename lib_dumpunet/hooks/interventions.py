@@ -1,4 +1,4 @@
-"""What is changed while the U-Net runs, and in which order: texts, then edits; what is captured comes after both."""
+"""Change what the U-Net computes: first texts, then edits; captures come after both."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from lib_dumpunet.ports import Clock
 
 Stage = Literal["text", "edit"]
 STAGES: Sequence[Stage] = ("text", "edit")
-"""The order in which interventions are put on: hooks on one module run in the order in which they came."""
+"""The order in which interventions are installed; hooks on a module run in the order of installation."""
 
 
 class Intervention(Protocol):
-    """A change of what blocks read or put out, told as data; it is put on for each run of the sampler."""
+    """A change to the inputs or outputs of blocks, described as data and installed for each run of the sampler."""
 
     @property
     def stage(self) -> Stage:
         """What it changes: the text that blocks read, or activations."""
 
     def put_on(self, model: Model, clock: Clock, report: Report) -> AbstractContextManager[None]:
-        """Change what it changes while the ``with`` lasts; ``report`` hears of what could not be."""
+        """Install the change for the duration of the ``with``; ``report`` gets errors."""
 
 
 @dataclass(frozen=True)
 class TextPerBlock:
-    """Blocks read texts of their own."""
+    """Gives each block its own text."""
 
     steering: Steering
     stage: Stage = "text"
 
     def put_on(self, model: Model, clock: Clock, report: Report) -> AbstractContextManager[None]:
-        """Replace what the blocks' cross-attention reads."""
+        """Replace the text that the blocks' cross-attention reads."""
         return steer(model, self.steering, clock, report)
 
 
@@ -44,7 +44,7 @@ class TextPerBlock:
 def intervening(
     model: Model, interventions: Sequence[Intervention], clock: Clock, report: Report
 ) -> Iterator[None]:
-    """Put interventions on, stage by stage, in whatever order they are given."""
+    """Install interventions stage by stage."""
     with ExitStack() as stack:
         for stage in STAGES:
             for intervention in interventions:

@@ -1,8 +1,8 @@
 """Attention maps from the queries and keys of one layer and one image: softmax(q·kᵀ·scale), in float32.
 
-Layers compute their output without ever holding the probabilities, so these are computed anew, for what was asked
-alone. A self-attention matrix has queries × queries entries for each head, a gigabyte and more for large images; it is
-gone through in slices of which one is in memory at a time.
+Layers compute their output without storing the probabilities, so this module computes them again, but only those that
+are wanted. A self-attention matrix has queries × queries entries per head, over a gigabyte for large images, so it is
+computed in slices, one in memory at a time.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 
 from lib_dumpunet.errors import HostError
 
-# Bytes of probabilities at a time; softmax needs the same again. On a CPU a slice should stay in the cache: words of a
-# 64x64 layer took a quarter of the time that they took in one piece. An accelerator wants few launches.
+# Bytes of probabilities per slice; softmax needs the same again. On a CPU a slice should fit in the cache: words of a
+# 64x64 layer took a quarter of the time they took in one piece. A GPU is faster with few kernel launches.
 CPU_SLICE, DEVICE_SLICE = 2 << 20, 64 << 20
 LARGEST = 256 << 20  # bytes of a result
-PARTS = 16  # rows and columns that the keys of a "gaze" are summed over, at most
+PARTS = 16  # most rows and columns of pooled self-attention
 
 
 def split_heads(projected: Tensor, heads: int) -> Tensor:
-    """View "token (head dim)", what ``to_q`` and ``to_k`` put out, as "head token dim"."""
+    """View the output "token (head dim)" of ``to_q`` or ``to_k`` as "head token dim"."""
     return projected.unflatten(-1, (heads, -1)).transpose(0, 1)
 
 
 def cross_map(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """Compute how much each query looks at each token: "head query dim", "head token dim" -> "head token query".
+    """Compute cross-attention probabilities: "head query dim", "head token dim" -> "head token query".
 
     Raises:
         HostError: if the result would be larger than ``LARGEST``.
@@ -46,7 +46,7 @@ def cross_mean(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def self_map(q: Tensor, k: Tensor, scale: float, queries: Tensor) -> Tensor:
-    """Compute where some queries look: indices "n" of queries -> "head n key".
+    """Compute the self-attention probabilities of some queries, given by their indices "n": "head n key".
 
     Raises:
         HostError: if the result would be larger than ``LARGEST``.
@@ -62,14 +62,14 @@ def self_map(q: Tensor, k: Tensor, scale: float, queries: Tensor) -> Tensor:
 def pooled_self_attention(
     q: Tensor, k: Tensor, scale: float, shape: tuple[int, int], image: slice = slice(None)
 ) -> Tensor:
-    """Compute where each query looks, averaged over heads and summed over parts of the map.
+    """Compute each query's self-attention, averaged over heads and summed over parts of the map.
 
-    Parts are ``PARTS`` rows and columns at most: as many numbers for each query however large the map, and they still
-    add up to 1.
+    The map is divided into at most ``PARTS`` × ``PARTS`` parts, so a query has a bounded number of values however large
+    the map is; they still add up to 1.
 
     Args:
         shape: height and width of the map; there are height × width queries, and as many keys.
-        image: which keys are these, where others are in the same softmax; theirs is what is missing to 1.
+        image: slice of the image's keys, if the softmax includes other keys; the values then add up to less than 1.
     Returns:
         "query row column".
     """
@@ -90,32 +90,32 @@ def _cross_slices(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
 
 
 def _room(shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Take memory for a result, unless it is too much for a machine that samples at the same time."""
+    """Allocate a result, unless it would take too much memory from the sampler."""
     size = 4 * shape[0] * shape[1] * shape[2]
     if size > LARGEST:
         raise HostError(
-            f"its attention takes {size >> 20} MiB, and {LARGEST >> 20} are the most",
+            f"its attention takes {size >> 20} MiB, more than the limit of {LARGEST >> 20} MiB",
             remedy="Choose blocks of lower resolution, or fewer points.",
         )
     return torch.empty(shape, device=device)
 
 
 def _slice(k: Tensor) -> int:
-    """Count the queries whose probabilities for the keys "head key dim" fill a slice."""
+    """Return how many queries fill a slice, for the keys "head key dim"."""
     size = CPU_SLICE if k.device.type == "cpu" else DEVICE_SLICE
     return max(1, size // (4 * k.shape[0] * k.shape[1]))
 
 
 def _logits(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Multiply "head n dim" by "head m dim" into "head n m"; in float32, as 16 bits overflow in some models.
+    """Multiply "head n dim" by "head m dim" into "head n m", in float32, because 16 bits overflow in some models.
 
-    The scale comes last: 16-bit operands are exact in TF32 too, which some hosts switch on, and scaled ones are not.
+    The scale is applied last: 16-bit operands are exact in TF32, which some hosts enable, but scaled ones are not.
     """
     return (a.float() @ b.float().transpose(1, 2)).mul_(scale)
 
 
 def _membership(length: int, device: torch.device) -> Tensor:
-    """Return which part each of ``length`` rows belongs to: "row part", one 1 in each row."""
+    """Return which part each of ``length`` rows belongs to, one-hot: "row part"."""
     count = min(length, PARTS)
     part = torch.arange(length, device=device) * count // length
     return torch.nn.functional.one_hot(part, count).float()

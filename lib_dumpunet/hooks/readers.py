@@ -1,4 +1,4 @@
-"""What is read of attention layers, kind by kind."""
+"""The readers, one per kind, that capture attention layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib_dumpunet.hooks.taps import require_places
 from lib_dumpunet.kinds import Kind
 
 Source = Literal["cross", "self", "output", "transformer"]
-"""Where a kind is read: query and key of cross-attention, those of self-attention, what cross-attention puts out, or
+"""Where a kind is captured: query and key of cross-attention or of self-attention, the output of cross-attention, or
 input and output of a block's transformer."""
 
 
@@ -26,14 +26,14 @@ def read_keys(out: Out, seen: Seen) -> None:
 
 
 def read_maps(out: Out, seen: Seen) -> None:
-    """Send how much each place looks at each token of the prompt: "head token h w"."""
+    """Send the prompt's cross-attention maps: "head token h w"."""
     require_places(seen.q.shape[1], seen.shape)
     if seen.row.branch == "cond":
         out.send(seen.tag("qk"), seen.maps().unflatten(2, seen.shape))
 
 
 def add_words(out: Out, seen: Seen) -> None:
-    """Add how much each place looks at each token, the mean of heads, to the sums of the text that was read."""
+    """Add the cross-attention maps, averaged over heads, to the sums of the text that was read."""
     require_places(seen.q.shape[1], seen.shape)
     if seen.row.branch in out.want.branches:
         text = out.want.text_of(seen.row, seen.layer.block, seen.model_call.step)
@@ -41,7 +41,7 @@ def add_words(out: Out, seen: Seen) -> None:
 
 
 def read_lattice(out: Out, seen: Seen) -> None:
-    """Send where the points of a lattice look: "head row column h w"."""
+    """Send the self-attention maps of a grid of query points: "head row column h w"."""
     if _is_of_prompt(seen):
         queries = _lattice(out.want.lattice, seen.shape).to(seen.q.device)
         maps = self_map(seen.q, seen.k, seen.scale, queries.flatten())[..., seen.image]
@@ -49,14 +49,14 @@ def read_lattice(out: Out, seen: Seen) -> None:
 
 
 def read_pooled(out: Out, seen: Seen) -> None:
-    """Send where each place looks, summed over heads and parts of the map: "h w row column"."""
+    """Send pooled self-attention, averaged over heads and summed over parts of the map: "h w row column"."""
     if _is_of_prompt(seen):
         pooled = pooled_self_attention(seen.q, seen.k, seen.scale, seen.shape, seen.image)
         out.send(seen.tag("pooled_self"), pooled.unflatten(0, seen.shape))
 
 
 def add_points(out: Out, seen: Seen) -> None:
-    """Add where chosen points look, the mean of heads, to the image's sums."""
+    """Add the self-attention maps of the chosen points, averaged over heads, to the image's sums."""
     if _is_of_prompt(seen):
         height, width = seen.shape
         places = [_cell(y, height) * width + _cell(x, width) for x, y in out.want.points]
@@ -66,7 +66,7 @@ def add_points(out: Out, seen: Seen) -> None:
 
 
 def _is_of_prompt(seen: Seen) -> bool:
-    """Whether a self-attention layer is of the prompt; it must have a query and a key for each place."""
+    """Whether a self-attention layer belongs to the prompt; check that it has a query and a key for each position."""
     if seen.row.branch != "cond":
         return False
     for count in (seen.q.shape[1], seen.k[:, seen.image].shape[1]):
@@ -75,19 +75,19 @@ def _is_of_prompt(seen: Seen) -> bool:
 
 
 def _lattice(side: int, shape: tuple[int, int]) -> Tensor:
-    """Spread points evenly over a map, in the middle of equal parts: indices "row column" of places."""
+    """Spread query points evenly over a map, at the centres of equal parts: position indices "row column"."""
     rows, columns = ([(2 * i + 1) * length // (2 * side) for i in range(side)] for length in shape)
     return torch.tensor(rows)[:, None] * shape[1] + torch.tensor(columns)
 
 
 def _cell(place: float, length: int) -> int:
-    """Find the cell that a fraction of a length lies in."""
+    """Return the index of the cell at a fraction of a length."""
     return min(int(place * length), length - 1)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Where a kind is read, and what reads it; for what comes out of a module, the source alone says it."""
+    """Where a kind is captured, and the function that does it; outputs and transformers need only the source."""
 
     source: Source
     read: Read | None = None

@@ -1,4 +1,4 @@
-"""What all hooks that read have in common: whose rows to take, how to copy them, and what to do when that fails."""
+"""Common parts of all capturing hooks: choosing batch rows, copying them, and handling errors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Ready = Callable[[], None]
 
 
 class Picker:
-    """Chooses the rows of a U-Net call that are to be read.
+    """Chooses the batch rows of a U-Net call to capture.
 
-    Of several calls within one step, the first that has an image's row counts; of a prompt of several parts, the first.
+    If a step has several calls, the first with an image's row counts; of a prompt with several parts, the first part.
     """
 
     def __init__(self, steps: Container[int], clock: Clock, branches: Sequence[Branch] = ("cond",)) -> None:
@@ -36,12 +36,12 @@ class Picker:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the call that is under way is of a step that is to be read."""
+        """Whether the current call belongs to a wanted step."""
         step = self._clock.now().step
         return step >= 1 and step in self._steps
 
     def pick(self, count: int) -> tuple[ModelCall, dict[int, BatchRow]]:
-        """Return the U-Net call under way, and the owner of each row to take from a batch of ``count`` rows.
+        """Return the current U-Net call, and the rows to take from a batch of ``count`` rows, by index.
 
         Raises:
             HostError: if the clock expects another number of rows.
@@ -53,7 +53,7 @@ class Picker:
             self._step = model_call.hires, model_call.step
             self._seen.clear()
         if len(model_call.rows) != count:
-            raise HostError(f"the U-Net's batch has {count} rows where {len(model_call.rows)} were expected")
+            raise HostError(f"the U-Net's batch has {count} rows, but {len(model_call.rows)} were expected")
         picked: dict[int, BatchRow] = {}
         for index, row in enumerate(model_call.rows):
             if row.branch in self._branches and not row.part and row not in self._seen:
@@ -63,14 +63,14 @@ class Picker:
 
 
 class Tap(Protocol):
-    """A hook on a part of a block; ``fired`` tells whether it has ever been reached."""
+    """A hook on a part of a block; ``fired`` says whether it has ever run."""
 
     block: str
     fired: bool
 
 
 def stopping(hooks: HookSet, report: Report) -> Report:
-    """Make the report of a fault after which nothing more is read: it takes the hooks off first."""
+    """Return a report function that first removes the hooks, so that capturing stops."""
 
     def stop(error: DumpUNetError) -> None:
         hooks.remove()
@@ -81,7 +81,7 @@ def stopping(hooks: HookSet, report: Report) -> Report:
 
 @contextmanager
 def guarded(block: str, stop: Report) -> Iterator[None]:
-    """Keep a fault of reading away from the sampler: whatever it is, the image must come out."""
+    """Keep errors away from the sampler, so that the image is always generated."""
     try:
         yield
     except Exception as error:
@@ -98,7 +98,7 @@ NOTHING = "nothing came from {blocks} in the first U-Net call, so capturing was 
 
 
 class FirstCall:
-    """Checks, after the first U-Net call, that every tap was reached; ``problem`` says what is amiss if not."""
+    """Checks after the first U-Net call that every tap has run; ``problem`` is the message if not."""
 
     def __init__(self, taps: Sequence[Tap], stop: Report, problem: str = NOTHING) -> None:
         self._taps, self._stop, self._problem = taps, stop, problem
@@ -111,16 +111,16 @@ class FirstCall:
                 HostError(
                     self._problem.format(blocks=spans(dead)),
                     remedy="Likely causes: torch.compile, TensorRT or another replacement of the U-Net, or an "
-                    "extension that skips these blocks. Switch it off and try again.",
+                    "extension that skips these blocks. Turn it off and try again.",
                 )
             )
         self._done = True
 
 
 def copy_rows(batch: Tensor, rows: Sequence[int]) -> tuple[Tensor, Ready]:
-    """Copy rows of a tensor "b ..." to the CPU, and give a function that waits until the copy is complete.
+    """Copy rows of a tensor "b ..." to the CPU; also return a function that waits until the copy is complete.
 
-    A copy is made even on the CPU: FreeU and ControlNet change block outputs in place.
+    The rows are copied even on the CPU, because FreeU and ControlNet change block outputs in place.
     """
     first, last = rows[0], rows[-1]
     if last - first + 1 != len(rows):
@@ -130,9 +130,9 @@ def copy_rows(batch: Tensor, rows: Sequence[int]) -> tuple[Tensor, Ready]:
 
 
 def to_cpu(tensor: Tensor) -> tuple[Tensor, Ready]:
-    """Bring a tensor to the CPU, as it is if it is there, and give a function that waits until it has arrived.
+    """Copy a tensor to the CPU unless it is there; also return a function that waits until the copy is complete.
 
-    From a CUDA device it goes to pinned memory and is not waited for, so that sampling goes on.
+    From a CUDA device it is copied to pinned memory asynchronously, so that sampling continues.
     """
     if tensor.device.type != "cuda":
         return tensor.to("cpu"), _done

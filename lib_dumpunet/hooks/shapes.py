@@ -1,4 +1,4 @@
-"""Measure what goes into each block and what comes out, by watching one forward call."""
+"""Measure the input and output shapes of each block during one forward call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """A row of the block table: shapes are "c h w", ``heads`` has one number for each cross-attention layer."""
+    """A row of the block table: shapes "c h w", and the number of heads of each cross-attention layer."""
 
     block: str
     kind: str
@@ -32,11 +32,10 @@ class BlockInfo:
 
 
 def measure_blocks(model: Model, forward: Callable[[], object]) -> list[BlockInfo]:
-    """Watch ``forward``, which must call the model once; tensors on the meta device serve, as they have shapes.
+    """Measure the blocks while ``forward`` calls the model once; tensors on the meta device are enough.
 
     Raises:
-        UnsupportedModelError: if a port is not reached, or no image comes out of it: the adapter is wrong about this
-            model.
+        UnsupportedModelError: if a port is not reached or has no image, so the adapter does not fit this model.
     """
     inputs: dict[str, Shape] = {}
     outputs: dict[str, Shape] = {}
@@ -47,11 +46,11 @@ def measure_blocks(model: Model, forward: Callable[[], object]) -> list[BlockInf
             _watch(hooks, block, streams, inputs, outputs)
         forward()
     for block in model.blocks:
-        for where, shapes in (("goes into", inputs), ("comes out of", outputs)):
+        for which, shapes in (("input", inputs), ("output", outputs)):
             if len(shapes.get(block.name, ())) != 3:
                 raise UnsupportedModelError(
-                    f"what {where} block {block.name} of this {type(model.module).__name__} cannot be read",
-                    remedy="It is laid out as no model that is known; please report which one it is.",
+                    f"the {which} of block {block.name} of this {type(model.module).__name__} cannot be read",
+                    remedy="Its layout is unknown; please report which model it is.",
                 )
     return [
         BlockInfo(block.name, block.kind, inputs[block.name], outputs[block.name], _heads(block.layers))
@@ -65,7 +64,7 @@ def _watch(
     def note(shapes: dict[str, Shape], read: Callable[[], Tensor]) -> None:
         try:
             shapes[block.name] = tuple(read().shape[1:])
-        except Exception:  # whatever is there instead; it counts as not read
+        except Exception:  # counts as not read
             log.debug("a port of block %s does not fit", block.name, exc_info=True)
 
     def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

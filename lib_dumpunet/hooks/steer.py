@@ -1,4 +1,4 @@
-"""Give blocks texts of their own while the U-Net runs: what their cross-attention layers read is replaced by hooks."""
+"""Give blocks their own texts while the U-Net runs: hooks replace the text that cross-attention layers read."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ from lib_dumpunet.hooks.reading import FirstCall, Report
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import Argument, Arguments
 from lib_dumpunet.ports import BatchRow, Clock, ModelCall
-from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.plan import PromptPlan
+from lib_dumpunet.prompt.template import Share
 
-UNREACHED = (
-    "the text of {blocks} was not read in the first U-Net call, so the image is as if it had not been given"
-)
+UNREACHED = "the text of {blocks} was not read in the first U-Net call, so the image was generated without it"
 
 _Shares = tuple[tuple[Share, ...] | None, ...]
 
 
 @dataclass(frozen=True)
 class Steering:
-    """The texts of each block, and what the host's encoder made of them.
+    """The texts of each block, and their embeddings from the host's text encoder.
 
     Attributes:
-        at: gives the context "token dim" of a row's text in a sampling step; the row is told, as only its part of the
-            text is meant.
-        fill: lengthens a context "token dim" to a number of tokens, as the host does beside longer ones.
+        at: returns the embedding "token dim" of a text in a sampling step, for a batch row, which may use only one part
+            of the text.
+        fill: pads an embedding "token dim" to a number of tokens, as the host does to match longer ones.
     """
 
     plan: PromptPlan
@@ -46,12 +44,12 @@ class Steering:
 def steer(model: Model, steering: Steering, clock: Clock, report: Report) -> Iterator[None]:
     """Let each block's cross-attention read the block's own text.
 
-    The host passes the main text of each row to the U-Net; rows and blocks that get no other are left as they are.
-    ``report`` hears of blocks that the first call did not reach.
+    The host passes the main text of each row to the U-Net; rows and blocks without their own text keep it. ``report``
+    gets an error if the first call did not reach all blocks.
 
     Raises:
-        HostError: out of the U-Net's call, if the clock expects another batch than comes. An image with the texts of
-            another would be worse than none.
+        HostError: from inside the U-Net's call, if the batch is not the one the clock expects. An image made with
+            another image's text would be worse than none.
     """
     call = _Call(steering)
     with HookSet() as hooks:
@@ -67,7 +65,7 @@ def steer(model: Model, steering: Steering, clock: Clock, report: Report) -> Ite
 
 
 def fill_up(context: Tensor, tokens: int, *, filler: Tensor) -> Tensor:
-    """Lengthen a context "token dim" to a number of tokens, by chunks of no text; ``filler`` "token dim" is one."""
+    """Pad an embedding "token dim" to ``tokens`` tokens with copies of ``filler``, the embedding of an empty chunk."""
     missing = tokens - len(context)
     if missing <= 0:
         return context
@@ -89,12 +87,12 @@ class _Tap:
         if model_call.step < 1:
             return None
         context = argument.of(args, kwargs)
-        # Beside an IP-Adapter, diffusers passes a pair: the text, and what was made of images.
+        # With an IP-Adapter, diffusers passes a pair: text embeddings and image embeddings.
         text, *beside = context if isinstance(context, tuple) else (context,)
         if not isinstance(text, Tensor):
             raise HostError(
                 f"the text that block {self.block} reads is not where it was expected",
-                remedy="Something else has replaced it; take that off, or leave out per-block prompts.",
+                remedy="Something else has replaced it; turn that off, or do not use per-block prompts.",
             )
         own: Any = self._call.context(self.block, model_call, text)
         if own is None:
@@ -103,7 +101,7 @@ class _Tap:
 
 
 class _Call:
-    """What was made for the U-Net call that is under way: blocks with the same texts share one tensor."""
+    """Embeddings made for the current U-Net call; blocks with the same texts share one tensor."""
 
     def __init__(self, steering: Steering) -> None:
         self._steering = steering
@@ -112,12 +110,12 @@ class _Call:
         self._made: dict[_Shares, Tensor] = {}
 
     def context(self, block: str, model_call: ModelCall, passed: Tensor) -> Tensor | None:
-        """Return the context "row token dim" of a block in place of the one passed; None if that is the right one."""
+        """Return the embeddings "row token dim" that replace ``passed`` in a block; None to keep ``passed``."""
         if model_call != self._model_call or passed is not self._passed:
             self._model_call, self._passed, self._made = model_call, passed, {}
         if len(model_call.rows) != len(passed):
             raise HostError(
-                f"the U-Net's batch has {len(passed)} rows where {len(model_call.rows)} were expected"
+                f"the U-Net's batch has {len(passed)} rows, but {len(model_call.rows)} were expected"
             )
         shares = tuple(self._steering.plan.own(row, block, model_call.step) for row in model_call.rows)
         if not any(shares):
@@ -127,7 +125,7 @@ class _Call:
         return self._made[shares]
 
     def forget(self, _: Tensor) -> None:
-        """Let go of what was made: memory is short when the image is decoded."""
+        """Release the embeddings: memory is short when the image is decoded."""
         self._model_call, self._passed, self._made = None, None, {}
 
     def _stack(self, shares: _Shares, model_call: ModelCall, passed: Tensor) -> Tensor:
@@ -139,7 +137,7 @@ class _Call:
         return torch.stack([self._steering.fill(context, tokens).to(passed) for context in contexts])
 
     def _mix(self, shares: Sequence[Share], step: int, row: BatchRow) -> Tensor:
-        """Add texts up by their weights, in float32: "token dim"."""
+        """Return the weighted sum of texts' embeddings, in float32: "token dim"."""
         contexts = [self._steering.at(share.text, step, row) for share in shares]
         if len(contexts) == 1:
             return contexts[0]

@@ -1,4 +1,4 @@
-"""What the model's call that is under way works on, for ports that cannot tell from their own value."""
+"""The map size and text length of the current model call, for ports whose values do not contain them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lib_dumpunet.models.ports import OutputPort, Streams
 
 
 class CallStreams:
-    """Notes height, width and tokens at the beginning of each call; ``now`` is None for models of maps."""
+    """Notes map size and text length at the start of each call; ``now`` is None if blocks work on tensors "b c h w"."""
 
     def __init__(self, model: Model) -> None:
         self.now: Streams | None = None
         self._model = model
 
     def install(self, hooks: HookSet) -> None:
-        """Put the hook on, before those of whoever asks."""
+        """Install the hook; call this before installing hooks that use ``now``."""
         if self._model.streams is not None:
             hooks.before(self._model.module, self._note)
 
     def change(self, hooks: HookSet, port: OutputPort, change: Callable[[Tensor], Tensor]) -> None:
-        """Let ``change`` make another image "b c h w" of every one that comes out of a port."""
+        """Let ``change`` replace every image "b c h w" that a port outputs."""
 
         def write(output: Any) -> Any:
             return port.layout.write(output, change(port.read(output, self.now)), self.now)

@@ -1,4 +1,4 @@
-"""Running sums of attention: one map for a whole run, whatever the number of steps and layers."""
+"""Running sums of attention maps, whose memory does not grow with the number of steps and layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SumKind = Literal["word", "point"]
 
 @dataclass(frozen=True)
 class AttentionSum:
-    """Maps "n h w" of the layers that read one text, added up, and how many they are."""
+    """The sum of the maps "n h w" of all layers and steps that read one text, and their count."""
 
     text: str
     total: Tensor
@@ -32,10 +32,10 @@ class _Sum:
 
 
 class AttentionSums:
-    """Sums maps of one image as they come, on the device where they are, one sum for each resolution of the layers.
+    """Sums each image's maps on their device, separately for each text and map resolution.
 
-    The maps of "word" are "token h w", of all columns of the text that a block has read; texts are summed up apart.
-    Those of "point" are "point h w". They are added and taken on the sampling thread.
+    Maps of "word" are "token h w", with all tokens of the text; maps of "point" are "point h w". All methods run on the
+    sampling thread.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class AttentionSums:
 
     @property
     def images(self) -> list[int]:
-        """Images of which something has come that was not forgotten."""
+        """Images that have sums, unless forgotten."""
         return sorted({row.image for row, _ in self._sums})
 
     def add(self, row: BatchRow, kind: SumKind, maps: Tensor, text: str = "") -> None:
-        """Add one layer's maps "n h w", float32; ``text`` is what the layer has read.
+        """Add one layer's maps "n h w", float32; ``text`` is the text that the layer read.
 
-        A text may be filled up to more columns in one block than in another, where it stands beside longer ones; its
-        own columns come first, so those that both have are kept.
+        The same text may be padded to more tokens in one block than in another, to match longer texts; its own tokens
+        come first, so only the common ones are kept.
         """
         sums = self._sums.setdefault((row, kind), {})
         key = (text, (maps.shape[1], maps.shape[2]))
@@ -64,7 +64,7 @@ class AttentionSums:
             sums[key] = _Sum(sums[key].total[:columns] + maps[:columns], sums[key].count + 1)
 
     def sums(self, row: BatchRow, kind: SumKind) -> Iterator[AttentionSum]:
-        """Return the sum of each text on the CPU, at the finest layer's resolution; coarser maps are interpolated."""
+        """Yield each text's sum on the CPU, at the highest layer resolution; smaller maps are interpolated."""
         by_text: dict[str, list[_Sum]] = {}
         parts = self._sums.get((row, kind), {})
         finest = max((size for _, size in parts), key=lambda size: size[0] * size[1], default=(0, 0))
@@ -80,17 +80,17 @@ class AttentionSums:
             yield AttentionSum(text, total, sum(part.count for part in same))
 
     def mean(self, row: BatchRow, kind: SumKind) -> Tensor | None:
-        """Average the maps of one text, each layer with the same weight: "n h w", None if nothing came."""
+        """Return the mean map of the first text, every layer with the same weight: "n h w"; None without maps."""
         for part in self.sums(row, kind):
             return part.total / part.count
         return None
 
     def forget(self, image: int) -> None:
-        """Let go of an image's sums: memory must not grow with the number of images."""
+        """Release an image's sums, so that memory does not grow with the number of images."""
         self._sums = {key: value for key, value in self._sums.items() if key[0].image != image}
 
 
 def mean_of(parts: Sequence[tuple[AttentionSum, tuple[int, ...]]]) -> Tensor:
-    """Average the columns of each sum over texts: "h w"; every layer has the same weight, whatever it has read."""
+    """Average a word's token maps over sums of several texts: "h w"; every layer has the same weight."""
     totals = torch.stack([part.total[list(columns)].mean(0) for part, columns in parts])
     return totals.sum(0) / sum(part.count for part, _ in parts)

@@ -1,6 +1,6 @@
-"""Hooks on the attention layers of a block: they gather what one call is about, then let it be read.
+"""Hooks on a block's attention layers, which collect the values of one call and pass them to the readers.
 
-A layer that another extension runs in parts is read as a whole once its parts are there.
+If another extension runs a layer in parts, it is read once all parts are complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lib_dumpunet.ports import BatchRow, ModelCall
 
 
 class PairTap:
-    """Hooks on one attention layer; it can be read when query and key of the same call have arrived."""
+    """Hooks on one attention layer that read it once query and key of the same call are there."""
 
     def __init__(self, layer: AttentionLayer, attention: nn.Module, out: Out, reads: Sequence[Read]) -> None:
         self.block, self.attention = layer.block, attention
@@ -43,7 +43,7 @@ class PairTap:
         self._stop: Report
 
     def install(self, hooks: HookSet, stop: Report) -> None:
-        """Put the hooks on; ``stop`` is told of a fault."""
+        """Install the hooks; ``stop`` gets errors."""
         self._stop = stop
         hooks.before(self._layer.entry.module, self._enter)
         if self.attention is self._layer.cross_attention and not self._layer.joined:
@@ -53,7 +53,7 @@ class PairTap:
         hooks.after(self.attention.to_k, self._see_k)  # type: ignore[arg-type]
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note height and width, and forget what an earlier call that broke off may have left."""
+        """Note height and width, and discard leftovers of an earlier call that failed."""
         self._q = self._k = None
         self._parts.clear()
         with guarded(self.block, self._stop):
@@ -74,7 +74,7 @@ class PairTap:
         self.fired = True
         with guarded(self.block, self._stop), _exactly(q.device):
             if not self._calls.is_whole:
-                if self._picker.is_wanted:  # finding the place makes a GPU wait
+                if self._picker.is_wanted:  # place() synchronises with the GPU
                     self._parts.append((q, k, self._calls.place()))
                 return
             model_call, rows = self._picker.pick(len(q))
@@ -82,7 +82,7 @@ class PairTap:
                 self._see_layer(self._seen(model_call, row, q[index], k[index]))
 
     def _end(self, _: Tensor) -> None:
-        """Read a layer that was run in parts, now that all of them are there."""
+        """Read a layer that was run in parts, now that all parts are complete."""
         parts, self._parts = self._parts, []
         if not parts:
             return
@@ -118,7 +118,7 @@ class PairTap:
 
 
 class OutputTap:
-    """A hook that sees what a cross-attention layer has got out of the text: what goes into ``to_out``."""
+    """Hooks that capture a cross-attention layer's output before its projection: the input of ``to_out``."""
 
     def __init__(self, layer: AttentionLayer, out: Out, kind: Kind) -> None:
         self.block, self.attention, self._kind = layer.block, layer.cross_attention, kind
@@ -131,7 +131,7 @@ class OutputTap:
         self._stop: Report
 
     def install(self, hooks: HookSet, stop: Report) -> None:
-        """Put the hooks on; ``stop`` is told of a fault."""
+        """Install the hooks; ``stop`` gets errors."""
         self._stop = stop
         hooks.before(self._layer.entry.module, self._enter)
         self._calls.install(hooks, self.attention)
@@ -160,19 +160,18 @@ class OutputTap:
             place = self._calls.place()
             if place.tokens != self._calls.shape[1]:
                 raise HostError(
-                    "another extension has each region read a part of the text, so that there is no one map of what "
-                    "comes out"
+                    "another extension makes each region read only part of the text, so there is no single output map"
                 )
             self._parts |= {place.row + i: part for i, part in enumerate(attended)}
 
     def _end(self, _: Tensor) -> None:
-        """Send what a layer put out that was run in parts, now that all of them are there."""
+        """Send the output of a layer that was run in parts, now that all parts are complete."""
         parts, self._parts = self._parts, {}
         if parts:
             with guarded(self.block, self._stop):
                 count, _tokens = self._calls.shape
                 if len(parts) != count:
-                    raise HostError("another extension runs the layer for some rows alone")
+                    raise HostError("another extension runs the layer only for some batch rows")
                 self._send(torch.stack([parts[index] for index in range(count)]), count)
 
     def _send(self, attended: Tensor, count: int) -> None:
@@ -186,7 +185,7 @@ class OutputTap:
 
 
 class UpdateTap:
-    """Hooks on the updates of a block, most of which have one: what they add to the stream, as one tensor."""
+    """Hooks on a block's transformers, usually one, that capture what they add to the residual stream in total."""
 
     def __init__(self, block: Block, out: Out, kind: Kind) -> None:
         self.block = block.name
@@ -199,7 +198,7 @@ class UpdateTap:
         self._stop: Report
 
     def install(self, hooks: HookSet, stop: Report) -> None:
-        """Put the hooks on; ``stop`` is told of a fault."""
+        """Install the hooks; ``stop`` gets errors."""
         self._stop = stop
         for port in self._updates:
             hooks.around(port.output.module, partial(self._see, port))
@@ -229,16 +228,15 @@ class UpdateTap:
 def map_shape(
     layer: AttentionLayer, streams: CallStreams, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[int, int]:
-    """Read height and width of a layer's maps off the image that goes into its entry."""
+    """Return height and width of a layer's maps, from the image at its entry."""
     height, width = layer.entry.read(args, kwargs, streams.now).shape[-2:]
     return int(height), int(width)
 
 
 @contextmanager
 def _exactly(device: torch.device) -> Iterator[None]:
-    """Compute in the dtype of the operands, and make plain tensors, whatever mode the sampler runs in.
-
-    Autocast would multiply float32 in half precision, and sums that outlive a call must not be inference tensors.
+    """Turn off autocast and inference mode: autocast would multiply float32 in half precision, and sums that outlive a
+    call must not be inference tensors.
     """
     try:
         plain: AbstractContextManager[object] = torch.autocast(device.type, enabled=False)
@@ -249,13 +247,13 @@ def _exactly(device: torch.device) -> Iterator[None]:
 
 
 def require_places(queries: int, shape: tuple[int, int]) -> None:
-    """Make sure that queries fill a map of height and width ``shape``.
+    """Check that queries fill a map of height and width ``shape``.
 
     Raises:
         HostError: if they do not.
     """
     if queries != shape[0] * shape[1]:
         raise HostError(
-            f"attention has {queries} queries for a map of {shape[1]}x{shape[0]}; token merging, or another extension, "
-            "leaves some out"
+            f"attention has {queries} queries for a map of {shape[1]}x{shape[0]}; token merging or another extension "
+            "drops some"
         )

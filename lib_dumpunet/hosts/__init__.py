@@ -1,1 +1,1 @@
-"""Programs that the core lives in; each room here is a thin adapter to one of them."""
+"""The hosts: programs that the core runs in. Each package here is a thin adapter to one of them."""

@@ -1,4 +1,4 @@
-"""Packages that only some hosts need, by the extra that installs them; what is missing is told before an import."""
+"""Packages that only some hosts need, by extra; missing ones are reported before they are imported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from lib_dumpunet.errors import HostError
 
 _DIFFUSERS = ("diffusers", "transformers", "accelerate")
 PACKAGES = {"diffusers": _DIFFUSERS, "studio": (*_DIFFUSERS, "gradio")}
-"""What each extra of pyproject.toml brings that nothing works without."""
+"""The essential packages of each extra in pyproject.toml."""
 
 
 def require_extra(extra: str) -> None:
-    """Make sure that an extra is installed, without importing any of it.
+    """Check that an extra is installed, without importing any of it.
 
     Raises:
-        HostError: if a package of it is missing; says what to install.
+        HostError: if a package is missing; the message says what to install.
     """
     missing = [name for name in PACKAGES[extra] if find_spec(name) is None]
     if missing:

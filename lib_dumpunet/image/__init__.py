@@ -1,1 +1,1 @@
-"""Feature maps as pictures: transform, colour, average, lay out, encode; tensors in, pictures out."""
+"""Draw feature maps as pictures: transform, colour, average, lay out, encode; tensors in, pictures out."""

@@ -1,4 +1,4 @@
-"""The average map: all channels of a tensor as one."""
+"""The average map of all channels of a tensor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def average(tensor: Numbers, kind: str) -> Tensor | None:
-    """Average a tensor "c h w" over its C channels, in float32, which a sum of 16-bit numbers may need.
+    """Average a tensor "c h w" over its C channels, in float32, because a sum of 16-bit numbers may overflow.
 
     Args:
-        tensor: of any float type.
+        tensor: of any float dtype.
         kind: ``sum`` Σv/C, ``1-norm`` Σ|v|/C, ``2-norm`` √(Σv²)/C, or ``disable``.
 
     Returns:

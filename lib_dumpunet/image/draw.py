@@ -1,4 +1,4 @@
-"""From a tensor to a picture, and from a picture to a PNG file's bytes."""
+"""Draw a tensor as a picture, and encode a picture as PNG."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from lib_dumpunet.image.colorize import Numbers
 
 AFTER_HEADER = 8 + 25
-"""Bytes of a PNG file's signature and its first chunk, IHDR."""
+"""Size in bytes of a PNG file's signature and its first chunk, IHDR."""
 
 
 def draw_features(tensor: Numbers, color: ColorSettings, ratio: float) -> Image.Image:
-    """Draw all channels of a tensor "c h w" in one picture, near the shape ``ratio``, width by height.
+    """Draw all channels of a tensor "c h w" as a grid, with an aspect ratio (width by height) near ``ratio``.
 
     Raises:
-        FormulaError: where a custom method's formula is not arithmetic on ``v``.
+        FormulaError: if a custom method's formula is not arithmetic on ``v``.
     """
     return grid(paint(tensor, color), ratio)
 
@@ -31,17 +31,17 @@ def draw_features(tensor: Numbers, color: ColorSettings, ratio: float) -> Image.
 def png_bytes(image: Image.Image, info: dict[str, str]) -> bytes:
     """Encode a picture as PNG with a text chunk for each entry of ``info``.
 
-    Keywords are plain Latin words, as PNG asks. Values go into a tEXt chunk where Latin-1 can hold them, else
-    into iTXt (UTF-8); half a surrogate pair, which no encoding can hold, becomes a question mark.
+    Keywords must be Latin-1, as PNG requires. A value goes into a tEXt chunk if Latin-1 can encode it, else into iTXt
+    (UTF-8); a lone surrogate, which no encoding allows, becomes a question mark.
     """
     buffer = io.BytesIO()
-    # Colours change from pixel to pixel, so there is little for deflate to find but runs.
+    # Colours change from pixel to pixel, so deflate finds little but runs.
     image.save(buffer, "PNG", pnginfo=_text_chunks(info), compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 
 def with_text(png: bytes, info: dict[str, str]) -> bytes:
-    """Put text chunks into a PNG file's bytes, as ``png_bytes`` does, without encoding the picture again."""
+    """Insert text chunks into a PNG file's bytes, as ``png_bytes`` does, without re-encoding the picture."""
     # Portable Network Graphics (PNG) Specification, 5.3: length, name, data, CRC of name and data.
     chunks = b"".join(
         len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")

@@ -1,8 +1,8 @@
-"""The functions that a colour formula may call: NumPy's element-wise ones, by their NumPy names.
+"""The functions that a colour formula may call: NumPy's element-wise functions, by their NumPy names.
 
-Each entry tells how many arguments it takes. Names that only NumPy 2 has (``asin``, ``pow``) stand here as
-well, so a formula means the same under every version. A function that is missing needs more than numbers
-(``interp``) or looks at more than one pixel (``mean``).
+Each entry has the number of arguments. Names that only NumPy 2 has (``asin``, ``pow``) are included, so a formula
+means the same under every version. Functions that need arrays (``interp``) or more than one pixel (``mean``) are
+left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Function:
-    """An element-wise function and the least and most arguments that it takes."""
+    """An element-wise function, with its least and most number of arguments."""
 
     apply: Callable[..., Any]
     least: int
@@ -24,7 +24,7 @@ class Function:
 
     @property
     def arguments(self) -> str:
-        """The allowed number of arguments in words, ``1 or 2 arguments``."""
+        """The allowed number of arguments in words, such as ``1 or 2 arguments``."""
         if self.least == self.most:
             return f"{self.least} argument{'s' * (self.least > 1)}"
         return f"{self.least} or {self.most} arguments"
@@ -76,7 +76,7 @@ FUNCTIONS: dict[str, Function] = {
 
 CONSTANTS = {"pi": np.pi, "e": np.e}
 
-# What people write from other languages, or from NumPy functions that look at more than one pixel.
+# Replacements for names from other languages, and for NumPy functions that reduce an array.
 ADVICE = {
     "amax": "maximum",
     "amin": "minimum",
@@ -91,7 +91,7 @@ ADVICE = {
     "E": "e",
 }
 
-# NumPy's functions that look at more than one number.
+# NumPy functions that need more than one number.
 _MANY = """
     all any arange argmax argmin argsort array average convolve corrcoef cov cross cumprod cumsum diff
     digitize dot gradient histogram interp linspace matmul mean median nanmax nanmean nanmin nanstd

@@ -1,4 +1,4 @@
-"""Generated images side by side, each with a label."""
+"""Lay out generated images side by side, with labels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lib_dumpunet.image.labels import text_image
 from lib_dumpunet.image.overlay import contact_sheet
 
 LARGEST = 256
-"""Pixels of an image's longer side; larger ones are reduced."""
+"""Longest side of an image in pixels; larger images are downscaled."""
 SCREEN = 16 / 9
 TEXT = 14
 BAND = 24
 
 
 def draw_gallery(images: Sequence[tuple[Image.Image, str]], columns: int | None = None) -> Image.Image:
-    """Lay out images of one size row by row, their labels below; at least one.
+    """Lay out one or more images of the same size row by row, with labels below them.
 
-    Without ``columns`` the sheet becomes about as wide as a screen.
+    Without ``columns`` the sheet gets about the aspect ratio of a screen.
     """
     cells = [_cell(image, label) for image, label in images]
     width, height = cells[0].size
@@ -28,7 +28,7 @@ def draw_gallery(images: Sequence[tuple[Image.Image, str]], columns: int | None 
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """Bring an image to the size that it has in a gallery."""
+    """Downscale an image to its size in a gallery."""
     scale = min(1, LARGEST / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""What a colour formula may hold, and what is said of what it may not: as data, for Python and for a page's script."""
+"""The limits of colour formulas and the remedies for mistakes, as data for Python and the explorer page's script."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAX_LENGTH = 1000  # characters
 MAX_NODES = 500
 MAX_DEPTH = 100
 MAX_BRACKETS = 50
-MOST_QUOTED = 40  # characters of a name that is not known
+MOST_QUOTED = 40  # characters to quote of an unknown name
 CLOSE = 0.8
-"""From which likeness on a known name is offered in place of one that is not."""
+"""The least similarity at which a known name is suggested for an unknown one."""
 TERNARY = ("if", "else")
 CHARACTER_REMEDIES = {
-    ".": "Functions have no prefix but np and numpy.",
-    "[": "A formula sees one number at a time, so there is nothing to choose from.",
+    ".": "Functions have no prefix except np and numpy.",
+    "[": "A formula sees one number at a time, so it has no indices.",
     "=": "Compare with ==; arguments have no names here.",
     "^": "Write ** for a power.",
     "&": "Write logical_and(a, b).",
@@ -33,10 +33,10 @@ WORD_REMEDIES = {
     "not": "Write logical_not(a).",
 }
 CHANNELS = {"rgb": "RGB", "hsl": "HSL"}
-"""The letters of the channels that a custom method has a formula for."""
+"""The channels of each custom method, one formula each."""
 EXAMPLE = "Write arithmetic on v, for example (2+v)/3."
 
-# What leaves a value still to come, the start of the formula among it.
+# Tokens that a value must follow; "" is the start of the formula.
 WANTS_OPERAND = {
     "",
     "if",
@@ -60,7 +60,7 @@ WANTS_OPERAND = {
 
 
 def as_data() -> dict[str, Any]:
-    """Return all of it in JSON; of functions, the least and the most arguments that each takes."""
+    """Return all of this as JSON data; functions map to their least and most number of arguments."""
     return {
         "functions": {name: [function.least, function.most] for name, function in FUNCTIONS.items()},
         "constants": CONSTANTS,

@@ -1,4 +1,4 @@
-"""The grid: all channels of a block in one picture, in the order of the channels, row by row."""
+"""Lay out all channels of a block in one picture, in channel order, row by row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib_dumpunet.image.colorize import PACKED, Pixels, pack
 
 GAP = 1
 
-# A full grid (no empty cell) is taken if its shape is off by less than this factor; else cells may be empty.
+# A full grid (without empty cells) is preferred if its aspect ratio is off by less than this factor.
 TOLERANCE = 2.0
 
 
@@ -21,16 +21,16 @@ TOLERANCE = 2.0
 def layout(count: int, height: int, width: int, ratio: float) -> tuple[int, int]:
     """Choose the columns and rows for ``count`` cells of ``height`` by ``width`` pixels.
 
-    Only grids whose last row is not empty are looked at. Those without an empty cell come first, if their width to
-    height, gaps included, is off from ``ratio`` by a factor below ``TOLERANCE``; so 320 square cells make 20 columns
-    × 16 rows rather than 18 × 18 with four empty. Among equals the nearest shape wins (the smallest absolute
-    logarithm of the factor), then fewer empty cells, then more columns.
+    Grids without empty cells come first, if their aspect ratio, including gaps, differs from ``ratio`` by a factor
+    below ``TOLERANCE``; so 320 square cells make 20 columns × 16 rows rather than 18 × 18 with four empty. Then the
+    nearest aspect ratio wins (the smallest absolute logarithm of the factor), then fewer empty cells, then more
+    columns. The last row is never empty.
     """
 
     def badness(columns: int) -> tuple[bool, float, int, int]:
         rows = -(-count // columns)
         shape = _length(columns, width) / _length(rows, height)
-        # Rounded so that a grid and its transpose tie, as they do on paper.
+        # Rounded so that a grid and its transpose tie exactly.
         distance = round(abs(math.log(shape / ratio)), 9)
         empty = columns * rows - count
         return empty > 0 or distance >= math.log(TOLERANCE), distance, empty, -columns
@@ -40,12 +40,12 @@ def layout(count: int, height: int, width: int, ratio: float) -> tuple[int, int]
 
 
 def grid(maps: Pixels, ratio: float, background: int = 0) -> Image.Image:
-    """Lay out maps in one picture whose shape is as near as possible to ``ratio``, the width by the height.
+    """Lay out maps in one picture, with an aspect ratio (width by height) near ``ratio``.
 
     Args:
         maps: uint8 "c h w" for grey, packed pixels "c h w" or uint8 "c h w 3" for colour; at least one map.
         ratio: width by height of the generated image.
-        background: level of grey, 0 to 255, of the gaps and of cells left empty.
+        background: grey level, 0 to 255, of gaps and empty cells.
 
     Returns:
         a picture of mode L or RGB; a single map has no border.
@@ -72,5 +72,5 @@ def to_image(pixels: NDArray[np.uint8] | NDArray[np.uint32]) -> Image.Image:
 
 
 def _length(cells: int, size: int) -> int:
-    """Pixels that ``cells`` cells take with the gaps between them."""
+    """Return the length in pixels of ``cells`` cells with the gaps between them."""
     return cells * (size + GAP) - GAP

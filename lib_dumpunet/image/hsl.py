@@ -1,4 +1,4 @@
-"""HSL → RGB on whole arrays, operation for operation as ``colorsys.hls_to_rgb``, in float32."""
+"""Convert HSL to RGB on whole arrays in float32, with the same operations as ``colorsys.hls_to_rgb``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _HALF, _ONE, _TWO, _SIX = np.float32(0.5), np.float32(1), np.float32(2), np.floa
 
 
 def hsl_to_rgb(hue: Any, saturation: Any, lightness: Any) -> tuple[Any, Any, Any]:
-    """Convert float32 arrays of one shape, or scalars, to red, green and blue.
+    """Convert float32 arrays of the same shape, or scalars, to red, green and blue.
 
-    The unit of the hue is one turn, after which it wraps. A hue that is not a finite number gives NaN,
-    unless the saturation is 0 and the hue does not count.
+    The hue is in turns and wraps. A hue that is not finite gives NaN, unless the saturation is 0, where the hue is
+    ignored.
     """
     s, l = saturation, lightness  # noqa: E741 - the formula's own names
     high = np.where(l <= _HALF, l * (_ONE + s), l + s - l * s).astype(np.float32, copy=False)[()]
@@ -29,7 +29,7 @@ def hsl_to_rgb(hue: Any, saturation: Any, lightness: Any) -> tuple[Any, Any, Any
 
 
 def _wrap(hue: Any) -> Any:
-    """Take the hue modulo one turn; equal to ``hue % 1.0`` in float32, and several times as fast."""
+    """Return ``hue % 1.0``, computed several times as fast in float32."""
     whole = np.asarray(np.floor(hue))
     return np.subtract(hue, whole, out=whole)
 
@@ -38,7 +38,7 @@ def _channel(low: Any, high: Any, hue: Any) -> Any:
     """Return one channel: a rise over a sixth of a turn, a plateau, a fall over a sixth, and the floor."""
     hue = _wrap(hue)
     width = high - low
-    # The fall comes first as it holds NaN where the hue is NaN, and no comparison then replaces it.
+    # Start with the fall: it is NaN where the hue is NaN, and no comparison then replaces it.
     channel = np.asarray(low + width * (_TWO_THIRDS - hue) * _SIX)
     for where, value in (
         (hue >= _TWO_THIRDS, low),
@@ -52,8 +52,8 @@ def _channel(low: Any, high: Any, hue: Any) -> Any:
 def _pure(hue: Any) -> Any:
     """Return one channel of a pure colour, between 0 and 1, in few operations.
 
-    With a floor of 0 and a plateau of 1, rise and fall cross the plateau's height just where the plateau
-    begins and ends, so that their minimum, clipped to [0,1], equals ``_channel(0, 1, hue)``, rounding included.
+    With a floor of 0 and a plateau of 1, rise and fall reach the plateau's height exactly where the plateau begins
+    and ends, so their minimum, clipped to [0,1], equals ``_channel(0, 1, hue)``, including rounding.
     """
     hue = _wrap(hue)
     channel = np.asarray(_TWO_THIRDS - hue)

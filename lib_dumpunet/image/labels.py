@@ -1,7 +1,7 @@
-"""Text in pictures: a font that has the characters, and a row of text as a picture of its own.
+"""Draw text in pictures: choose a font that has the characters, and draw a line of text as a picture.
 
-Pillow brings a small Latin font, which looks the same everywhere, so it comes first. For all else the system's
-fonts are tried by name. What no font has is drawn as a question mark, never as the empty box that fonts put there.
+Pillow's own Latin font comes first, because it looks the same everywhere. For other scripts, the system's fonts are
+tried by name. A character that no font has is drawn as a question mark, never as an empty box.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ SYSTEM_FONTS = (
 )
 _BUILT_IN = ""
 
-# The last code point of Unicode, which is reserved for ever: every font draws its sign for a missing character.
+# The last code point of Unicode, a permanent noncharacter: every font draws its glyph for missing characters.
 _NOBODY = "\U0010ffff"
 
 
 def font_for(text: str, size: int) -> Font:
-    """Choose the font that has all characters of a text, or else lacks the fewest; among equals the first counts.
+    """Return the first font that has all characters of a text, or the one that lacks the fewest.
 
     Args:
-        text: one line, of any script.
-        size: pixels of an em; ignored by the font of Pillow before 10.1.
+        text: one line, in any script.
+        size: pixels per em; ignored by the font of Pillow before 10.1.
     """
     characters = set(_one_line(text))
     best, fewest = _load(_BUILT_IN, size), math.inf
@@ -70,12 +70,12 @@ def font_for(text: str, size: int) -> Font:
 
 
 def printable(text: str, font: Font) -> str:
-    """Bring a text to one line of characters that the font has, with "?" for each that it lacks."""
+    """Reduce a text to one line, with "?" for each character that the font lacks."""
     return "".join(c if has_glyph(font, c) else "?" for c in _one_line(text))
 
 
 def shorten(text: str, font: Font, longest: int) -> str:
-    """Cut a text to ``longest`` pixels, the ellipsis included; nothing is left if not even that fits."""
+    """Cut a text to ``longest`` pixels, including an ellipsis; return "" if not even the ellipsis fits."""
     if font.getlength(text) <= longest:
         return text
     dots = "…" if has_glyph(font, "…") else "..."
@@ -90,18 +90,18 @@ def text_image(text: str, size: int, *, longest: int, vertical: bool = False) ->
     """Draw one line of text, black on white.
 
     Args:
-        text: of any script; what no font has is drawn as "?".
-        size: pixels of an em.
-        longest: pixels; more is cut off, with an ellipsis.
-        vertical: turned by 90° so that it reads from bottom to top.
+        text: in any script; characters that no font has are drawn as "?".
+        size: pixels per em.
+        longest: in pixels; longer text is cut, with an ellipsis.
+        vertical: rotate by 90°, to read from bottom to top.
 
     Returns:
-        a picture of mode L, as long as the text and as thick as a line of the font; of a blank text, 0 pixels long.
+        a picture of mode L, as long as the text and as high as a line of the font; 0 pixels long for a blank text.
     """
     font = font_for(text, size)
     line = shorten(printable(text, font), font, longest)
     left, _, right, bottom = font.getbbox(line) if line else (0, 0, 0, 0)
-    start = -min(0, math.floor(left))  # some letters begin left of where they are put
+    start = -min(0, math.floor(left))  # some glyphs extend to the left of their origin
     image = Image.new("L", (start + math.ceil(right), max(_thickness(font), math.ceil(bottom))), "white")
     if line:
         ImageDraw.Draw(image).text((start, 0), line, fill="black", font=font)
@@ -110,17 +110,17 @@ def text_image(text: str, size: int, *, longest: int, vertical: bool = False) ->
 
 @lru_cache(maxsize=4096)
 def has_glyph(font: Font, character: str) -> bool:
-    """Return whether a font draws a character otherwise than one that no font has; Pillow shows no table of them."""
+    """Return whether a font has a character, by comparing it with a missing one; Pillow has no function for this."""
     return character == " " or _mask(font, character) != _mask(font, _NOBODY)
 
 
 def _thickness(font: Font) -> int:
-    """Return the height of a line in pixels, whatever is written on it."""
+    """Return the height of a line of the font in pixels."""
     return sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else int(font.getbbox("x")[3])
 
 
 def _mask(font: Font, character: str) -> tuple[tuple[int, int], bytes] | None:
-    """Draw a character; None where the font has no place for it, as that of Pillow before 10.1 beyond Latin-1."""
+    """Draw a character; None if the font cannot encode it, such as non-Latin-1 characters before Pillow 10.1."""
     try:
         mask = font.getmask(character, mode="L")
     except UnicodeError:
@@ -130,11 +130,11 @@ def _mask(font: Font, character: str) -> tuple[tuple[int, int], bytes] | None:
 
 @lru_cache(maxsize=256)
 def _load(name: str, size: int) -> Font | None:
-    """Open the system's font of that file name, or Pillow's own; None if there is none."""
+    """Open a system font by its file name, or Pillow's own font; None if it is missing."""
     if name == _BUILT_IN:
         return _load_built_in(size)
     try:
-        # The other engine, where it is installed at all, fails on some control characters.
+        # The other engine, Raqm, is often not installed, and fails on some control characters.
         return ImageFont.truetype(name, size, layout_engine=ImageFont.Layout.BASIC)
     except (OSError, ImportError):
         return None
@@ -143,16 +143,16 @@ def _load(name: str, size: int) -> Font | None:
 def _load_built_in(size: int) -> Font:
     try:
         return ImageFont.load_default(size)
-    except (TypeError, ImportError):  # Pillow before 10.1, or one that was built without FreeType
+    except (TypeError, ImportError):  # Pillow before 10.1, or built without FreeType
         return ImageFont.load_default()
 
 
 def _one_line(text: str) -> str:
-    """Compose accents, leave out what has no shape of its own, and join lines by blanks."""
+    """Compose accents, drop control characters and variation selectors, and join lines with spaces."""
     composed = unicodedata.normalize("NFC", " ".join(text.split()))
     return "".join(c for c in composed if unicodedata.category(c) not in ("Cc", "Cf") and not _is_variant(c))
 
 
 def _is_variant(character: str) -> bool:
-    """Tell the marks that only choose between looks of the character before, such as of emoji."""
+    """Return whether a character is a variation selector, as used with emoji."""
     return "\ufe00" <= character <= "\ufe0f"

@@ -1,4 +1,4 @@
-"""What a tensor's numbers are like, to be told beside its picture."""
+"""Statistics of a tensor, to show with its picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def numbers_of(tensor: Tensor) -> dict[str, str]:
-    """Tell shape, lowest, highest and mean number, and standard deviation, in the order and words for people."""
+    """Return shape, minimum, maximum, mean and standard deviation, by name, formatted for display."""
     import torch
 
     values = tensor.detach().float()

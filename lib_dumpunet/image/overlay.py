@@ -1,4 +1,4 @@
-"""Heat maps over the image that was generated: the heat itself, a caption with a scale, and many on one sheet."""
+"""Draw heatmaps over the generated image, with a caption and a colour scale, and lay out many on one sheet."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lib_dumpunet.image.palette import heat
 
 Float32 = NDArray[np.float32]
 
-OPACITY = 0.85  # of the greatest heat
+OPACITY = 0.85  # at the heatmap's maximum
 LEAST_WIDTH = 256  # pixels, so that there is room for a caption
-GREYNESS, BRIGHTNESS = 0.6, 0.7  # of the image below, so that colours and light are the heat's
+GREYNESS, BRIGHTNESS = 0.6, 0.7  # of the image below, so that the heatmap's colours stand out
 SHEET_GAP = 6
 
 
 def normalise(heatmap: Tensor) -> tuple[Float32, float, float]:
-    """Bring a map "h w" to [0,1] by its own range, and tell its lowest and highest number.
+    """Scale a map "h w" to [0,1] by its own range; also return its minimum and maximum.
 
-    What is no number becomes 0, and so does all of a constant map; infinity counts as the end that is nearer. If
-    there is no finite number at all, lowest and highest are NaN.
+    NaN becomes 0, and so does a constant map; infinities are clipped to the finite range. If no value is finite,
+    minimum and maximum are NaN.
     """
     values = heatmap.detach().double().numpy()
     low, high = _range(values)
@@ -37,9 +37,9 @@ def normalise(heatmap: Tensor) -> tuple[Float32, float, float]:
 
 
 def resize_map(heatmap: Tensor, size: tuple[int, int]) -> Float32:
-    """Resize a map "h w" smoothly to ``size``, width and height, without leaving its own range.
+    """Resize a map "h w" to ``size`` (width, height) by bicubic interpolation, clamped to the map's own range.
 
-    Cubic curves overshoot beside an edge, hence the range has to be kept. What is no number counts as the lowest.
+    Bicubic interpolation overshoots at edges, so the result is clamped. NaN counts as the minimum.
 
     Returns:
         "height width"
@@ -54,7 +54,7 @@ def resize_map(heatmap: Tensor, size: tuple[int, int]) -> Float32:
 
 
 def layer_of(heatmap: Tensor, size: tuple[int, int]) -> Image.Image:
-    """Draw a map "h w" as a layer of the given width and height (RGBA), the more opaque the higher the value."""
+    """Draw a map "h w" as an RGBA layer of the given width and height; higher values are more opaque."""
     values = _resized(heatmap, size)
     pixels = np.empty((*values.shape, 4), np.uint8)
     pixels[..., :3] = heat(values)
@@ -65,16 +65,16 @@ def layer_of(heatmap: Tensor, size: tuple[int, int]) -> Image.Image:
 def draw_overlay(
     image: Image.Image | None, heatmap: Tensor, title: str, *, point: tuple[float, float] | None = None
 ) -> Image.Image:
-    """Lay a map "h w" over an image, and put a band with a title and the scale of its colours below.
+    """Draw a map "h w" over an image, with a title and a colour scale in a band below.
 
     Args:
-        image: of any mode; it is greyed and dimmed. None draws the heat alone.
-        heatmap: of any float type, on the CPU; the image's shape is that which counts.
+        image: of any mode; it is desaturated and dimmed. None draws the heatmap alone.
+        heatmap: of any float dtype, on the CPU; it is resized to the image.
         title: any text; a long one is cut.
-        point: x and y as fractions of the image's width and height, where a ring is drawn.
+        point: where to draw a ring: x and y as fractions of the image's width and height.
 
     Returns:
-        a picture of mode RGB, enlarged by a whole factor until it is at least 256 pixels wide.
+        a picture of mode RGB, enlarged by an integer factor to at least 256 pixels wide.
     """
     height, width = heatmap.shape if image is None else (image.height, image.width)
     factor = max(1, -(-LEAST_WIDTH // width))
@@ -94,7 +94,7 @@ def draw_overlay(
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Lay out pictures of one size row by row, with white gaps between them; at least one picture."""
+    """Lay out one or more pictures of the same size row by row, with white gaps."""
     width, height = pictures[0].size
     assert all(picture.size == (width, height) for picture in pictures)
     rows = -(-len(pictures) // columns)
@@ -106,27 +106,27 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def _range(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Return the lowest and highest finite number, or NaN."""
+    """Return the minimum and maximum of the finite values, or NaN."""
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
 
 
 def _resized(heatmap: Tensor, size: tuple[int, int]) -> Float32:
-    """Bring a map to [0,1] by its own range and to a width and height."""
+    """Scale a map to [0,1] by its own range, and resize it to a width and height."""
     return resize_map(torch.from_numpy(normalise(heatmap)[0]), size)
 
 
 def _below(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Prepare the image that lies below the heat."""
+    """Resize, desaturate and dim the image below a heatmap."""
     large = image.convert("RGB").resize(size, Image.Resampling.NEAREST)
     greyed = Image.blend(large, large.convert("L").convert("RGB"), GREYNESS)
     return Image.blend(Image.new("RGB", size), greyed, BRIGHTNESS)
 
 
 def _mark(picture: Image.Image, point: tuple[float, float]) -> None:
-    """Draw a white ring with black rims, of which one or the other shows on any colour."""
+    """Draw a white ring with black rims, visible on any colour."""
     radius = max(5, round(max(picture.size) / 80))
-    side, fine = 2 * radius + 1, 4  # drawn four times as large, since Pillow does not smooth circles
+    side, fine = 2 * radius + 1, 4  # drawn four times as large, because Pillow does not antialias circles
     thick = max(1, radius // 4)
     ring = Image.new("LA", (side * fine, side * fine))
     pen = ImageDraw.Draw(ring)
@@ -139,7 +139,7 @@ def _mark(picture: Image.Image, point: tuple[float, float]) -> None:
 
 
 def _caption(width: int, title: str, low: float, high: float) -> Image.Image:
-    """Draw the band below a picture: the title at the left, the scale at the right."""
+    """Draw the band below a picture: the title on the left, the colour scale on the right."""
     size = max(12, width // 42)
     band = Image.new("RGB", (width, 2 * size), "white")
     pad = size // 2
@@ -155,7 +155,7 @@ def _number(value: float) -> str:
 
 
 def _scale(size: int, low: str, high: str) -> Image.Image:
-    """Draw the palette from left to right, with a number at either end."""
+    """Draw the palette from left to right, with a number at each end."""
     start, end = (text_image(text, size, longest=6 * size) for text in (low, high))
     bar, pad = _bar(4 * size, size), size // 3
     width, height = start.width + bar.width + end.width + 2 * pad, max(start.height, bar.height)
@@ -167,7 +167,7 @@ def _scale(size: int, low: str, high: str) -> Image.Image:
 
 
 def _bar(width: int, height: int) -> Image.Image:
-    """Draw the palette with a grey rim, as its bright end is nearly white."""
+    """Draw the palette with a grey rim, because its bright end is nearly white."""
     bar = Image.new("RGB", (width, height), "grey")
     colors = np.tile(heat(np.linspace(0, 1, width - 2)), (height - 2, 1, 1))
     bar.paste(Image.fromarray(colors), (1, 1))

@@ -1,4 +1,4 @@
-"""The palette of heat maps: black, purple, magenta, orange, pale yellow, each brighter than the one before."""
+"""The palette of heatmaps, from dark to bright: black, purple, magenta, orange, pale yellow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Chosen so that the lightness (CIE L*) rises by nearly equal parts, about 12 each: equal differences of values look
-# alike, and a print in grey still tells high from low.
+# Chosen so that the lightness (CIE L*) rises in nearly equal steps of about 12: equal differences look equal, and the
+# order is visible even in greyscale print.
 ANCHORS = (
     (0, 0, 0),
     (36, 11, 64),
@@ -23,7 +23,7 @@ ANCHORS = (
 
 
 def heat(x: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Colour values "..." in [0,1] as red, green and blue "... 3"; values outside get the colour of the nearer end."""
+    """Colour values "..." in [0,1] as red, green and blue "... 3"; values outside are clamped."""
     places = np.linspace(0, 1, len(ANCHORS))
     colors = np.empty((*x.shape, 3), np.uint8)
     for channel, levels in enumerate(zip(*ANCHORS, strict=True)):

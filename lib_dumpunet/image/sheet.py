@@ -1,4 +1,4 @@
-"""Sheets of attention: maps of tokens and heads with their names, where points look, and components as colours."""
+"""Sheets of attention: tables of tokens and heads, grids of self-attention maps, and components as colours."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lib_dumpunet.settings import ColorSettings
 
 TEXT = 11
 LONGEST_LABEL = 120
-LABELLED_CELL = (12, 14)  # height and width that a cell has at least, so that labels do not overlap
+LABELLED_CELL = (12, 14)  # least height and width of a cell, so that labels do not overlap
 POINTED_CELL = (1, 48)
-DOT = 1  # pixels that the mark of a point reaches from its middle, without its rim
+DOT = 1  # pixels from a point's mark to its edge, without its rim
 COMPONENTS_SIDE = 256
 _PAD = 3
 
@@ -27,22 +27,22 @@ _PAD = 3
 def draw_sheet(
     maps: Tensor, color: ColorSettings, columns: Sequence[str], rows: Sequence[str]
 ) -> Image.Image:
-    """Lay out maps "row column h w" as a table with a label above each column and at the left of each row.
+    """Lay out maps "row column h w" as a table with a label above each column and to the left of each row.
 
-    Each map is coloured by itself, in the resolution that it has; small ones are enlarged by a whole factor, so that
-    there is room for their labels. Without any label that is not blank, there is no margin.
+    Each map is coloured separately, at its own resolution; small maps are enlarged by an integer factor to make room
+    for labels. If all labels are blank, there is no margin.
 
     Args:
-        maps: of any float type, on the CPU.
+        maps: of any float dtype, on the CPU.
         color: how values become colours.
-        columns: one label for each column, read from bottom to top; long ones are cut.
-        rows: one label for each row.
+        columns: a label for each column, drawn from bottom to top; long ones are cut.
+        rows: a label for each row.
 
     Returns:
         a picture of mode L for White/Black, else RGB.
 
     Raises:
-        FormulaError: where a custom method's formula is not arithmetic on ``v``.
+        FormulaError: if a custom method's formula is not arithmetic on ``v``.
     """
     assert maps.shape[:2] == (len(rows), len(columns))
     cells = _cells(maps, color, LABELLED_CELL)
@@ -64,13 +64,13 @@ def draw_sheet(
 
 
 def draw_lattice(maps: Tensor, color: ColorSettings) -> Image.Image:
-    """Lay out maps "y x h w" of where the points of a lattice look, each at its point's place in the image.
+    """Lay out the self-attention maps "y x h w" of a grid of query points, each at its point's position in the image.
 
-    The point itself is marked in its map by a white dot with a black rim, so that it shows on any colour. Maps less
-    than 48 pixels wide are enlarged by a whole factor.
+    Each map marks its point by a white dot with a black rim, visible on any colour. Maps less than 48 pixels wide are
+    enlarged by an integer factor.
 
     Raises:
-        FormulaError: where a custom method's formula is not arithmetic on ``v``.
+        FormulaError: if a custom method's formula is not arithmetic on ``v``.
     """
     cells = _cells(maps, color, POINTED_CELL)
     rows, columns, height, width = cells.shape
@@ -82,9 +82,9 @@ def draw_lattice(maps: Tensor, color: ColorSettings) -> Image.Image:
 
 
 def draw_components(maps: Tensor) -> Image.Image:
-    """Draw "rgb h w" in [0,1] as red, green and blue, enlarged by a whole factor to 256 pixels or more.
+    """Draw "rgb h w" in [0,1] as red, green and blue, enlarged by an integer factor to 256 pixels or more.
 
-    Values outside are clipped, those that are no numbers count as 0.
+    Values outside are clipped, and NaN counts as 0.
     """
     assert len(maps) == 3
     values = np.nan_to_num(maps.detach().float().numpy().transpose(1, 2, 0))
@@ -95,14 +95,14 @@ def draw_components(maps: Tensor) -> Image.Image:
 
 
 def _cells(maps: Tensor, color: ColorSettings, least: tuple[int, int]) -> NDArray[Any]:
-    """Colour "row column h w", each map by itself, and enlarge them to the ``least`` height and width."""
+    """Colour each map of "row column h w" separately, and enlarge them to at least the height and width ``least``."""
     pixels: NDArray[Any] = paint(maps.flatten(0, 1), color).reshape(maps.shape)
     factor = max(_factor(low, side) for low, side in zip(least, maps.shape[2:], strict=True))
     return pixels.repeat(factor, axis=2).repeat(factor, axis=3)
 
 
 def _factor(least: int, side: int) -> int:
-    """Return the whole number by which ``side`` is enlarged to ``least`` or more."""
+    """Return the integer factor that enlarges ``side`` to ``least`` or more."""
     return max(1, -(-least // side))
 
 
@@ -115,24 +115,24 @@ def _table(cells: NDArray[Any]) -> NDArray[Any]:
 
 
 def _white(pixels: NDArray[Any]) -> int:
-    """Return the white of grey or of packed pixels."""
+    """Return the value of white, for grey or packed pixels."""
     return 0xFF if pixels.dtype == np.uint8 else 0xFFFFFF
 
 
 def _fill_square(cell: NDArray[Any], middle: tuple[int, int], radius: int, level: int) -> None:
-    """Fill a square around y and x, as far as it lies inside."""
+    """Fill a square around (y, x), clipped to the cell."""
     y, x = (slice(max(0, place - radius), place + radius + 1) for place in middle)
     cell[y, x] = level
 
 
 def _margin(lengths: Iterable[int]) -> int:
-    """Return the room that labels take with some air around them, 0 if all are blank."""
+    """Return the size of the margin for labels; 0 if all are blank."""
     longest = max(lengths)
     return longest + 2 * _PAD if longest else 0
 
 
 def _stamp(page: NDArray[np.uint8], label: Image.Image, top: int, left: int) -> None:
-    """Put black on white onto a page, keeping what is there and leaving out what is beyond its edges."""
+    """Draw a black-on-white label onto a page without erasing what is there, clipped at the edges."""
     ink = np.asarray(label)[max(0, -top) :, max(0, -left) :]
     place = page[max(0, top) :, max(0, left) :][: ink.shape[0], : ink.shape[1]]
     np.minimum(place, ink[: place.shape[0], : place.shape[1]], out=place)

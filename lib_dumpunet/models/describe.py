@@ -1,4 +1,4 @@
-"""Find the adapter that knows a live module."""
+"""Describe a live module with the adapter for its layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib_dumpunet.models.model import Model
 
 
 class Adapter(NamedTuple):
-    """A layout of modules: how it is recognised, and how it is read."""
+    """How to recognise a layout of modules, and how to describe it."""
 
     matches: Callable[[nn.Module], bool]
     describe: Callable[[nn.Module], Model]
@@ -23,7 +23,7 @@ ADAPTERS = [
     Adapter(unet_ldm.matches, unet_ldm.describe),
     Adapter(unet_diffusers.matches, unet_diffusers.describe),
 ]
-"""The layouts that are known; a module belongs to the first that matches."""
+"""The known layouts; the first that matches a module is used."""
 
 
 def describe(module: nn.Module) -> Model:
@@ -34,7 +34,7 @@ def describe(module: nn.Module) -> Model:
     """
     if hasattr(module, "_orig_mod"):
         raise UnsupportedModelError(
-            "the U-Net is compiled by torch.compile, which leaves out hooks",
+            "the U-Net is compiled with torch.compile, which skips hooks",
             remedy="Load the model without compiling it.",
         )
     for adapter in ADAPTERS:
@@ -42,5 +42,5 @@ def describe(module: nn.Module) -> Model:
             return adapter.describe(module)
     raise UnsupportedModelError(
         f"{type(module).__name__} is not a U-Net of Stable Diffusion 1.x, 2.x or XL",
-        remedy="Models such as SD3, Flux or PixArt have no U-Net blocks; choose one of SD 1.x, 2.x or SDXL.",
+        remedy="Models such as SD3, Flux or PixArt have no U-Net; choose an SD 1.x, 2.x or SDXL model.",
     )

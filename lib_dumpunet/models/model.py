@@ -1,4 +1,4 @@
-"""A model as a list of named blocks, whatever library it comes from."""
+"""A model as a list of named blocks, independent of the library it comes from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lib_dumpunet.models.ports import AttentionLayer, InputPort, OutputPort, Str
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One block, by its ports.
+    """One block, described by its ports.
 
     Attributes:
         name: such as IN00.
-        kind: as people write it, such as res+attn.
-        modules: that it consists of, in the order in which they are called.
+        kind: its layers, for display, such as res+attn.
+        modules: the modules it consists of, in call order.
         input, output: the image before and after it.
-        texts: what reads the text.
-        updates: what adds to the image under the eyes of the text.
-        layers: attention layers, in the order of the forward pass.
+        texts: where it receives the text.
+        updates: its transformers, which add to the residual stream.
+        layers: attention layers, in forward order.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Model:
     """A live model and its blocks in forward order.
 
     Attributes:
-        streams: tells from the arguments of the model's call what its blocks work on; None where they work on maps,
-            which have their height and width with them.
+        streams: derives the map size and text length from the arguments of the model's call; None if blocks work on
+            tensors "b c h w", which have their own height and width.
     """
 
     module: nn.Module
@@ -56,12 +56,12 @@ class Model:
 
     @property
     def facts(self) -> ModelFacts:
-        """What settings are resolved against."""
+        """The model's facts, which settings are resolved against."""
         return ModelFacts(self.order, {block.name: len(block.layers) for block in self.blocks})
 
     @property
     def attending(self) -> tuple[str, ...]:
-        """Names of the blocks that read the text."""
+        """Names of the blocks with attention layers."""
         return tuple(block.name for block in self.blocks if block.layers)
 
     def block(self, name: str) -> Block:

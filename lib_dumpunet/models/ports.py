@@ -1,7 +1,7 @@
-"""Where the values of a block are: an argument or the output of a module, and how they lie in it.
+"""Where a block's values are: in which argument or output of a module, and in which layout.
 
-Ports are data. What is behind one is always the same to whoever reads or changes it: an image is "b c h w", a text is
-"b token c", whether the model computes with maps, with tokens in rows, or with a sequence of text and image joined.
+Ports are data. Reading or writing through a port always uses the same axes, an image "b c h w" or a text "b token c",
+whether the model computes with feature maps, with image tokens, or with text and image tokens in one sequence.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Streams:
-    """What one call of a model works on, where its blocks see tokens: the map that the image's tokens fill.
+    """Sizes of one call of a model whose blocks work on tokens: the map that image tokens form, and the text length.
 
     Attributes:
         height, width: of the map, in tokens.
-        text: tokens of the text.
-        first: which of the two a joined sequence begins with.
+        text: number of text tokens.
+        first: which of the two comes first in a joined sequence.
     """
 
     height: int
@@ -33,33 +33,33 @@ class Streams:
 
     @property
     def image_tokens(self) -> slice:
-        """Where a joined sequence holds the image."""
+        """Slice of the image tokens in a joined sequence."""
         start = self.text if self.first == "text" else 0
         return slice(start, start + self.height * self.width)
 
     @property
     def text_tokens(self) -> slice:
-        """Where a joined sequence holds the text."""
+        """Slice of the text tokens in a joined sequence."""
         start = 0 if self.first == "text" else self.height * self.width
         return slice(start, start + self.text)
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a module: by one of its names, or by its position where it is given without."""
+    """An argument of a module, found by one of its names or by its position."""
 
     names: tuple[str, ...]
     position: int
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the argument of a call, None where it has none."""
+        """Return the argument of a call; None if it is missing."""
         name = self._name(kwargs)
         if name is not None:
             return kwargs[name]
         return args[self.position] if len(args) > self.position else None
 
     def replaced(self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> Arguments:
-        """Return the arguments of a call with another value in its place."""
+        """Return the arguments of a call with ``value`` in place of this one."""
         name = self._name(kwargs)
         if name is not None:
             return args, {**kwargs, name: value}
@@ -70,13 +70,13 @@ class Argument:
 
 
 class Layout(Protocol):
-    """How an image lies in a value that a module is given or puts out."""
+    """How an image is stored in an argument or output of a module."""
 
     def read(self, value: Any, streams: Streams | None) -> Tensor:
-        """Return the image "b c h w", as a view where that can be."""
+        """Return the image "b c h w", as a view where possible."""
 
     def write(self, value: Any, image: Tensor, streams: Streams | None) -> Any:
-        """Return the value with another image "b c h w" in it; the text in it stays."""
+        """Return the value with its image replaced by ``image`` "b c h w"; any text in it is kept."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Tokens:
     """Tokens "b token c" of the image, or of text and image in one sequence.
 
     Attributes:
-        index: place among several values; None where the module puts out one tensor.
+        index: of the tensor in the module's output tuple; None if the output is one tensor.
         joined: whether the text is in the same sequence.
     """
 
@@ -124,7 +124,7 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class InputPort:
-    """The image that a module is given."""
+    """The image that a module receives."""
 
     module: nn.Module
     argument: Argument
@@ -137,19 +137,19 @@ class InputPort:
 
 @dataclass(frozen=True, eq=False)
 class OutputPort:
-    """The image that a module puts out."""
+    """The image that a module outputs."""
 
     module: nn.Module
     layout: Layout
 
     def read(self, output: Any, streams: Streams | None) -> Tensor:
-        """Return the image "b c h w" of what a call has put out."""
+        """Return the image "b c h w" from a call's output."""
         return self.layout.read(output, streams)
 
 
 @dataclass(frozen=True, eq=False)
 class TextPort:
-    """The text "b token c" that a module is given, or a tuple that begins with it."""
+    """The text "b token c" that a module receives, or a tuple that begins with it."""
 
     module: nn.Module
     argument: Argument
@@ -157,7 +157,7 @@ class TextPort:
 
 @dataclass(frozen=True, eq=False)
 class UpdatePort:
-    """A part of a block that adds to the stream of the image: a spatial transformer, or a block that is one."""
+    """A part of a block that adds to the residual stream: a spatial transformer, or a whole transformer block."""
 
     input: InputPort
     output: OutputPort
@@ -165,14 +165,14 @@ class UpdatePort:
 
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
-    """One layer in which the image looks at the text and at itself; modules have ``to_q``, ``to_k`` and ``to_out``.
+    """One transformer layer with self- and cross-attention modules, which have ``to_q``, ``to_k`` and ``to_out``.
 
     Attributes:
         block: name of the block that it is in.
-        number: of the layer in its block, from 0.
-        entry: the image with the height and width of the layer's maps; its module is called before the layer.
-        self_attention, cross_attention: one and the same module where ``joined``.
-        joined: whether text and image are one sequence, in which everything looks at everything.
+        number: index of the layer in its block, from 0.
+        entry: an image with the height and width of the layer's maps; its module is called before the layer.
+        self_attention, cross_attention: the same module if ``joined``.
+        joined: whether text and image form one sequence that attends to itself.
     """
 
     block: str

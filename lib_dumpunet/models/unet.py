@@ -1,7 +1,7 @@
-"""What both layouts of U-Nets have in common: a block by its children.
+"""The common part of both U-Net layouts: describe a block by its children.
 
-Some hosts loop over a block's children and never call the block itself, so a hook on the block would be silently dead
-there, while the children are called as modules everywhere.
+Some hosts loop over a block's children and never call the block itself, so a hook on the block would never run. The
+children are called as modules everywhere.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from lib_dumpunet.models.ports import (
 )
 
 TEXT = Argument(("encoder_hidden_states", "context"), 1)
-"""The text among the arguments of spatial transformers and of attention layers, in diffusers and in ldm."""
+"""The text argument of spatial transformers and attention layers, in diffusers and in ldm."""
 IMAGE = Argument(("x", "hidden_states", "sample", "input"), 0)
-"""The image among the arguments of any child of a block."""
+"""The image argument of any child of a block."""
 
 
 def is_transformer(module: nn.Module) -> bool:
@@ -33,9 +33,9 @@ def is_transformer(module: nn.Module) -> bool:
 
 
 def unet_block(name: str, children: tuple[nn.Module, ...], resampler: str) -> Block:
-    """Make a block of its children in the order in which they are called.
+    """Describe a block by its children, given in call order.
 
-    ``resampler`` is what a child that is nothing else does: "down" or "up".
+    ``resampler`` names children that are neither conv, res nor attn: "down" or "up".
     """
     transformers = [child for child in children if is_transformer(child)]
     inputs = {child: InputPort(child, IMAGE, Maps()) for child in children}

@@ -1,7 +1,7 @@
-"""U-Nets laid out as in diffusers: ``conv_in``, ``down_blocks``, ``mid_block``, ``up_blocks``.
+"""U-Nets in diffusers' layout: ``conv_in``, ``down_blocks``, ``mid_block``, ``up_blocks``.
 
-A diffusers block holds several blocks of the original layout: each resnet with its attention is one, and so is each
-downsampler, while an upsampler belongs to the last resnet before it. The numbers come out as in ldm.
+A diffusers block contains several blocks of the original layout: each resnet with its attention is one, and so is each
+downsampler; an upsampler belongs to the last resnet before it. Block numbers are the same as in ldm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lib_dumpunet.models.unet import unet_block
 
 
 def matches(module: nn.Module) -> bool:
-    """Recognise the layout by its parts; other models of the library have down blocks without ``resnets``."""
+    """Recognise the layout by its attributes; diffusers' other models have down blocks without ``resnets``."""
     if not all(hasattr(module, name) for name in ("conv_in", "down_blocks", "mid_block", "up_blocks")):
         return False
     return all(hasattr(b, "resnets") for b in chain(module.down_blocks, module.up_blocks))  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def _resnets(block: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
 
 
 def _middle(block: nn.Module) -> Iterator[nn.Module]:
-    """List resnet, attention, resnet, ... in the order in which the middle block calls them."""
+    """Yield resnet, attention, resnet, ... in the order in which the middle block calls them."""
     first, *resnets = block.resnets  # type: ignore[misc]
     yield first
     for attention, resnet in zip(

@@ -1,4 +1,4 @@
-"""U-Nets laid out as in ldm: ``input_blocks``, ``middle_block``, ``output_blocks`` (ldm, sgm, Forge, ComfyUI)."""
+"""U-Nets in ldm's layout: ``input_blocks``, ``middle_block``, ``output_blocks`` (ldm, sgm, Forge, ComfyUI)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_dumpunet.models.unet import unet_block
 
 
 def matches(module: nn.Module) -> bool:
-    """Recognise the layout by its parts, as several libraries have a class of their own for it."""
+    """Recognise the layout by its attributes, because each library has its own class for it."""
     return all(hasattr(module, name) for name in ("input_blocks", "middle_block", "output_blocks"))
 
 

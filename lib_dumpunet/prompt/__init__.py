@@ -1,1 +1,1 @@
-"""Texts that choose blocks and steps or give prompts per block; strings in, plain values out."""
+"""Parse prompts, and texts that choose blocks and steps; strings in, plain values out."""

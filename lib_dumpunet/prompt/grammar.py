@@ -1,8 +1,7 @@
-"""Read texts with Lark, and turn its complaints into errors that a person can use.
+"""Parse texts with Lark, and turn its errors into messages for users.
 
-The one place that knows how Lark reports trouble: that the end of the input borrows the position of the token before
-it, that imported terminals bear the name of their grammar (``selection__BLOCK``), and that terminals are named where
-people want words.
+Only this module knows the quirks of Lark's errors: the end of input has the position of the token before it, imported
+terminals carry their grammar's name (``selection__BLOCK``), and expected terminals are names, not words for users.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ WORDS = {
     "BLOCK": "a block such as IN00, M00 or OUT11",
 }
 LOOKALIKES = str.maketrans("、–—−〜×", ",----*")
-"""Signs that are easily typed for those of the notation; full-width forms are known to Unicode."""
+"""Characters easily mistyped for those of the notation; NFKC normalisation handles full-width forms."""
 _PIECE = re.compile(r"\(~:|:~\)|[0-9]*\.[0-9]+|\w{1,20}|[\s\S]")
 
 
 class Mismatch(Exception):
-    """The text leaves its grammar at ``position``, where one of ``expected`` (words for people) should stand."""
+    """The text leaves its grammar at ``position``; ``expected`` lists what may come there, in words for users."""
 
     def __init__(self, position: int, expected: tuple[str, ...]) -> None:
         super().__init__(position, expected)
@@ -50,16 +49,16 @@ class Mismatch(Exception):
 
 
 class Grammar(NamedTuple):
-    """A grammar file of this room, and the rule that reading starts from."""
+    """A grammar file of this package, and its start rule."""
 
     file: str
     start: str
 
     def parse(self, text: str) -> Tree:  # type: ignore[type-arg]  # lark 1.1 has no parameter there
-        """Read ``text`` into a tree.
+        """Parse ``text`` into a tree.
 
         Raises:
-            Mismatch: where the text leaves the grammar.
+            Mismatch: if the text does not follow the grammar.
         """
         try:
             return _parser(self.file, self.start).parse(text)
@@ -67,9 +66,9 @@ class Grammar(NamedTuple):
             raise _mismatch(error, text) from None
 
     def meant(self, text: str, position: int) -> str:
-        """Return the remedy for a sign that only looks like one of the notation's, or for one that cannot be seen.
+        """Return a remedy for a lookalike or invisible character at ``position``.
 
-        Empty where reading would not go on without it, or with what it looks like.
+        Empty if replacing or deleting the character would not let parsing continue.
         """
         found = piece(text, position)
         invisible = _is_invisible(found)
@@ -86,7 +85,7 @@ class Grammar(NamedTuple):
 
 @cache
 def _parser(file: str, start: str) -> Lark:
-    # Built on first use: it takes a few milliseconds, and an import must cost nothing.
+    # Built on first use: it takes a few milliseconds, and imports must be fast.
     return Lark.open(
         file, rel_to=__file__, parser="lalr", lexer="contextual", start=start, propagate_positions=True
     )
@@ -96,7 +95,7 @@ def _mismatch(error: UnexpectedInput, text: str) -> Mismatch:
     if isinstance(error, UnexpectedToken):
         at_end = error.token.type == "$END"
         position = len(text) if at_end else error.token.start_pos or 0
-        # `expected` and `accepts()` keep upper-case names only, which imported terminals do not have.
+        # `expected` and `accepts()` keep only upper-case names, so they omit imported terminals.
         return Mismatch(position, _words(error.interactive_parser.choices()))
     assert isinstance(error, UnexpectedCharacters)
     return Mismatch(error.pos_in_stream or 0, _words(error.allowed or ()))
@@ -108,7 +107,7 @@ def _words(terminals: Iterable[str]) -> tuple[str, ...]:
 
 
 def own_name(name: str) -> str:
-    """Take the grammar's name off an imported rule or terminal: ``selection__BLOCK``."""
+    """Remove the grammar's name from an imported rule or terminal such as ``selection__BLOCK``."""
     return name.rpartition("__")[2]
 
 
@@ -120,7 +119,7 @@ def one_of(words: tuple[str, ...]) -> str:
 
 
 def piece(text: str, position: int) -> str:
-    """Return the word, number or sign at a position as one would quote it; a long word is cut, the end is empty."""
+    """Return the word, number or sign at a position, for quoting; long words are cut, the end of the text is empty."""
     match = _PIECE.match(text, position)
     return match[0] if match else ""
 
@@ -130,8 +129,8 @@ def _is_invisible(found: str) -> bool:
 
 
 def describe_mismatch(text: str, position: int) -> str:
-    """Say what is wrong at a position where the text leaves its grammar."""
+    """Describe the problem at the position where the text leaves its grammar."""
     found = piece(text, position)
     if _is_invisible(found):
-        return f"an invisible character stands here (U+{ord(found[0]):04X})"
-    return f"{found!r} cannot stand here" if found else "the text ends too early"
+        return f"there is an invisible character here (U+{ord(found[0]):04X})"
+    return f"{found!r} is not allowed here" if found else "the text ends too early"

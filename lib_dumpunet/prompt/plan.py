@@ -1,8 +1,8 @@
-"""Plan the texts of a request: what each block of each image reads in each step, and what holds for the whole U-Net.
+"""Plan the texts of a request: what each block of each image reads in each step, and each image's main text.
 
-What is not per block, SDXL's pooled text, follows the *main text* of an image: the one that most of the blocks with
-cross-attention get. Each of these blocks votes in each step, with the weights of its shares; on a tie the base prompt
-wins, which has no bracket.
+SDXL's pooled text embedding is not per block. It uses an image's *main text*: the text that most blocks with
+cross-attention read. Each of these blocks votes in each step, with the weights of its shares; on a tie the base prompt
+(without brackets) wins.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from functools import cached_property
 from lib_dumpunet.blocks import spans
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import Acting, Bracket, Share, Template, heaviest
+from lib_dumpunet.prompt.template import Acting, Bracket, Share, Template, heaviest
 
 log = logging.getLogger("dumpunet")
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What the blocks with cross-attention read of one template; each mixture is made once."""
+    """The texts that blocks with cross-attention read from one template, cached."""
 
     template: Template
     attending: Sequence[str]
@@ -32,7 +32,7 @@ class _Reading:
     _shares: dict[tuple[str, int], tuple[Share, ...]] = field(default_factory=dict)
 
     def shares(self, block: str, step: int) -> tuple[Share, ...]:
-        """Look up what ``Template.shares`` gives."""
+        """Return what ``Template.shares`` returns, from a cache."""
         key = (block, step)
         if key not in self._shares:
             acting = self.template.acting(block, step)
@@ -43,7 +43,7 @@ class _Reading:
 
     @cached_property
     def main(self) -> str:
-        """The text that most blocks get."""
+        """The text that most blocks read."""
         votes: dict[str, list[float]] = {}
         for block in self.attending:
             for step in range(1, self.steps + 1):
@@ -51,13 +51,13 @@ class _Reading:
                     votes.setdefault(share.text, []).append(share.weight)
         totals = {text: math.fsum(weights) for text, weights in votes.items()}
         most = max(totals.values(), default=0.0)
-        # Weights are rounded fractions, so totals that are meant to be equal may differ in the last digits.
+        # Weights are rounded fractions, so equal totals may differ in the last digits.
         winners = [text for text, total in totals.items() if math.isclose(total, most, rel_tol=1e-9)]
         return winners[0] if len(winners) == 1 else self.template.erased
 
     @cached_property
     def steered(self) -> frozenset[str]:
-        """Blocks that get something else than the main text in some step."""
+        """Blocks that read anything but the main text in some step."""
         main = (Share(self.main, 1.0),)
         steps = range(1, self.steps + 1)
         return frozenset(b for b in self.attending if any(self.shares(b, step) != main for step in steps))
@@ -65,10 +65,10 @@ class _Reading:
 
 @dataclass(frozen=True)
 class PromptPlan:
-    """Texts of the prompts and negative prompts of a request, by image; a single prompt holds for all images.
+    """The prompts and negative prompts of a request, by image; a single prompt applies to all images.
 
     Attributes:
-        uncond: empty where there is no guidance.
+        uncond: empty without guidance.
         attending: the blocks with cross-attention, in forward order.
         steps: the sampler's number of steps.
     """
@@ -80,21 +80,21 @@ class PromptPlan:
 
     @property
     def has_brackets(self) -> bool:
-        """Whether any text is given per block."""
+        """Whether any prompt has brackets."""
         return any(template.has_brackets for template in self._readings)
 
     @property
     def plain(self) -> PromptPlan:
-        """The same prompts with every bracket taken out."""
+        """The same prompts with all brackets removed."""
         cond, uncond = (tuple(t.plain for t in templates) for templates in (self.cond, self.uncond))
         return PromptPlan(cond, uncond, self.attending, self.steps)
 
     def template(self, row: BatchRow) -> Template:
-        """Return the prompt of an image as it was read."""
+        """Return the parsed prompt of an image."""
         return self._reading(row).template
 
     def main(self, row: BatchRow) -> str:
-        """Return the main text of an image: the one for what is not per block."""
+        """Return the main text of an image, which is used for whatever is not per block."""
         return self._reading(row).main
 
     def shares(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...]:
@@ -102,7 +102,7 @@ class PromptPlan:
         return self._reading(row).shares(block, step)
 
     def own(self, row: BatchRow, block: str, step: int) -> tuple[Share, ...] | None:
-        """Return the texts that a block reads in a step, None where it is the main text alone."""
+        """Return the texts that a block reads in a step; None if it reads only the main text."""
         reading = self._reading(row)
         shares = reading.shares(block, step)
         return None if shares == (Share(reading.main, 1.0),) else shares
@@ -112,10 +112,10 @@ class PromptPlan:
         return heaviest(self.shares(row, block, step))
 
     def texts(self, branch: Branch) -> tuple[str, ...]:
-        """List every text that is needed for the prompts or negative prompts, each once.
+        """List every distinct text needed for the prompts or negative prompts.
 
-        Main texts come first, in order of images; the others in the order in which sampling uses them. What only blocks
-        without cross-attention would read is left out.
+        Main texts come first, in order of images; the others follow in the order in which sampling uses them. Texts
+        that only blocks without cross-attention would read are left out.
         """
         templates = dict.fromkeys(self._templates(branch))
         readings = [self._readings[template] for template in templates]
@@ -130,7 +130,7 @@ class PromptPlan:
 
     @cached_property
     def steered(self) -> tuple[str, ...]:
-        """Blocks that get something else than the main text in some step of some row, in forward order."""
+        """Blocks that read anything but the main text in some step of some image, in forward order."""
         blocks = frozenset[str]().union(*(reading.steered for reading in self._readings.values()))
         return tuple(block for block in self.attending if block in blocks)
 
@@ -158,11 +158,11 @@ def plan_prompts(
 ) -> PromptPlan:
     """Plan what blocks read, and check it against the model and the number of steps.
 
-    Logs one warning for all prompts of a field for steps past the end, which are left out, and one for blocks without
-    cross-attention that are given a text in vain.
+    Logs one warning per prompt field for steps past the last one, which are left out, and one for blocks that are given
+    a text but have no cross-attention.
 
     Raises:
-        PromptSyntaxError: with the position, where none of an item's steps is left.
+        PromptSyntaxError: with the position, if all steps of an item are past the last one.
     """
     plan = PromptPlan(tuple(cond), tuple(uncond), tuple(attending), steps)
     distinct = dict.fromkeys((*plan.cond, *plan.uncond))
@@ -178,10 +178,10 @@ def plan_prompts(
 
 
 def check_steps(template: Template, steps: int) -> None:
-    """Make sure that each item of a prompt acts in some step.
+    """Check that each item of a prompt acts in some step.
 
     Raises:
-        PromptSyntaxError: if one begins after the last step.
+        PromptSyntaxError: if all steps of an item are past the last one.
     """
     for bracket in template.brackets:
         for item in bracket.items:
@@ -215,7 +215,7 @@ def _warn_of_blocks(label: str, templates: Sequence[Template], attending: Sequen
 
 
 def _idle(bracket: Bracket, template: Template, attending: Sequence[str], steps: int) -> Iterator[str]:
-    """Yield blocks without cross-attention that are named singly, or whose text reaches no block that has it."""
+    """Yield blocks without cross-attention that are named singly, or whose text no block with cross-attention reads."""
     for item in bracket.items:
         if item.single and item.blocks:
             yield from item.blocks.difference(attending)

@@ -1,4 +1,4 @@
-"""Read points of the image: ``120,80 200,200``."""
+"""Parse points of the image: ``120,80 200,200``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPACE = re.compile(r"\s*")
 
 @dataclass(frozen=True)
 class Point:
-    """A pixel of the image, counted from its upper left corner, and its middle as fractions of width and height."""
+    """A pixel of the image, counted from the upper left corner, and its centre as fractions of width and height."""
 
     x: int
     y: int
@@ -23,17 +23,17 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The point as files and captions have it: ``120x80``."""
+        """The point's name in files and captions: ``120x80``."""
         return f"{self.x}x{self.y}"
 
 
 def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str = FIELD) -> tuple[Point, ...]:
-    """Read points in an image of ``size``, width and height; None leaves open whether they are in the image.
+    """Parse points in an image of ``size`` (width, height); None skips the check that they are inside.
 
     Returns:
-        each point once, in order.
+        the distinct points, in order.
     Raises:
-        SettingsError: with the position, for what is no point or lies outside the image.
+        SettingsError: with the position, if something is not a point or is outside the image.
     """
     width, height = size or (10**5, 10**5)
     points: dict[str, Point] = {}
@@ -43,14 +43,14 @@ def parse_points(text: str, size: tuple[int, int] | None = None, *, field: str =
         if match is None:
             raise SettingsError(
                 "a point is expected here",
-                remedy="Write X,Y in pixels, several with blanks between, such as 120,80 200,200.",
+                remedy="Write X,Y in pixels, separated by spaces, such as 120,80 200,200.",
                 field=field,
                 source=SourcePosition(text, position),
             )
         x, y = int(match[1]), int(match[2])
         if x >= width or y >= height:
             raise SettingsError(
-                f"{x},{y} is outside of the image of {width}x{height} pixels",
+                f"{x},{y} is outside the image of {width}x{height} pixels",
                 remedy=f"Use 0 to {width - 1} and 0 to {height - 1}.",
                 field=field,
                 source=SourcePosition(text, position),

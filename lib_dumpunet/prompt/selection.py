@@ -1,4 +1,4 @@
-"""Choose blocks and steps by text: ``IN00-OUT11(+2),M00`` and ``1,5-20(+5)``."""
+"""Parse choices of blocks and steps: ``IN00-OUT11(+2),M00`` and ``1,5-20(+5)``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lib_dumpunet.prompt.grammar import Grammar, Mismatch, describe_mismatch, on
 
 BLOCKS = Grammar("selection.lark", "blocks")
 STEPS = Grammar("selection.lark", "steps")
-# Far above any number of steps or blocks, and short enough that int() is never asked for a huge number.
+# Far above any number of steps or blocks, and short enough that int() is never slow.
 MANY_DIGITS = 9
 ENDLESS = 10**MANY_DIGITS
-"""The end of a range of steps that goes on to the last one."""
+"""The end of an open range of steps such as 11-."""
 
 Fail = Callable[[str, str, int], DumpUNetError]
 """Makes the error for a problem, its remedy, and the position in the text."""
@@ -27,7 +27,7 @@ log = logging.getLogger("dumpunet")
 
 
 def select_blocks(text: str, order: Iterable[str] = SD1, *, field: str = "Layers") -> tuple[str, ...]:
-    """Read a choice of blocks; empty text chooses all.
+    """Parse a choice of blocks; empty text chooses all.
 
     Returns:
         The chosen names in forward order, each once.
@@ -54,10 +54,10 @@ class StepChoice:
         return not self.ranges or any(step in r for r in self.ranges)
 
     def up_to(self, total: int) -> tuple[int, ...]:
-        """List the chosen steps from 1 to ``total``; those past the end are left out with a warning.
+        """List the chosen steps from 1 to ``total``; log a warning if some are past the end.
 
         Raises:
-            SettingsError: where no step is left.
+            SettingsError: if no step is left.
         """
         chosen = self.left(total)
         if self.goes_past(total):
@@ -70,12 +70,12 @@ class StepChoice:
         """List the chosen steps from 1 to ``total``, without a warning.
 
         Raises:
-            SettingsError: where no step is left.
+            SettingsError: if no step is left.
         """
         return self.within(total, _failure(self.text, self.field), 0)
 
     def within(self, total: int, fail: Fail, position: int) -> tuple[int, ...]:
-        """List the chosen steps from 1 to ``total``; where no step is left, fail at a position."""
+        """List the chosen steps from 1 to ``total``; if no step is left, raise ``fail``'s error at ``position``."""
         chosen = tuple(step for step in range(1, total + 1) if step in self)
         if not chosen:
             raise fail(
@@ -84,23 +84,23 @@ class StepChoice:
         return chosen
 
     def goes_past(self, total: int) -> bool:
-        """Return whether a chosen step lies past ``total``; that all steps are chosen says nothing of their number."""
+        """Return whether a step past ``total`` is named; choosing all steps does not count."""
         return self.largest > total
 
     @property
     def largest(self) -> int:
-        """The last step that is named; 0 where none is."""
+        """The largest step that is named; 0 if none is."""
         return max((r[0] if r.stop == ENDLESS else r[-1] for r in self.ranges), default=0)
 
 
 def parse_steps(text: str, *, field: str = "Image saving steps") -> StepChoice:
-    """Read a choice of sampling steps; empty text chooses all.
+    """Parse a choice of sampling steps; empty text chooses all.
 
     Raises:
         SettingsError: with the position, for text outside the grammar, or step 0.
     """
     fail = _failure(text, field)
-    # As in a bracket, where an @ stands in front; places of mistakes stay what they are.
+    # Accept a leading @, as in a bracket; a space in its place keeps the positions of errors right.
     plain = text.replace("@", " ", 1) if text.lstrip().startswith("@") else text
     tree = _parse(STEPS, plain, fail)
     items = [item for child in tree.children if isinstance(child, Tree) for item in child.children]
@@ -108,7 +108,7 @@ def parse_steps(text: str, *, field: str = "Image saving steps") -> StepChoice:
 
 
 def select_steps(text: str, total: int, *, field: str = "Image saving steps") -> tuple[int, ...]:
-    """Read a choice of sampling steps from 1 to ``total``; empty text chooses all.
+    """Parse a choice of sampling steps from 1 to ``total``; empty text chooses all.
 
     Raises:
         SettingsError: as ``parse_steps`` and ``StepChoice.up_to``.
@@ -124,7 +124,7 @@ def block_range(item: Tree, order: BlockOrder, fail: Fail) -> tuple[str, ...]:  
 
 
 def step_range(item: Tree, fail: Fail) -> range:  # type: ignore[type-arg]
-    """Resolve a ``step_item`` of a parse tree, a step or a range, which may have no end."""
+    """Resolve a ``step_item`` of a parse tree, a step or a range, which may be open."""
     ends = []
     for token in (t for step in _parts(item, "step") for t in _tokens(step, "NUMBER")):
         ends.append(_number(token, fail))
@@ -151,7 +151,7 @@ def _known(token: Token, order: BlockOrder, fail: Fail) -> int:
     letters, digits = name.rstrip("0123456789"), name.lstrip("INOUTM")
     padded = f"{letters}{digits.lstrip('0').rjust(2, '0')}"
     hint = f"Did you mean {padded}?" if padded in order else f"The model has {order}."
-    if name in SD1:  # as a loop over the blocks of SD 1.x has it, which is pasted for SDXL, too
+    if name in SD1:  # a loop over SD 1.x's blocks was probably pasted for SDXL
         hint += f" As a list for a loop: {json.dumps(list(order))}"
     raise fail(f"the model has no block {name}", hint, token.start_pos or 0)
 
@@ -168,7 +168,7 @@ def _tokens(tree: Tree, kind: str) -> list[Token]:  # type: ignore[type-arg]
 
 
 def _parts(tree: Tree, rule: str) -> list[Tree]:  # type: ignore[type-arg]
-    """List the children of a tree that one rule made."""
+    """List the children of a tree that belong to a rule."""
     return [child for child in tree.children if isinstance(child, Tree) and own_name(child.data) == rule]
 
 

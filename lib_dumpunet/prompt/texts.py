@@ -1,4 +1,4 @@
-"""The tokens of a request's prompts, and the words of them that heatmaps are asked for."""
+"""The tokens of a request's prompts, and the words that heatmaps are wanted for."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lib_dumpunet.prompt.words import Token, Word, content_words, find_word
 
 EVERYTHING = "*"
 BETWEEN = Token(b"\xff", ends_word=True)
-"""Stands between prompts, so that no phrase is found half in one and half in the next; no text has this byte."""
+"""Separates prompts, so that no phrase is found across two of them; no text contains this byte."""
 Tokens = tuple[Token, ...]
 Schedule = tuple[tuple[int, str], ...]
-"""Texts that follow each other, each with the last step, from 1, in which it is read."""
+"""Texts that replace each other during sampling, each with the last step, from 1, in which it is read."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What the blocks read of a request's prompts, and the tokens of each text, one for each column.
+    """The texts that blocks read, and the tokens of each.
 
     Attributes:
-        plan: None says that the host does not know.
-        tokens: by text; a text that is not in it is not known.
-        filler: tokens of the chunk that texts are filled up with beside longer ones.
-        schedules: by text, what its first part says up to which steps, where the host's notation has that change.
+        plan: None if the host does not know it.
+        tokens: by text; texts whose tokens are unknown are missing.
+        filler: tokens of the empty chunk that pads texts to the length of longer ones.
+        schedules: by text, how the host's prompt editing (``[a:b:0.5]``) changes its first part during sampling.
     """
 
     plan: PromptPlan | None = None
@@ -36,13 +36,13 @@ class Texts:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
     def of(self, branch: Branch) -> list[Tokens]:
-        """List the tokens of all texts of the prompts or negative prompts, each once, main texts first."""
+        """List the tokens of all distinct texts of the prompts or negative prompts, main texts first."""
         texts = () if self.plan is None else self.plan.texts(branch)
         read = dict.fromkeys(text for whole in texts for _, text in self.schedules.get(whole, ((0, whole),)))
         return [self.tokens[text] for text in read if text in self.tokens]
 
     def of_image(self, image: int, branch: Branch) -> list[Tokens]:
-        """List the tokens of all texts that an image's blocks read, each once."""
+        """List the tokens of all distinct texts that an image's blocks read."""
         if self.plan is None:
             return []
         read: dict[str, None] = {}
@@ -52,13 +52,13 @@ class Texts:
         return [self.tokens[text] for text in read if text in self.tokens]
 
     def text(self, row: BatchRow, block: str, step: int) -> str:
-        """Return the text that a block reads in a step; of several that are mixed, the one of the largest weight."""
+        """Return the text that a block reads in a step; if several are mixed, the one with the largest weight."""
         whole = "" if self.plan is None else self.plan.text(row, block, step)
         schedule = self.schedules.get(whole, ())
         return next((text for last, text in schedule if step <= last), schedule[-1][1] if schedule else whole)
 
     def columns(self, row: BatchRow, block: str, step: int, count: int) -> Tokens:
-        """Return what the ``count`` columns are that a block reads; nothing if that is not known."""
+        """Return the ``count`` tokens that a block reads; empty if they are not known."""
         tokens = self.tokens.get(self.text(row, block, step), ())
         while tokens and self.filler and len(tokens) < count:
             tokens += self.filler
@@ -67,28 +67,28 @@ class Texts:
 
 @dataclass(frozen=True)
 class WordChoice:
-    """The words of a prompt that heatmaps are asked for; without phrases, all content words."""
+    """The words and phrases to make heatmaps of; without any, all content words."""
 
     phrases: tuple[str, ...]
     field: str
 
     def find(self, tokens: Tokens) -> tuple[Word, ...]:
-        """Find the words in one prompt; phrases that are only in others are left out."""
+        """Find the words in one prompt; phrases that it does not contain are left out."""
         if not self.phrases:
             return content_words(tokens)
         found = (self._find(tokens, phrase) for phrase in self.phrases)
         return tuple(word for word in found if word is not None)
 
     def missing(self, texts: Iterable[Tokens]) -> tuple[str, ...]:
-        """List the phrases that are in none of the texts."""
+        """List the phrases that none of the texts contains."""
         known = list(texts)
         return tuple(p for p in self.phrases if all(self._find(tokens, p) is None for tokens in known))
 
     def check(self, texts: Sequence[Tokens]) -> None:
-        """Make sure that there is something to show, and that each phrase is in one of the prompts at least.
+        """Check that there are words to show, and that each phrase is in at least one of the prompts.
 
         Raises:
-            SettingsError: with the words that there are.
+            SettingsError: if not; for a phrase, the message lists the prompts' words.
         """
         distinct = list(dict.fromkeys(texts))
         if not any(distinct):
@@ -97,7 +97,7 @@ class WordChoice:
             )
         if not self.phrases and not any(map(content_words, distinct)):
             raise SettingsError(
-                "the prompt has no words but function words",
+                "the prompt has only function words",
                 remedy="Name the words to show.",
                 field=self.field,
             )
@@ -113,7 +113,7 @@ class WordChoice:
 
 
 def parse_words(text: str, *, field: str) -> WordChoice:
-    """Read words and phrases joined by commas; nothing, or ``*``, means all content words."""
+    """Parse words and phrases separated by commas; an empty text, or ``*``, means all content words."""
     phrases = tuple(
         phrase for phrase in dict.fromkeys(" ".join(p.split()) for p in text.split(",")) if phrase
     )

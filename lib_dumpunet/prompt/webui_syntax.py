@@ -1,6 +1,6 @@
-"""What only the AUTOMATIC1111 webui reads in a prompt, found so that it is not taken for words.
+"""Remove syntax that only the AUTOMATIC1111 webui understands from prompts, so that it is not taken for words.
 
-Its notation: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, "Prompt editing", "Alternating
+The syntax: https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, "Prompt editing", "Alternating
 Words", "Composable Diffusion" and "Extra networks".
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# No bracket of either kind may begin or end inside of what is taken out, and a backslash makes a bracket text.
+# No bracket of either kind may begin or end inside the removed text, and a backslash escapes a bracket.
 _INSIDE = r"(?:(?!\(~:|:~\))[^\[\]\\])*"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _KINDS = (
     re.compile(r"<\w+:[^<>]+>"),  # extra network
-    re.compile(r"<(?:lora|lyco|hypernet):[^<>\s]*"),  # one whose end is forgotten
+    re.compile(r"<(?:lora|lyco|hypernet):[^<>\s]*"),  # extra network without its closing >
     re.compile(rf"(?<!\\)\[{_INSIDE}:\s*{_NUMBER}\s*\]"),  # prompt editing
     re.compile(rf"(?<!\\)\[{_INSIDE}\|{_INSIDE}\]"),  # alternating words
 )
@@ -23,17 +23,17 @@ _LAST_WEIGHT = re.compile(rf"\s*:\s*{_NUMBER}\s*$")
 
 
 class Stripped(NamedTuple):
-    """A prompt without what only the webui reads, and what was taken out, in order of kind."""
+    """A prompt without webui syntax, and the removed pieces."""
 
     text: str
     found: tuple[str, ...]
 
 
 def strip_webui_syntax(prompt: str) -> Stripped:
-    """Take extra networks, prompt editing, alternating words and ``AND`` with its weights out of a prompt."""
+    """Remove extra networks, prompt editing, alternating words, and ``AND`` with its weights from a prompt."""
     text, found = prompt, []
     before = None
-    while text != before:  # what stood inside of another is taken out first
+    while text != before:  # the innermost of nested pieces are removed first
         before = text
         for kind in _KINDS:
             found += kind.findall(text)

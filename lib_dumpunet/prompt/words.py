@@ -1,4 +1,4 @@
-"""The words of a prompt among its tokens: which columns of a cross-attention map belong to a word."""
+"""Find the words of a prompt among its tokens, which are the columns of a cross-attention map."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from itertools import chain, pairwise
 from lib_dumpunet.errors import SettingsError
 
 CONTINUED = "…"
-"""Label of a column that holds only the rest of a character that the column before it began."""
+"""Label of a token that only continues a character begun by the token before it."""
 
 LISTED = 40
-"""Words of the prompt that an error names at most."""
+"""The most words of the prompt that an error lists."""
 
 _FUNCTION_WORDS = """
 a an the this that these those it its his her their and or but nor of on in into onto at to from by with without for as
@@ -21,10 +21,10 @@ is are was were be been being has have had
 's 't 're 've 'm 'll 'd
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""English words that show nothing by themselves; the last row is what CLIP cuts off from "it's" and "don't"."""
+"""English words without content of their own; the last row is what CLIP splits off from "it's" and "don't"."""
 
-# Beginnings of the names that Unicode gives to characters of scripts written without spaces between words. Korean has
-# spaces, but glues its particles to the word.
+# Prefixes of the Unicode names of characters in scripts written without spaces between words. Korean has spaces, but
+# attaches particles to words.
 UNSPACED = (
     "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "HANGUL", "HALFWIDTH HANGUL", "THAI", "LAO",
     "KHMER", "MYANMAR",
@@ -33,13 +33,13 @@ UNSPACED = (
 
 @dataclass(frozen=True)
 class Token:
-    """One column of the text.
+    """One token, and so one column of an attention map.
 
     Attributes:
-        piece: UTF-8 bytes as the tokenizer cut them, which may be inside a character, in the tokenizer's (lower) case;
-            empty for a further vector of an embedding, which belongs to the piece before it.
+        piece: UTF-8 bytes, possibly part of a character, in the tokenizer's (lower) case; empty for the second and
+            later vectors of an embedding, which belong to the piece before them.
         ends_word: whether a word ends with this piece.
-        mark: "start", "end" or "pad" for columns that hold no piece of the prompt.
+        mark: "start", "end" or "pad" for tokens that are not part of the prompt.
     """
 
     piece: bytes = b""
@@ -57,10 +57,10 @@ class Word:
 
 @dataclass(frozen=True)
 class _Line:
-    """A prompt's characters without the space between words, the columns that hold each, and where words end.
+    """A prompt's characters without the spaces between words, the columns of each character, and where words end.
 
-    ``ends`` counts characters: 3 says that a word ends with the third. Bytes that are no text, which a cut prompt may
-    begin or end with, are lone surrogates in ``text``, one each, so that characters can be counted in bytes.
+    ``ends`` counts characters: 3 means that a word ends with the third. Bytes that are not text, with which a truncated
+    prompt may begin or end, are lone surrogates in ``text``, one each, so that character sizes in bytes stay right.
     """
 
     text: str
@@ -70,17 +70,17 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Phrase:
-    """Words without the space between them; ``gaps`` are the characters before which there was space."""
+    """Words without the spaces between them; ``gaps`` are the indices of characters that follow a space."""
 
     text: str
     gaps: frozenset[int]
 
 
 def labels(tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Name each column by its piece, and columns that hold none as ``<start>``, ``<end>`` and ``<pad>``.
+    """Label each token by its piece, and tokens without one as ``<start>``, ``<end>`` and ``<pad>``.
 
-    A character that is cut over several columns, and an embedding of several vectors, is shown at the first of them;
-    the others are "…".
+    A character split into several tokens, and an embedding of several vectors, labels the first of its tokens; the
+    others are "…".
     """
     begun = [""] * len(tokens)
     line = _read(tokens)
@@ -93,32 +93,32 @@ def labels(tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 def find_word(tokens: Sequence[Token], text: str, *, field: str = "words") -> Word:
-    """Find a word or phrase in a prompt, in any letter case and with any white space between its words.
+    """Find a word or phrase in a prompt, ignoring case and the amount of white space.
 
-    An occurrence has to begin and end where words of the tokenizer do, so "cat" is not in "caterpillar"; in scripts
-    written without spaces it may be anywhere. It may run over columns without text, such as those between chunks.
+    An occurrence must begin and end at the tokenizer's word boundaries, so "cat" is not in "caterpillar"; in scripts
+    written without spaces it may be anywhere. It may span tokens without text, such as those between chunks.
 
     Raises:
-        SettingsError: with the words that there are, if it is not in the prompt or there is nothing to look for.
+        SettingsError: if the text is empty or not in the prompt; the message lists the prompt's words.
     """
     line, phrase = _read(tokens), _phrase(text)
     found = {column for place in _places(line, phrase) for column in _columns(line, place)}
     if not found:
-        as_it_is = " as it stands, word after word" if phrase.gaps else ""
+        as_phrase = " as a phrase, word after word" if phrase.gaps else ""
         problem = (
-            f"{text!r} is not in the prompt{as_it_is}" if phrase.text else "there is no word to look for"
+            f"{text!r} is not in the prompt{as_phrase}" if phrase.text else "there is no word to look for"
         )
         raise SettingsError(problem, remedy=_remedy(tokens), field=field)
     return Word(_normal(" ".join(text.split())), tuple(sorted(found)))
 
 
 def content_words(tokens: Sequence[Token]) -> tuple[Word, ...]:
-    """List the words of a prompt but for English function words, each once and in order."""
+    """List the distinct words of a prompt in order, except English function words."""
     return tuple(word for word in _distinct(tokens) if word.text.casefold() not in FUNCTION_WORDS)
 
 
 def all_words(tokens: Sequence[Token]) -> tuple[str, ...]:
-    """List the words of a prompt, each once and in order, without punctuation."""
+    """List the distinct words of a prompt in order, without punctuation."""
     return tuple(word.text for word in _distinct(tokens))
 
 
@@ -157,12 +157,12 @@ def _phrase(text: str) -> _Phrase:
 
 
 def _normal(text: str) -> str:
-    """Write ``text`` as CLIP's tokenizers do before they cut it."""
+    """Normalise ``text`` as CLIP's tokenizers do before splitting it."""
     return unicodedata.normalize("NFC", text).lower()
 
 
 def _comparable(text: str) -> str:
-    """Make one of the two small sigmas: tokenizers differ in whether Σ at the end of a word becomes ς or σ."""
+    """Unify the two small sigmas: tokenizers differ in whether a final Σ becomes ς or σ."""
     return text.replace("ς", "σ")
 
 
@@ -181,15 +181,15 @@ def _may_cut(line: _Line, index: int) -> bool:
     """Return whether an occurrence may begin or end before character ``index``."""
     if index in (0, len(line.text)):
         return True
-    if unicodedata.category(line.text[index]).startswith("M"):  # a mark is part of the letter before it
+    if unicodedata.category(line.text[index]).startswith("M"):  # a mark belongs to the letter before it
         return False
     return index in line.ends or _is_unspaced(line, index)
 
 
 def _same_words(line: _Line, phrase: _Phrase, start: int) -> bool:
-    """Compare where words end: "no where" and "now here" have the same letters, and so has "nowhere".
+    """Compare word boundaries, which distinguish "no where", "now here" and "nowhere".
 
-    The tokenizer also ends words at punctuation and digits without a space, which the phrase may leave as they are.
+    The tokenizer also splits words at punctuation and digits, where the phrase need not have a space.
     """
     for offset in range(1, len(phrase.text)):
         index = start + offset
@@ -201,12 +201,12 @@ def _same_words(line: _Line, phrase: _Phrase, start: int) -> bool:
 
 
 def _is_unspaced(line: _Line, index: int) -> bool:
-    """Return whether one of the characters beside the cut before ``index`` is in a script without spaces."""
+    """Return whether a character next to the boundary before ``index`` is in a script without spaces."""
     return any(unicodedata.name(c, "").startswith(UNSPACED) for c in line.text[index - 1 : index + 1])
 
 
 def _distinct(tokens: Sequence[Token]) -> tuple[Word, ...]:
-    """List words without regard to their case, with the columns of all occurrences."""
+    """List distinct words, ignoring case, with the columns of all their occurrences."""
     line = _read(tokens)
     words: dict[str, Word] = {}
     for start, end in pairwise(sorted({0, *line.ends, len(line.text)})):

@@ -1,4 +1,4 @@
-"""The settings of a run: one tree, and the ways in which people and programs write it."""
+"""The settings of a run: one tree of dataclasses, and the formats in which people and programs write them."""
 
 from lib_dumpunet.settings.tree import (
     AVERAGES,

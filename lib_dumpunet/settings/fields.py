@@ -1,6 +1,6 @@
-"""The controls of a panel: one for each field of ``PanelSettings``, as people see it, and their values as a flat list.
+"""The panel's controls, one for each field of ``PanelSettings``, and their values as a flat list.
 
-Choices go by their readable names; the formulas of a colour are three texts.
+Controls hold the readable names of choices; a colour's formulas have three text controls.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SWITCHES: Mapping[str, Path] = {
     "difference": ("difference", "enabled"),
     "explorer": ("explorer", "enabled"),
 }
-"""What has to be on for a section to count."""
+"""The switch that turns each section on."""
 NAMES = {"switch": "attention"}
-"""Sections that people know by another name."""
+"""Sections that users know by another name."""
 HIDDEN = {("attention", "heat")}
-"""Sections that a panel has no controls for."""
+"""Sections without controls in the panel."""
 UNSHARED = {"path"}
-"""Fields that no image tells, and that none can set: a stranger's image must not choose where files are written."""
+"""Fields that image parameters neither contain nor set: a stranger's image must not choose where files are written."""
 CHANNELS = ("R / H", "G / S", "B / L")
 
 
@@ -38,8 +38,8 @@ class Entry:
     """One control of the panel.
 
     Attributes:
-        path: of the field in the settings; the formulas have the channel's number behind it.
-        default: what the control holds at first.
+        path: of the field in the settings; for a formula, followed by the channel's index.
+        default: the control's initial value.
     """
 
     path: Path
@@ -49,19 +49,19 @@ class Entry:
 
     @property
     def section(self) -> str:
-        """Part of the settings that it belongs to."""
+        """The section of the settings that it belongs to."""
         return NAMES.get(self.path[0], self.path[0])
 
     @property
     def label(self) -> str:
-        """Name for people."""
+        """The control's label."""
         if self.path[-2] == "formula":
             return f"Color space {CHANNELS[int(self.path[-1])]}"
         return str(self.field.metadata["label"])
 
     @property
     def help(self) -> str:
-        """What it is for."""
+        """The control's help text."""
         return str(self.field.metadata["help"])
 
     @property
@@ -71,15 +71,15 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Name among the parameters of an image: letters and blanks, as the webui's reader asks."""
+        """Name in an image's parameters: only letters and spaces, as the webui's parser requires."""
         words = [self.section, *self.path[1:]]
         return f"{PREFIX} {' '.join(words).replace('_', ' ')}"
 
     def read(self, value: Any, *, name: str = "") -> Any:
-        """Turn what the control holds, or a text for it, into the setting.
+        """Convert the control's value, or a text that stands for it, into the setting.
 
         Raises:
-            SettingsError: if it is something else, with the control's label, or the name that people know here.
+            SettingsError: if the value does not fit; the error names ``name``, or else the control's label.
         """
         if self.control == "text":
             return read_text(value, name or self.label)
@@ -87,12 +87,12 @@ class Entry:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the parameters of an image have it."""
+        """Whether an image's parameters contain it."""
         return self.path[-1] not in UNSHARED and self.path[-2:] != ("dump", "enabled")
 
 
 def entries(defaults: PanelSettings) -> list[Entry]:
-    """List the controls of the panel in their order, with the values that they begin with."""
+    """List the panel's controls in order, with their initial values."""
     return list(_entries(defaults, ()))
 
 
@@ -112,7 +112,7 @@ def _entries(settings: Any, above: Path) -> Iterator[Entry]:
 
 
 def shown(f: Field[Any], value: Any) -> Any:
-    """Turn a setting into what a control holds."""
+    """Convert a setting into its control's value."""
     names = f.metadata["choices"]
     if names and isinstance(value, tuple):
         return [names[one] for one in value]
@@ -120,25 +120,25 @@ def shown(f: Field[Any], value: Any) -> Any:
 
 
 ENTRIES: Sequence[Entry] = tuple(entries(PanelSettings()))
-"""The controls of the panel in their order."""
+"""The panel's controls in order."""
 DEFAULTS: Mapping[Path, Any] = {entry.path: entry.default for entry in ENTRIES}
-"""What an image leaves out; a page may begin with other values."""
+"""Values that image parameters omit; a page may start with other values."""
 
 
 def pack(settings: PanelSettings) -> list[Any]:
-    """List what the controls hold that stand for settings."""
+    """Convert settings into the values of the controls, in the order of ``ENTRIES``."""
     return [entry.default for entry in entries(settings)]
 
 
 def unpack(values: Sequence[Any]) -> PanelSettings:
-    """Read the settings off the values of the controls, in the order of ``ENTRIES``.
+    """Convert the values of the controls, in the order of ``ENTRIES``, into settings.
 
     Raises:
-        SettingsError: for a value that the settings refuse, with the name of its control.
+        SettingsError: for an invalid value; the error names its control.
     """
     if len(values) != len(ENTRIES):
         raise SettingsError(
-            f"the panel sent {len(values)} values where {len(ENTRIES)} are expected",
+            f"the panel sent {len(values)} values, not {len(ENTRIES)}",
             remedy="Reload the page.",
         )
     tree: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def unpack(values: Sequence[Any]) -> PanelSettings:
 
 
 def build(kind: Any, tree: Mapping[str, Any], base: Any) -> Any:
-    """Make settings from what is given, and from ``base`` for the rest."""
+    """Build settings from ``tree``; fields that it lacks keep their value in ``base``."""
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for f in fields(kind):
@@ -165,12 +165,12 @@ def build(kind: Any, tree: Mapping[str, Any], base: Any) -> Any:
         else:
             values[f.name] = given
     if isinstance(base, ColorSettings) and values.get("method", base.method) != base.method:
-        values.setdefault("formula", None)  # those of another method mean something else
+        values.setdefault("formula", None)  # another method's formulas mean something else
     return dataclasses.replace(base, **values)
 
 
 def _formula(parts: Mapping[str, str], method: str, base: ColorSettings) -> tuple[str, str, str] | None:
-    """Join the formulas of three channels; those left empty are the method's own, which none has but custom ones."""
+    """Join the formulas of three channels; empty ones take the method's default. None if the method has no formulas."""
     known = base.formula if method == base.method else None
     given = [parts.get(str(i), known[i] if known else "").strip() for i in range(3)]
     own = FORMULAS.get(method)

@@ -1,4 +1,4 @@
-"""Settings as the parameters of an image, as the webui writes them into its files and reads them back."""
+"""Settings as image parameters (the webui's infotext), which the webui writes into its files and reads back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib_dumpunet.settings.tree import PanelSettings
 
 
 def to_infotext(settings: PanelSettings) -> dict[str, str]:
-    """Write what differs from the defaults, of the sections that are on, as parameters of an image."""
+    """Return image parameters for the settings that differ from the defaults, in sections that are on."""
     return {
         entry.key: _quoted(_as_text(entry.default))
         for entry in entries(settings)
@@ -21,7 +21,7 @@ def to_infotext(settings: PanelSettings) -> dict[str, str]:
 
 
 def _is_on(settings: PanelSettings, section: str) -> bool:
-    """Return whether a section counts; differences are between images with and without per-block prompts."""
+    """Whether a section is on; differences also need per-block prompts."""
     if section == "difference" and not settings.layer_prompt.enabled:
         return False
     switch = SWITCHES.get(section)
@@ -29,14 +29,14 @@ def _is_on(settings: PanelSettings, section: str) -> bool:
 
 
 def from_infotext(parameters: Mapping[str, Any], entry: Entry) -> Any:
-    """Return what a control is to hold for the parameters of an image.
+    """Return a control's value for an image's parameters.
 
-    None leaves it as it is: if the image has no parameters of this kind at all, or none may tell this one.
+    None leaves the control unchanged: the image has no parameters of this extension, or may not set this control.
     """
     if not entry.is_shared or not any(str(name).startswith(f"{PREFIX} ") for name in parameters):
         return None
     text = parameters.get(entry.key)
-    if text is None and f"{entry.key}-1" in parameters:  # the webui takes any 2x3 for a width and a height
+    if text is None and f"{entry.key}-1" in parameters:  # the webui splits any 2x3 into width and height
         text = f"{parameters[f'{entry.key}-1']}x{parameters.get(f'{entry.key}-2')}"
     try:
         return DEFAULTS[entry.path] if text is None else _shown_again(entry, text)
@@ -49,19 +49,17 @@ def _as_text(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quote a text that the webui would leave bare, but not read back: it strips blanks and a pair of quotes."""
+    """Quote a text that the webui would not quote, but would change on reading: it strips spaces and quotes."""
     bare = not any(sign in text for sign in ",:\n")  # the webui quotes all others
     return json.dumps(text, ensure_ascii=False) if bare and text.strip().strip('"') != text else text
 
 
 def _shown_again(entry: Entry, text: Any) -> Any:
-    """Turn a text that stands for a control's value into that value."""
+    """Convert the text of a parameter back into the control's value."""
     value = entry.read(text)
     if entry.control == "number":
         low, high = entry.field.metadata["limits"]
-        return (
-            value if low <= value <= high else DEFAULTS[entry.path]
-        )  # no number at all, too, is not between
+        return value if low <= value <= high else DEFAULTS[entry.path]
     return value if entry.path[-2] == "formula" else shown(entry.field, value)
 
 

@@ -1,4 +1,4 @@
-"""Settings as JSON, and as single changes by their paths."""
+"""Read settings from JSON, and change single settings by their paths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lib_dumpunet.settings.value import read_value
 
 
 def from_dict(tree: Mapping[str, Any]) -> PanelSettings:
-    """Read settings from JSON, in which everything may be left out; a section that is named is on.
+    """Read settings from JSON, in which every key is optional; naming a section turns it on.
 
-    The formulas of a colour may be a list of three texts, or one with ``;`` between them.
+    A colour's formulas may be a list of three strings, or one string separated by ``;``.
 
     Raises:
-        SettingsError: for what there is not, and for values that the settings refuse.
+        SettingsError: for unknown keys and invalid values.
     """
     asked: dict[str, Any] = {}
     _merge(asked, tree, ())
@@ -35,10 +35,10 @@ def from_dict(tree: Mapping[str, Any]) -> PanelSettings:
 
 
 def override(settings: PanelSettings, changes: Mapping[str, str]) -> PanelSettings:
-    """Change single settings, by paths such as ``features.layers``, and turn their sections on.
+    """Change single settings by paths such as ``features.layers``, and turn their sections on.
 
     Raises:
-        SettingsError: for what there is not, and for values that the settings refuse.
+        SettingsError: for unknown paths and invalid values.
     """
     tree: dict[str, Any] = {}
     for dotted, text in changes.items():
@@ -52,11 +52,11 @@ def override(settings: PanelSettings, changes: Mapping[str, str]) -> PanelSettin
 
 
 def _merge(tree: dict[str, Any], given: Any, above: Path) -> None:
-    """Read a dictionary of JSON into a tree of settings."""
+    """Merge a JSON dictionary into a tree of settings."""
     where = ".".join(above) or "settings"
     if not isinstance(given, Mapping):
         raise SettingsError(
-            f"{given!r} is no dictionary", remedy="Write its settings in braces.", field=where
+            f"{given!r} is not a dictionary", remedy="Write its settings in braces.", field=where
         )
     for name, value in given.items():
         path = SWITCHES["attention"] if (*above, name) == ("attention", "enabled") else (*above, str(name))

@@ -1,4 +1,4 @@
-"""How an option is declared, and what no face may let through."""
+"""Declare an option as a dataclass field, and check its choices and limits."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def option(
 ) -> Any:
     """Declare a field.
 
-    ``choices`` maps each value to the name that people read; a field that is a tuple takes any of them.
-    ``limits`` are inclusive. ``flag`` is the option of the command line, the field's own name if None; fields with the
-    same flag share it, their values joined by commas. ``alias`` is another name of the flag, which no help shows.
+    ``choices`` maps each value to its readable name; a tuple field takes several choices. ``limits`` are inclusive.
+    ``flag`` is the command line option, by default the field's name; fields with the same flag share it, their values
+    joined by commas. ``alias`` is another name of the flag, hidden from help.
     """
     metadata = {
         "label": label,
@@ -40,10 +40,10 @@ def option(
 
 
 def check_fields(settings: Any) -> None:
-    """Refuse a value outside its choices or limits.
+    """Check each field's value against its choices or limits.
 
     Raises:
-        SettingsError: with the field's label, the value and what is allowed.
+        SettingsError: if a value is not allowed; it names the field's label, the value and what is allowed.
     """
     for f in fields(settings):
         value = getattr(settings, f.name)

@@ -1,8 +1,8 @@
-"""Every option, once: default, label, help, choices and limits.
+"""All options, each defined once: default, label, help, choices and limits.
 
-The command line, the panels and the tables of the documentation are made from these fields, so an option that is added
-here appears everywhere. ``option`` carries what a face needs to show the field; ``__post_init__`` refuses what no face
-may let through, and names the field by its label.
+The command line, the panels and the tables of the documentation are made from these fields, so an option added here
+appears everywhere. ``option`` declares what an interface needs to show a field; ``__post_init__`` refuses values that
+are invalid in every interface, and names the field by its label.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SAMPLERS = {
 
 @dataclass(frozen=True)
 class ColorSettings:
-    """How a feature value becomes a colour: first the transform, then the method."""
+    """How values become colours: first the transform, then the method."""
 
     method: str = option(
         "hsl",
         "Colorize method",
-        "White/Black is bright where |v| is large, Red/Blue tells the sign, Custom computes each colour channel",
+        "White/Black is bright where |v| is large, Red/Blue shows the sign, Custom computes each colour channel",
         choices=METHODS,
     )
     transform: str = option(
         "auto01",
         "Value transform",
-        "brings values to [0,1] or [-1,1]: by each map's own range, by fixed limits, or by a sigmoid",
+        "map values to [0,1] or [-1,1]: by each map's own range, by fixed limits, or by a sigmoid",
         choices=TRANSFORMS,
     )
     clamp_min: float = option(
@@ -82,9 +82,9 @@ class ColorSettings:
 
 @dataclass(frozen=True)
 class DumpSettings:
-    """Which tensor files are written; where they go is the host's affair until it names a folder."""
+    """Which tensor files are written; the host sets the folder if ``path`` is empty."""
 
-    enabled: bool = option(False, "Dump feature tensors to files", "write the tensors themselves")
+    enabled: bool = option(False, "Dump feature tensors to files", "write the raw tensors to files")
     format: str = option(
         "npy",
         "Format",
@@ -92,7 +92,7 @@ class DumpSettings:
         choices=FORMATS,
         flag="dump",
     )
-    path: str = option("", "Output path", "folder for the files; it is created if missing")
+    path: str = option("", "Output path", "folder for the files, created if missing")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -100,13 +100,13 @@ class DumpSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What is taken from the U-Net's blocks, and how it is drawn."""
+    """What to capture from the U-Net's blocks, and how to draw it."""
 
-    enabled: bool = option(True, "Extract U-Net features", "draw what each block puts out", flag="features")
+    enabled: bool = option(True, "Extract U-Net features", "draw each block's output", flag="features")
     layers: str = option(
         "",
         "Layers",
-        "blocks to look at; empty means all",
+        "blocks to capture; empty means all",
         placeholder="eg. IN00-OUT03(+2),OUT10",
         flag="blocks",
         alias="layers",
@@ -114,14 +114,14 @@ class FeatureSettings:
     steps: str = option(
         "",
         "Image saving steps",
-        "sampling steps to look at; empty means all",
+        "sampling steps to capture; empty means all",
         placeholder="eg. 1,5-20(+5)",
         flag="save-steps",
     )
     average: str = option(
         "disable",
         "Show averaged map",
-        "one more picture, over all C channels: sum v / C (sum), sum |v| / C (1-norm), or root of sum v*v / C (2-norm)",
+        "one more picture, over all C channels: sum v / C (sum), sum |v| / C (1-norm), or sqrt(sum v*v / C) (2-norm)",
         choices=AVERAGES,
     )
     color: ColorSettings = field(default_factory=ColorSettings)
@@ -133,12 +133,12 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class DifferenceSettings:
-    """What per-block prompts change in the U-Net, and how it is drawn."""
+    """Which differences per-block prompts make in the U-Net, and how to draw them."""
 
     enabled: bool = option(
         False,
         "Output difference map of U-Net features between with and without Layer Prompt",
-        "make each image twice from the same seed, without and with per-block prompts, and draw what they change",
+        "generate each image twice from the same seed, without and with per-block prompts, and draw the difference",
         flag="difference",
     )
     layers: str = option(
@@ -159,15 +159,15 @@ class DifferenceSettings:
     average: str = option(
         "disable",
         "Show averaged difference map",
-        "one more picture, of the difference over all channels, by the formulas of the averaged map",
+        "one more picture, over all channels of the difference, by the formulas of the averaged map",
         choices=AVERAGES,
         flag="difference-average",
     )
     runs: str = option(
         "steered",
         "Features and attention of",
-        "which of the two runs of a difference give features and attention: the one with per-block prompts, or both; "
-        "what is of the one without is marked plain",
+        "which runs of a difference give features and attention: the one with per-block prompts, or both; results "
+        "of the one without are marked plain",
         choices=RUNS,
         flag="difference-runs",
     )
@@ -180,12 +180,12 @@ class DifferenceSettings:
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """What is taken from the attention layers, and how it is drawn."""
+    """What to capture from the attention layers, and how to draw it."""
 
     kinds: tuple[str, ...] = option(
         (),
         "Output features",
-        "what to draw of attention, joined by commas: "
+        "what to draw, separated by commas: "
         + ", ".join(f"{row.choice_help} ({row.choice})" for row in KINDS.values() if row.choice_label),
         choices=CHOICES,
         flag="attention",
@@ -193,7 +193,7 @@ class AttentionSettings:
     layers: str = option(
         "",
         "Attention layers",
-        "blocks whose attention to look at; empty means all that have any",
+        "blocks to capture attention from; empty means all that have any",
         placeholder="eg. IN04-IN08,OUT09",
         flag="attention-blocks",
         alias="attention-layers",
@@ -201,7 +201,7 @@ class AttentionSettings:
     steps: str = option(
         "",
         "Attention steps",
-        "sampling steps whose attention to look at; empty means all",
+        "sampling steps to capture attention in; empty means all",
         placeholder="eg. 1,5-20(+5)",
         flag="attention-steps",
     )
@@ -215,13 +215,14 @@ class AttentionSettings:
     words: str = option(
         "",
         "Words",
-        "words or phrases of the prompt to make heatmaps of, joined by commas; empty means all but function words",
+        "words or phrases of the prompt to draw heatmaps of, separated by commas; empty means all except function "
+        "words",
         placeholder="eg. red circle, square",
     )
     negative_words: str = option(
         "",
         "Negative words",
-        "the same for the negative prompt; * means all but function words, empty means none",
+        "the same for the negative prompt; * means all except function words, empty means none",
         placeholder="eg. blurry",
         flag="negative-words",
     )
@@ -229,26 +230,26 @@ class AttentionSettings:
     points: str = option(
         "",
         "Points",
-        "points of the image as X,Y in pixels, with blanks between: a heatmap of where each looks",
+        "points of the image to draw self-attention heatmaps of, as X,Y in pixels, separated by spaces",
         placeholder="eg. 120,80 200,200",
     )
     color: ColorSettings = field(default_factory=ColorSettings)
     dump: DumpSettings = field(default_factory=DumpSettings)
     heat: DumpSettings = field(default_factory=DumpSettings)
-    """Where the maps of words and points alone are written; they are few and small beside all the rest."""
+    """Where only the maps of words and points are written; they are few and small."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @property
     def enabled(self) -> bool:
-        """Whether anything of attention is asked for; words and points count without their kind too."""
+        """Whether any attention is requested; words and points count even if their kind is not selected."""
         return bool(self.kinds or self.words.strip() or self.negative_words.strip() or self.points.strip())
 
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """How the standalone host samples an image; a webui has fields of its own for these."""
+    """How the standalone host samples images; a webui has its own fields for these."""
 
     negative: str = option("", "Negative prompt", "what the image should not show")
     steps: int = option(20, "Sampling steps", "steps of the sampler", limits=(1, 1000))
@@ -256,18 +257,21 @@ class GenerateSettings:
         "", "Sampling method", "empty means the model's own", choices={"": "model's own", **SAMPLERS}
     )
     guidance: float = option(
-        7.0, "CFG Scale", "weight of the prompt; 1 leaves the negative pass out", limits=(1, 100)
+        7.0,
+        "CFG Scale",
+        "how strongly the prompt guides sampling; 1 turns guidance and the negative prompt off",
+        limits=(1, 100),
     )
     seed: int = option(
         -1,
         "Seed",
-        "seed of the first image, -1 for any; the next image has the next seed",
+        "seed of the first image, -1 means random; each further image adds 1",
         limits=(-1, 2**53),
     )
     width: int = option(0, "Width", "pixels, a multiple of 8; 0 means the model's own", limits=(0, 16384))
     height: int = option(0, "Height", "pixels, a multiple of 8; 0 means the model's own", limits=(0, 16384))
-    batch: int = option(1, "Batch size", "images of each prompt at a time", limits=(1, 64))
-    count: int = option(1, "Batch count", "how often to make a batch", limits=(1, 10000))
+    batch: int = option(1, "Batch size", "images of each prompt generated at once", limits=(1, 64))
+    count: int = option(1, "Batch count", "number of batches", limits=(1, 10000))
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -283,12 +287,12 @@ class GenerateSettings:
 
 @dataclass(frozen=True)
 class ExplorerSettings:
-    """Whether what is captured becomes a page to look around in."""
+    """Whether to write explorer pages."""
 
     enabled: bool = option(
         False,
         "Write explorer page",
-        "one HTML file for each image, to look at all that was captured in a browser, block by block, step by step",
+        "write one HTML file for each image, to explore all captures in a browser, block by block, step by step",
         flag="html",
     )
     alone: bool = option(
@@ -300,8 +304,7 @@ class ExplorerSettings:
     limit: float = option(
         25.0,
         "Size limit",
-        "megabytes that a page may have, 25 if not given; where they are too few, single channels are left out or made "
-        "smaller",
+        "largest size of a page in megabytes, 25 if not given; above it, single channels are reduced or left out",
         limits=(1, 500),
         flag="html-limit",
     )
@@ -312,7 +315,7 @@ class ExplorerSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a user can ask of one run."""
+    """All settings of one run."""
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
@@ -321,11 +324,11 @@ class Settings:
 
     @property
     def looking(self) -> Mapping[str, FeatureSettings | AttentionSettings | DifferenceSettings]:
-        """The sections that say what is looked at, by name."""
+        """The sections that say what to capture, by name."""
         return {name: getattr(self, name) for name in ("features", "attention", "difference")}
 
     def with_dumps(self, change: Callable[[DumpSettings], DumpSettings]) -> Settings:
-        """Change all that says what is dumped, and where."""
+        """Apply ``change`` to every dump setting."""
         changed: dict[str, Any] = {}
         for name, section in self.looking.items():
             with within(name, "dump", "path"):
@@ -337,41 +340,41 @@ class Settings:
 
 @dataclass(frozen=True)
 class LayerPromptSettings:
-    """Whether brackets in prompts give blocks texts of their own."""
+    """Whether prompts are read per block."""
 
     enabled: bool = option(
         False,
         "Enable Layer Prompt",
-        "read (~: blocks: text ; blocks: text :~) in prompts, so that blocks get texts of their own",
+        "give blocks their own text by (~: blocks: text ; blocks: text :~) in prompts",
     )
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What a panel's host does with pictures and messages."""
+    """What a panel's host does with pictures and log messages."""
 
     save: bool = option(
         True,
         "Save generated images",
-        "save each picture beside the generated image it belongs to, under its number",
+        "save each picture next to its generated image, under the same number",
     )
-    log: bool = option(False, "log to stderr", "tell in the console what is done, in detail")
+    log: bool = option(False, "log to stderr", "log details to the console")
 
 
 @dataclass(frozen=True)
 class AttentionSwitch:
-    """Whether a panel's attention settings count; the command line asks by naming them."""
+    """Whether a panel's attention settings apply; on the command line, giving any of them is enough."""
 
     enabled: bool = option(
         False,
         "Extract attention",
-        "draw what the attention layers of each block look at, in text and picture",
+        "draw the attention of each block to the text and to the image itself",
     )
 
 
 @dataclass(frozen=True)
 class PanelSettings:
-    """All that a panel holds; nothing is looked at, and no bracket read, until it is asked for."""
+    """All settings of a panel; by default nothing is captured, and no bracket is read."""
 
     features: FeatureSettings = field(default_factory=lambda: FeatureSettings(enabled=False))
     switch: AttentionSwitch = field(default_factory=AttentionSwitch)
@@ -385,14 +388,14 @@ class PanelSettings:
         if self.switch.enabled and not self.attention.enabled:
             with within("attention", "kinds"):
                 raise SettingsError(
-                    "nothing is chosen",
+                    "nothing is selected",
                     remedy=f"Choose among {', '.join(CHOICES.values())}, or write words or points.",
                     field="Output features",
                 )
 
     @property
     def core(self) -> Settings:
-        """What the core is asked for: what is not switched on is left out; words go where all attention is dumped."""
+        """Settings for the core, without parts that are off; words are dumped where all attention is."""
         attention = (
             replace(self.attention, heat=self.attention.dump) if self.switch.enabled else AttentionSettings()
         )
@@ -401,6 +404,6 @@ class PanelSettings:
 
     @property
     def wants_anything(self) -> bool:
-        """Whether anything is to be done."""
+        """Whether the settings ask for anything."""
         core = self.core
         return self.layer_prompt.enabled or core.features.enabled or core.attention.enabled

@@ -1,4 +1,4 @@
-"""Values as people write them, in whatever face, become settings: one reading, and one wording of what is wrong."""
+"""Convert values from any interface into settings, with the same rules and messages everywhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Literal
 from lib_dumpunet.errors import SettingsError
 
 Control = Literal["checkbox", "text", "choice", "choices", "number", "formulas"]
-"""What kind of control holds an option."""
+"""The type of control that shows an option."""
 
 
 def control_of(f: Field[Any]) -> Control:
-    """Tell how an option is asked for."""
+    """Return the type of control for an option."""
     if f.name == "formula":
         return "formulas"
     if f.metadata["choices"]:
@@ -26,12 +26,12 @@ def control_of(f: Field[Any]) -> Control:
 
 
 def read_value(f: Field[Any], value: Any, *, name: str = "") -> Any:
-    """Turn what a control, a flag or a file holds for an option, or a text for it, into the setting.
+    """Convert an option's value from a control, a flag or a file, or a text that stands for it, into the setting.
 
     Args:
-        name: what people call the option here; its label if empty.
+        name: the option's name in messages; its label if empty.
     Raises:
-        SettingsError: if it is something else.
+        SettingsError: if the value does not fit.
     """
     control = control_of(f)
     if control == "checkbox":
@@ -48,10 +48,10 @@ def read_value(f: Field[Any], value: Any, *, name: str = "") -> Any:
 
 
 def read_text(value: Any, name: str) -> str:
-    """Read a text; nothing at all is an empty one.
+    """Return a text; None becomes an empty text.
 
     Raises:
-        SettingsError: if it is something else.
+        SettingsError: if the value is not a text.
     """
     if value is None or isinstance(value, str):
         return value or ""
@@ -72,7 +72,7 @@ def _number(f: Field[Any], value: Any, name: str) -> float:
     remedy = f"Write one, such as {f.default:g}."
     text = re.sub(r"\s", "", str("" if value is None else value))
     if not text:
-        raise SettingsError("there is no number", remedy=remedy, field=name)
+        raise SettingsError("a number is missing", remedy=remedy, field=name)
     wrong = SettingsError(f"{value!r} is not {what}", remedy=remedy, field=name)
     try:
         number = math.nan if isinstance(value, bool) else float(text)
@@ -88,7 +88,7 @@ def _number(f: Field[Any], value: Any, name: str) -> float:
 
 
 def _choice(choices: Mapping[str, str], value: Any, name: str) -> str:
-    """Find a choice by its value or its readable name, whatever the case of its letters."""
+    """Find a choice by its value or its readable name, ignoring case."""
     wanted = str(value).strip().lower()
     for known, shown in choices.items():
         if wanted in (known.lower(), shown.lower()):

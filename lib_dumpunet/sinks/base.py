@@ -1,4 +1,4 @@
-"""What a sink is: the events of a run, one after the other."""
+"""The base class of sinks, with a method for each event of a run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lib_dumpunet.captures import Capture
 
 
 class Sink:
-    """Takes captures and makes something of them.
+    """Receives captures, and draws, writes or collects them.
 
-    ``accept`` is called from several threads at once and in any order, so a sink guards its own state; a capture's
-    tensor may be read at once and must not be changed, as other sinks read it too. ``finish_image`` is called for one
-    image after the other. ``close`` is called once, after all else, also when an ``accept`` failed.
-    Captures that any of the three gives are handed to the sinks behind it.
+    ``accept`` is called from several threads at once and in any order, so a sink must guard its state; it may read a
+    capture's tensor at once, but must not change it, because other sinks read it too. ``finish_image`` is called for
+    one image at a time. ``close`` is called once, last, even if an ``accept`` failed. Captures that any of the three
+    returns are passed to the sinks after this one.
     """
 
     def accept(self, capture: Capture) -> Iterable[Capture] | None:
@@ -23,13 +23,13 @@ class Sink:
         raise NotImplementedError
 
     def see_image(self, image: int, picture: Image.Image | None) -> None:
-        """Take an image that has come out, None for one that never did; its words and points come next."""
+        """Take a finished image, or None for one that was never finished; its words and points come next."""
 
     def finish_image(self, image: int) -> Iterable[Capture] | None:
-        """Do what waits for all captures of an image: it has had them, unless it has failed at one.
+        """Do whatever needs all captures of an image; they have all come, unless ``accept`` failed.
 
-        A fault here concerns this image alone.
+        An error here affects only this image.
         """
 
     def close(self) -> Iterable[Capture] | None:
-        """Finish what waits, and let go of files: the run is over."""
+        """Finish pending work and close files at the end of the run."""

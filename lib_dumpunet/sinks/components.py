@@ -1,4 +1,4 @@
-"""The first three principal components of self-attention, by one basis for all steps and images of a run."""
+"""The first three principal components of self-attention, with one basis for all steps and images of a run."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _Layer = tuple[str, int, tuple[int, ...]]
 
 
 class ComponentsSink(Sink):
-    """Turn what each place of a layer looks at into three numbers, so that places that look alike get like colours.
+    """Reduce each position's self-attention to three components, so that similar positions get similar colours.
 
-    The basis is that of all maps of the layer in a run, or pictures of different steps would not compare. So all must
-    have come before the first can be drawn; until then they wait on disk, in a file that the system removes however
-    the run ends, and memory holds one sum for each layer.
+    All maps of a layer in a run share one basis, so that pictures of different steps are comparable. All maps must
+    therefore have come before the first can be drawn; until then they wait on disk, in a file that the system removes
+    however the run ends, and memory holds one sum for each layer.
 
-    The components go to the sinks behind this one, when it is closed.
+    On ``close``, the components go to the sinks after this one.
 
     Args:
-        folder: where the file is made; None for the system's folder for temporary files.
+        folder: where to create the file; None for the system's folder for temporary files.
     Raises:
-        HostError: if it cannot be made.
+        HostError: if the file cannot be created.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -40,19 +40,19 @@ class ComponentsSink(Sink):
         self._moments: dict[_Layer, _Moments] = {}
 
     def accept(self, capture: Capture) -> None:
-        """Put a map aside.
+        """Set a map aside.
 
         Raises:
-            HostError: the disk is full, or the map holds no numbers.
+            HostError: if the disk is full, or the map contains NaN or infinity.
         """
         if capture.tag.kind != "pooled_self":
             return
         looks = capture.tensor.float()
         if not looks.isfinite().all():
             raise HostError(
-                f"self-attention of {capture.tag.block} holds values that are not numbers at step {capture.tag.when}, "
+                f"self-attention of {capture.tag.block} contains NaN or infinity at step {capture.tag.when}, "
                 "so it has no components",
-                remedy="The model overflows: try another precision, such as bf16 or fp32.",
+                remedy="The model overflows: try another dtype, such as bf16 or fp32.",
             )
         with self._lock:
             self._moments.setdefault(_layer(capture.tag, looks), _Moments()).add(
@@ -61,10 +61,10 @@ class ComponentsSink(Sink):
         self._spool.put(capture.tag, looks)
 
     def close(self) -> Iterator[Capture]:
-        """Return the components of all maps.
+        """Yield the components of all maps.
 
         Raises:
-            HostError: the file cannot be read.
+            HostError: if the file cannot be read.
         """
         with closing(self._spool):
             bases = {layer: moments.basis() for layer, moments in self._moments.items()}
@@ -77,44 +77,44 @@ class ComponentsSink(Sink):
 
 @dataclass(frozen=True)
 class Basis:
-    """Mean "part" and components "part component" of a layer, which are scaled to a variance of 1 over the run."""
+    """Mean "part" and principal axes "part component" of a layer, scaled to a variance of 1 over the run."""
 
     mean: Tensor
     vectors: Tensor
 
     def components(self, looks: Tensor) -> Tensor:
-        """Bring "h w row column" to "component h w"."""
+        """Project "h w row column" onto the components: "component h w"."""
         parts = looks.flatten(2).double() - self.mean
         return (parts @ self.vectors).permute(2, 0, 1).float().contiguous()
 
 
 @dataclass
 class _Moments:
-    """Sums over places: how many, of their parts, and of the products of their parts."""
+    """Count of positions, and sums over them of their parts and of products of their parts."""
 
     count: int = 0
     first: Tensor = field(default_factory=lambda: torch.zeros(()))
     second: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, looks: Tensor) -> None:
-        """Add "place part"."""
+        """Add "position part"."""
         exact = looks.double()
         self.count += len(exact)
         self.first = self.first + exact.sum(0)
         self.second = self.second + exact.T @ exact
 
     def basis(self) -> Basis:
-        """Find the directions of the largest variance; the sign of each is set, so that a run gives the same again."""
+        """Return the axes of largest variance; the sign of each is fixed, so that runs are reproducible."""
         mean = self.first / self.count
         values, vectors = torch.linalg.eigh(self.second / self.count - mean[:, None] * mean)
         values, vectors = values.flip(0)[:COMPONENTS], vectors.flip(1)[:, :COMPONENTS]
         signs = torch.sign(vectors.gather(0, vectors.abs().argmax(0, keepdim=True)))
-        # Rounding leaves a variance of about 1e-16 where there is none.
+        # A variance of 0 can come out as about 1e-16 by rounding.
         scales = torch.where(values > 1e-12, values.clamp(min=1e-12).rsqrt(), torch.zeros_like(values))
         scaled = vectors * signs * scales
         return Basis(mean, torch.nn.functional.pad(scaled, (0, COMPONENTS - scaled.shape[1])))
 
 
 def _layer(tag: Tag, looks: Tensor) -> _Layer:
-    """Return which maps share a basis; those of a run with images of two sizes may differ in their parts."""
+    """Return the key of maps that share a basis; images of different sizes may have different parts."""
     return tag.block, tag.layer, tuple(looks.shape[2:])

@@ -1,4 +1,4 @@
-"""What per-block prompts change: the difference between two runs from the same seed, block by block."""
+"""The differences that per-block prompts make: compare two runs from the same seed, block by block."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lib_dumpunet.sinks.spool import Spool
 
 
 class DifferenceSink(Sink):
-    """Compare a run with per-block prompts to one without, which must have been made, and worked off, before.
+    """Compare a run with per-block prompts with one without, which must be finished and processed first.
 
-    Of the run without, each "plain" tensor waits on disk for the "steered" one of the same image, block and step, and
-    is let go of with it. The "difference" goes to the sinks behind this one.
+    Each "plain" tensor, from the run without, waits on disk for the "steered" tensor of the same image, block and step,
+    and is then released. The "difference" goes to the sinks after this one.
 
     Args:
-        folder: where the file of those that wait is made; None for the system's folder for temporary files.
+        folder: where to create the file for waiting tensors; None for the system's folder for temporary files.
     Raises:
-        HostError: if it cannot be made.
+        HostError: if the file cannot be created.
     """
 
     def __init__(self, folder: str | None = None) -> None:
         self._spool = Spool("features without per-block prompts", folder)
 
     def accept(self, capture: Capture) -> Iterable[Capture] | None:
-        """Put a plain tensor aside, or give the difference of a steered one.
+        """Set a plain tensor aside, or return the difference for a steered one.
 
         Raises:
-            HostError: the disk is full; or there is no plain tensor, or it has another shape.
+            HostError: if the disk is full, or the plain tensor is missing or has another shape.
         """
         if capture.tag.kind == "plain":
             self._put(capture)
@@ -40,24 +40,24 @@ class DifferenceSink(Sink):
         return None
 
     def close(self) -> None:
-        """Let go of the file, and of what still waits in it after a run that was cut short."""
+        """Close the file, with anything still in it after an interrupted run."""
         self._spool.close()
 
     def _put(self, capture: Capture) -> None:
         try:
             self._spool.put(capture.tag, capture.tensor)
         except HostError:
-            # This sink is stopped now, and a dump may be on the same disk.
+            # This sink is stopped now; free the space, which a dump on the same disk may need.
             with suppress(HostError):
                 self._spool.clear()
             raise
 
     def _compare(self, capture: Capture) -> Capture:
-        """Subtract in float32, where 16-bit numbers lose nothing but the last bits of very unequal ones."""
+        """Subtract in float32, which is exact for 16-bit numbers unless their magnitudes differ widely."""
         steered, plain = capture.tensor.detach(), self._spool.take(replace(capture.tag, kind="plain"))
         if plain is None:
             raise HostError(
-                f"{_place(capture.tag)} cannot be compared: the run without per-block prompts had none"
+                f"{_place(capture.tag)} cannot be compared: the run without per-block prompts did not capture it"
             )
         if plain.shape != steered.shape:
             shapes = ["×".join(map(str, tensor.shape)) for tensor in (plain, steered)]

@@ -1,7 +1,7 @@
-"""How each kind is drawn: from a tensor to its pictures, by the names that the table of kinds gives.
+"""Draw each kind of tensor; the table of kinds refers to the drawings by name.
 
-A drawing gives the average map first, where one is asked for, then the picture of the whole; with each, the numbers
-that it shows. ``channels`` and ``difference`` take NumPy's arrays as well, so that files are drawn without torch.
+A drawing yields the average map first, if one is wanted, then the whole picture, each with the values it shows.
+``channels`` and ``difference`` also take NumPy arrays, so that files can be drawn without torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lib_dumpunet.image.draw import draw_features
 from lib_dumpunet.kinds import Role
 from lib_dumpunet.settings import ColorSettings
 
-KEY_SIDE = 4  # pixels of a key's number
-SHADES = 2.0  # standard deviations that the components' colours span on either side of their mean
+KEY_SIDE = 4  # pixels per side of one value of a key
+SHADES = 2.0  # standard deviations from the mean that the colours of components span
 
 Labels = Callable[[Tag, int], Sequence[str]]
-"""Gives the text of each of the tokens that a layer has read, whose number it is told; nothing if not known."""
+"""Returns the labels of the tokens that a layer reads, given their count; empty if they are not known."""
 
 
 class Appearance(Protocol):
@@ -41,7 +41,7 @@ def _unknown(tag: Tag, count: int) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Style:
-    """How to draw: colours and average, width over height of the generated image, and the names of tokens."""
+    """How to draw: colours and average, aspect ratio (width by height) of the generated image, and token labels."""
 
     settings: Appearance
     ratio: float
@@ -60,13 +60,13 @@ def _with_average(tensor: Any, style: Style) -> Iterator[tuple[Role, Any]]:
 
 
 def draw_channels(tag: Tag, tensor: Any, style: Style) -> Drawn:
-    """Draw all channels of "c h w" as a grid, as near to the image's shape as it comes."""
+    """Draw all channels of "c h w" as a grid, with an aspect ratio near the image's."""
     for role, channels in _with_average(tensor, style):
         yield role, channels, draw_features(channels, style.settings.color, style.ratio)
 
 
 def draw_difference(tag: Tag, tensor: Any, style: Style) -> Drawn:
-    """Draw as ``draw_channels``; White/Black, which shows how large a value is, gets absolute values."""
+    """Draw as ``draw_channels``, but White/Black shows absolute values."""
     absolute = style.settings.color.method == "white-black"
     for role, channels in _with_average(tensor, style):
         shown = abs(channels) if absolute else channels
@@ -74,7 +74,7 @@ def draw_difference(tag: Tag, tensor: Any, style: Style) -> Drawn:
 
 
 def draw_keys(tag: Tag, tensor: Any, style: Style) -> Drawn:
-    """Draw "token dim" for each head, each number as a square that can be seen."""
+    """Draw a map "token dim" for each head, each value as a small square."""
     from lib_dumpunet.image.sheet import draw_sheet
 
     for role, keys in _with_average(tensor, style):
@@ -95,7 +95,7 @@ def draw_tokens(tag: Tag, tensor: Any, style: Style) -> Drawn:
 
 
 def draw_lattice(tag: Tag, tensor: Any, style: Style) -> Drawn:
-    """Draw where each point of the lattice looks; of many heads the mean is what one can read."""
+    """Draw the self-attention map of each query point, averaged over heads, because single heads would be too many."""
     from lib_dumpunet.image.sheet import draw_lattice as lay_out
 
     kind = style.settings.average

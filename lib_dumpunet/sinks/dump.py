@@ -18,23 +18,23 @@ from lib_dumpunet.sinks.writers import WRITERS, Written
 
 
 class DumpSink(Sink):
-    """Write every capture of some ``kinds`` into a folder, with a ``manifest.json`` that lists the files.
+    """Write every capture of some ``kinds`` to a folder, with a ``manifest.json`` that lists the files.
 
-    ``kinds`` None stands for all. What is only passing (see ``kinds.py``) is never written.
+    ``kinds`` None means all. Intermediate kinds (``is_passing`` in ``kinds.py``) are never written.
 
-    - ``bin``: raw little-endian float32, one file for each channel (of attention: each index of the first axis), its
-      rows one after another.
-    - ``npy``: one array for each tensor: a block's features "c h w" for each image and step, in the model's dtype;
-      where NumPy has none such (bfloat16), in float32, which holds every value exactly.
-    - ``safetensors``: one file for each image and step, a tensor for each block in the model's dtype, with prompt,
-      seed, sampler, block table and step as metadata; written when the last expected one has come, else at the end.
+    - ``bin``: raw little-endian float32, one file for each channel (for attention: each index of the first axis), row
+      by row.
+    - ``npy``: one array for each tensor, such as a block's features "c h w" for each image and step, in the model's
+      dtype; bfloat16, which NumPy lacks, becomes float32, which holds every value exactly.
+    - ``safetensors``: one file for each image and step, with a tensor for each block in the model's dtype, and prompt,
+      seed, sampler, block table and step as metadata; written once the last expected tensor has come, else at the end.
 
-    A folder can take any number of runs: none overwrites another's files. ``bin`` names hold the time at which the
-    run started, moved on by a second if another run has it; other names get ``-2``, ``-3`` ... from the second run
-    on, as the manifest's ``run`` counts.
+    Several runs can use the same folder without overwriting each other's files. ``bin`` names contain the run's start
+    time, moved on by a second if another run has it; other names get ``-2``, ``-3`` ... from the second run on, like
+    ``run`` in the manifest.
 
     Raises:
-        SettingsError: the folder cannot be used, or the format is unknown.
+        SettingsError: if the folder cannot be used, or the format is unknown.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class DumpSink(Sink):
         """Write a capture, or keep it until its file is complete.
 
         Raises:
-            HostError: it cannot be written.
+            HostError: if it cannot be written.
         """
         if capture.tag.kind not in self._kinds:
             return
@@ -74,10 +74,10 @@ class DumpSink(Sink):
                 self._list(written)
 
     def close(self) -> None:
-        """Write unfinished groups and the manifest's last state.
+        """Write incomplete files and the final manifest.
 
         Raises:
-            HostError: they cannot be written.
+            HostError: if they cannot be written.
         """
         with self._as_user_error():
             try:
@@ -94,7 +94,7 @@ class DumpSink(Sink):
 
     @contextmanager
     def _as_user_error(self) -> Iterator[None]:
-        """Turn a file's error into one sentence that says how far the dump came."""
+        """Turn an OSError into a HostError that also says how much was written."""
         try:
             yield
         except OSError as error:

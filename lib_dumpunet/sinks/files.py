@@ -1,4 +1,4 @@
-"""Write whole files or none, and say in one sentence why a file could not be written."""
+"""Write files atomically, and explain in one sentence why a file could not be written."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 FIELD = "Output path"
 
 _ASIDE = re.compile(r"\..+\.(?P<pid>\d+)\.part")
-_ABANDONED_AFTER = 600.0  # seconds without a write; no single tensor takes that long
-_PATIENCE = 10.0  # seconds to wait for another run that writes the same manifest
+_ABANDONED_AFTER = 600.0  # seconds since the last write; no single tensor takes that long
+_PATIENCE = 10.0  # seconds to wait for another run to write the same manifest
 
 _ANOTHER = "Choose another folder."
 _REASONS = {
@@ -28,13 +28,13 @@ _REASONS = {
         "Free some space, or choose another disk.",
     ),
     errno.EFBIG: (
-        "a file got larger than is allowed there",
+        "a file is larger than that disk allows",
         "Choose a folder on another disk, or the format npy.",
     ),
-    errno.EACCES: ("writing there is not permitted", "Choose a folder that you may write to."),
-    errno.EPERM: ("writing there is not permitted", "Choose a folder that you may write to."),
+    errno.EACCES: ("you have no permission to write there", "Choose a folder that you can write to."),
+    errno.EPERM: ("you have no permission to write there", "Choose a folder that you can write to."),
     errno.EROFS: ("the disk is read-only", _ANOTHER),
-    errno.ENOENT: ("the folder is not there any more", "Leave the folder in place until the run has ended."),
+    errno.ENOENT: ("the folder no longer exists", "Keep the folder in place until the run has ended."),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", _ANOTHER),
     errno.EEXIST: ("it is a file, not a folder", _ANOTHER),
     errno.ENAMETOOLONG: ("the path is too long", "Choose a shorter path."),
@@ -42,24 +42,24 @@ _REASONS = {
 
 
 def explain(error: OSError) -> tuple[str, str]:
-    """Put an operating system error into words: the problem, and the remedy."""
+    """Describe an operating system error: the problem, and the remedy."""
     known = _REASONS.get(error.errno or 0)
     return known or (error.strerror or str(error) or type(error).__name__, _ANOTHER)
 
 
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-"""Errors of a disk without room."""
+"""Error numbers of a full disk."""
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Return whether an error, or what has caused it, is a disk without room."""
+    """Return whether an error or its cause is a full disk."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def told_once(problems: Iterable[DumpUNetError]) -> list[DumpUNetError]:
-    """Leave one of several problems that come of the same full disk: the first, which then tells of the others."""
+    """Merge several problems caused by a full disk into the first one, which then mentions the others."""
     told: list[DumpUNetError] = []
     full: list[DumpUNetError] = []
     for problem in problems:
@@ -77,14 +77,13 @@ def told_once(problems: Iterable[DumpUNetError]) -> list[DumpUNetError]:
 
 
 def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write ``chunks`` to a file beside ``path``, then put it in its place in one move.
+    """Write ``chunks`` to a temporary file next to ``path``, then rename it atomically.
 
-    Whoever looks, and whenever this process is killed, the file at ``path`` is the old one or the complete new
-    one. The data is left to the operating system's cache: a power cut may still lose it, waiting for the disk after
-    each file would halve the speed.
+    Even if this process is killed, the file at ``path`` is either the old one or the complete new one. The data is not
+    synced to disk, so a power cut may lose it: syncing after each file would halve the speed.
 
     Raises:
-        OSError: nothing is left behind then.
+        OSError: if the file cannot be written; the temporary file is removed.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -98,7 +97,7 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename over ``target``; Windows refuses while anyone has it open, so ask again for a second."""
+    """Rename over ``target``; on Windows, retry for a second, because an open target cannot be replaced."""
     for _ in range(20 if sys.platform == "win32" else 0):
         with suppress(PermissionError):
             return os.replace(source, target)
@@ -107,13 +106,13 @@ def _move(source: Path, target: Path) -> None:
 
 
 def prepare_folder(path: str | Path) -> Path:
-    """Make the folder that a dump goes to, and try it, so that a mistake is told before sampling begins.
+    """Create a folder for dumps and write a test file, so that a mistake is reported before sampling begins.
 
-    What a killed run has left half written is removed. Returns the absolute path, which stays right if the current
-    directory changes. Blanks and quotes around the path, as file managers copy it, are taken off.
+    Half-written files of killed runs are removed. Returns the absolute path, which stays valid if the current directory
+    changes. Spaces and quotes around the path, which file managers add, are stripped.
 
     Raises:
-        SettingsError: no path, a path to a file, or a place where nothing can be written.
+        SettingsError: if the path is empty, is a file, or cannot be written to.
     """
     text = _plain(path)
     if not text:
@@ -129,21 +128,21 @@ def prepare_folder(path: str | Path) -> Path:
     except OSError as error:
         problem, remedy = explain(error)
         raise SettingsError(f"{text} cannot be used, {problem}", remedy=remedy, field=FIELD) from error
-    except (ValueError, RuntimeError) as error:  # a null character; a home directory that nobody has
+    except (ValueError, RuntimeError) as error:  # a null character; an unknown home directory
         raise SettingsError(f"{text!r} is not a path", remedy=_ANOTHER, field=FIELD) from error
     return folder
 
 
 def absolute(path: str | Path) -> Path:
-    """Read a path as ``as_written`` does; a relative one counts from the current directory."""
+    """Read a path as ``as_written`` does, and make it absolute from the current directory."""
     return as_written(path).absolute()
 
 
 def as_written(path: str | Path) -> Path:
-    """Read a path as people write it: with blanks, quotes or ``~``.
+    """Read a path as users write it, possibly with spaces or quotes around it, or ``~``.
 
     Raises:
-        RuntimeError: a home directory that nobody has.
+        RuntimeError: if ``~`` refers to an unknown home directory.
     """
     return Path(_plain(path)).expanduser()
 
@@ -171,12 +170,12 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _is_abandoned(path: Path, pid: int) -> bool:
-    """Judge by the writer, or by age, since a number can have passed on to a new process."""
+    """Return whether the writing process is gone, or the file is old, because process ids are reused."""
     return not _is_alive(pid) or time.time() - path.stat().st_mtime > _ABANDONED_AFTER
 
 
 def _is_alive(pid: int) -> bool:
-    """Ask for a process; on Windows, where asking by signal 0 would end it, take it for alive."""
+    """Return whether a process exists; always True on Windows, where signal 0 would end the process."""
     if sys.platform == "win32":
         return True
     try:
@@ -190,10 +189,10 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other run, of this or another process, out of the folder's manifest for the time being.
+    """Lock a folder's manifest against other runs, of this or another process.
 
-    The lock belongs to the open file, so it ends with a process that is killed. Where the file system knows no locks,
-    or someone keeps the lock for 10 s, go on without: a run must not hang for its bookkeeping.
+    The lock belongs to the open file, so it ends when its process is killed. If the file system has no locks, or
+    another run holds the lock for 10 s, continue without it: a run must not hang for its bookkeeping.
     """
     with open(folder / ".manifest.lock", "ab") as file:
         deadline = time.monotonic() + _PATIENCE

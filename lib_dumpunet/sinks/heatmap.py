@@ -1,4 +1,4 @@
-"""Lay the heatmaps of words and points over the image that came out."""
+"""Draw the heatmaps of words and points over the generated image."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lib_dumpunet.sinks.picture import Show
 class HeatmapSink(Sink):
     """Draw each word and point over its image, and as a transparent layer of the image's size.
 
-    ``about`` is put into the captions: of which blocks and steps the maps are means. ``points`` are those whose maps
-    come.
+    ``about`` is added to the captions: the blocks and steps that the maps are averaged over. ``points`` are the points
+    to expect.
     """
 
     def __init__(self, about: Mapping[str, str], show: Show, points: Sequence[Point] = ()) -> None:
@@ -29,7 +29,7 @@ class HeatmapSink(Sink):
         self._images: dict[int, Image.Image | None] = {}
 
     def see_image(self, image: int, picture: Image.Image | None) -> None:
-        """Take the image that its words and points are laid over."""
+        """Take the image to draw its words and points over."""
         self._images[image] = picture
 
     def accept(self, capture: Capture) -> None:
@@ -48,12 +48,12 @@ class HeatmapSink(Sink):
             self._show(Picture(layer, capture.tag, "layer", info, numbers))
 
     def finish_image(self, image: int) -> None:
-        """Let go of an image."""
+        """Release an image."""
         self._images.pop(image, None)
 
 
 def caption(tag: Tag) -> str:
-    """Name the caption that tells the word or point."""
+    """Return the name of the caption that has the word or point."""
     if tag.kind == "point":
         return "Point"
     return "Negative Word" if tag.branch == "uncond" else "Word"

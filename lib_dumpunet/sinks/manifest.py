@@ -1,4 +1,4 @@
-"""``manifest.json``: what lies in a dump folder, for all runs that wrote into it.
+"""``manifest.json``, the list of a dump folder's files, for all runs that wrote to it.
 
     {"generator": "Dump U-Net", "version": 1,
      "runs":  [{"run": 1, "started": 1700000000, "format": "npy", "sampler": ..., "blocks": {...}}, ...],
@@ -7,13 +7,13 @@
                 "dtype": "float16", "source_dtype": "float16",
                 "prompt": ..., "negative_prompt": ..., "seed": ...}, ...]}
 
-One entry for each tensor; ``captures.py`` says what each kind is. Attention has the number of its ``layer`` in the
-block, a word its ``word``, a point its ``point``, both with step 0 and no block, as they are means over steps and
-blocks. What comes from the second pass of a hires fix, whose steps count from 1 again, has ``"hires": true``. An
-attention layer that has read another text than the whole prompt has it as its ``text``. A difference is that of two
-runs: with the ``prompt`` and ``negative_prompt`` of its entry, minus without their per-block parts. A ``bin`` entry
-stands for its channel files, ``file`` then holds ``{channel:04}`` in place of the number, 0 to ``shape[0] - 1`` (one
-file for a shape of two numbers). ``dtype`` is that of the file, ``source_dtype`` that of the model.
+There is one entry for each tensor; ``kinds.py`` lists the kinds. Attention has the index of its ``layer`` in the block,
+a word its ``word``, a point its ``point``; words and points have step 0 and no block, because they are means over steps
+and blocks. Entries of the second pass of a hires fix, whose steps count from 1 again, have ``"hires": true``. An
+attention layer that read another text than the whole prompt has it as its ``text``. A difference is the run with the
+entry's ``prompt`` and ``negative_prompt`` minus the run without their per-block parts. A ``bin`` entry stands for all
+its channel files: its ``file`` has ``{channel:04}`` in place of the channel, 0 to ``shape[0] - 1`` (a two-dimensional
+shape has one file). ``dtype`` is the dtype in the file, ``source_dtype`` that in the model.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ LONGEST_AXIS = 1 << 16
 MOST_AXES = 8
 Entry = dict[str, Any]
 
-_INTERVAL = 0.5  # seconds between two writings
-_SHARE = 20  # and at least this many times as long as one takes, so that all of them cost 5 % at most
+_INTERVAL = 0.5  # seconds between two writes
+_SHARE = (
+    20  # least ratio of this interval to the duration of a write, so that writes take at most 5 % of the time
+)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Read a folder's manifest; None if it has none.
 
     Raises:
-        SettingsError: a file of this name is there, but it is not a dump's manifest.
-        OSError: the file cannot be read.
+        SettingsError: if there is a file of this name that is not a dump's manifest.
+        OSError: if the file cannot be read.
     """
     path = folder / MANIFEST
     try:
@@ -65,7 +67,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         sound = False
     if not sound:
         raise SettingsError(
-            f"{path} is not a dump's manifest, and is left alone",
+            f"{path} is not a dump's manifest, so it is not overwritten",
             remedy="Move the file away, or choose another folder.",
             field=FIELD,
         )
@@ -73,14 +75,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_table(tokens: object) -> bool:
-    """Whether something can be the tokens of a run: texts by prompt."""
+    """Whether something is a valid table of a run's tokens: a list of texts by prompt."""
     return isinstance(tokens, dict) and all(
         isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in tokens.values()
     )
 
 
 def _is_tensor(entry: Entry) -> bool:
-    """Return whether an entry says of a tensor what can be: it may have been written by anyone."""
+    """Return whether an entry is valid; anyone may have written it."""
     shape, kind = entry["shape"], entry.get("kind", FEATURE)
     texts = [
         entry[name] for name in ("word", "point", "prompt_part", "text", "source_dtype") if entry.get(name)
@@ -100,7 +102,7 @@ def _is_tensor(entry: Entry) -> bool:
 
 
 def file_names(entry: Entry) -> Iterator[str]:
-    """Names of the files that an entry stands for."""
+    """Yield the names of an entry's files."""
     if CHANNEL not in entry["file"]:
         yield entry["file"]
         return
@@ -109,15 +111,14 @@ def file_names(entry: Entry) -> Iterator[str]:
 
 
 class Manifest:
-    """One run's part in a folder's manifest.
+    """One run's part of a folder's manifest.
 
-    Making it claims a run number and a start time that no other run of the folder has, in the manifest or in file
-    names; both are on disk before it returns, so not even a killed run's number is given twice.
+    The constructor claims a run number and a start time that no other run in the folder has, in the manifest or in file
+    names, and writes both to disk, so even a killed run's number is never reused.
 
-    Every writing replaces the file as a whole, hence it is valid JSON at any moment. Since writing all of it again
-    for each of thousands of files would take quadratic time, that is done twice a second at most and once at the end:
-    a run that is killed leaves a manifest that lacks its last half second. Entries of files that were there before
-    the run and have been deleted since are dropped.
+    Every write replaces the whole file, so it is always valid JSON. Rewriting it for each of thousands of files would
+    take quadratic time, so it is written at most twice a second and once at the end: the manifest of a killed run lacks
+    the last half second. Entries of other runs whose files had been deleted before the run are dropped.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -135,11 +136,11 @@ class Manifest:
             self._replace([])
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """List files, which must be complete and in their place; an entry for the same tensor replaces the former.
+        """Add entries of complete files; an entry for the same tensor replaces the earlier one.
 
         Raises:
-            OSError: the manifest cannot be written.
-            SettingsError: someone put another file in its place.
+            OSError: if the manifest cannot be written.
+            SettingsError: if another file has taken its place.
         """
         new = {_key(entry): _line({**entry, "run": self.run}) for entry in entries}
         with self._state:
@@ -151,7 +152,7 @@ class Manifest:
                 self._writing.release()
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write remaining entries."""
         with self._writing:
             self._write()
 
@@ -178,7 +179,7 @@ class Manifest:
         self._next = end + max(_INTERVAL, _SHARE * (end - begin))
 
     def _read_others(self, own: int, present: set[str] | None = None) -> None:
-        """Take over what other runs have listed; with ``present``, only what is still there."""
+        """Read the entries of other runs; with ``present``, only those whose files are in it."""
         content = read_manifest(self._folder) or {"runs": [], "files": []}
         self._other_runs = [run for run in content["runs"] if run["run"] != own]
         self._other_lines = [
@@ -188,7 +189,7 @@ class Manifest:
         ]
 
     def _replace(self, lines: list[str]) -> None:
-        """Write the manifest; the caller has the folder's lock."""
+        """Write the manifest; the caller must hold the folder's lock."""
         runs = ",\n".join(map(_line, [*self._other_runs, self._about]))
         files = ",\n".join([*self._other_lines, *lines])
         text = (
@@ -198,7 +199,7 @@ class Manifest:
         self._known = self._signature()
 
     def _signature(self) -> tuple[int, ...] | None:
-        """Tell this manifest file from one that another run put in its place."""
+        """Return values that change when another run replaces the manifest file."""
         try:
             info = (self._folder / MANIFEST).stat()
         except FileNotFoundError:
@@ -207,7 +208,7 @@ class Manifest:
 
 
 def _key(entry: Entry) -> tuple[Any, ...]:
-    """What tells the entry of one tensor from all others."""
+    """Return a key that is unique for each tensor."""
     details = (entry.get(name) for name in ("kind", "layer", "word", "prompt_part", "point"))
     return (entry["file"], entry["block"], *details)
 

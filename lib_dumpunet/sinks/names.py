@@ -1,17 +1,17 @@
-"""Names of dumped files, and of tensors in a file, written and read in one place.
+"""Write and parse the names of dumped files, and of tensors inside a file.
 
-What a tensor is makes the start of its file's name (``Tag.stem``):
+A file name begins with the stem of the tensor's tag (``Tag.stem``):
 
     feature            {image:03}-{block}-{step:03}
     other of a block   {image:03}-{block}-{step:03}-{kind}
-    attention layer    {image:03}-{block}-{step:03}-{kind}, and the number of the layer from a block's second on
+    attention layer    {image:03}-{block}-{step:03}-{kind}, with the layer's number from a block's second layer on
     word or point      {image:03}-{word | negative | point}-{its text}
 
-The step of a hires pass has ``hr`` before it: ``000-OUT11-hr020``.
+Steps of a hires pass are prefixed with ``hr``: ``000-OUT11-hr020``.
 
     bin                {stem}-{channel:04}-{unix time}.bin
-    npy                {stem}.npy                            second run of a folder: {stem}-2.npy
-    safetensors        {image:03}-{step:03}.safetensors      second run of a folder: {image:03}-{step:03}-2.safetensors
+    npy                {stem}.npy                            second run in a folder: {stem}-2.npy
+    safetensors        {image:03}-{step:03}.safetensors      second run in a folder: {image:03}-{step:03}-2.safetensors
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from dataclasses import dataclass
 from lib_dumpunet.captures import Branch, Tag
 from lib_dumpunet.kinds import FEATURE, KINDS, of_image
 
-CHANNEL = (
-    "{channel:04}"  # stands for the channel's number in the manifest, which has one entry for all of them
-)
+CHANNEL = "{channel:04}"  # placeholder for the channel in the manifest, which has one entry for all channels
 
 _LAYER = r"(?:-(?P<kind>[a-z_]*[a-z])(?P<layer>\d+)?)?"
 _HEAT = r"(?P<heat>word|negative|point)-(?P<name>[^-]+)"
@@ -37,12 +35,12 @@ _OF_A_TENSOR = re.compile(rf"{_PLACE}{_RUN}\.(?P<ending>[a-z0-9]+)")
 _OF_A_STEP = re.compile(rf"(?P<image>\d{{3,}})-{_STEP}{_RUN}\.safetensors")
 _PATTERNS = (_CHANNEL_FILE, _OF_A_STEP, _OF_A_TENSOR)
 ARRAYS = {"npy"}
-"""Endings of files that hold one tensor."""
+"""Extensions of files that contain one tensor."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a file name tells; ``tag`` is None for a file of many tensors, ``channel`` and ``time`` are those of bin."""
+    """A parsed file name; ``tag`` is None for a file of several tensors, only bin has ``channel`` and ``time``."""
 
     image: int
     step: int
@@ -54,7 +52,7 @@ class Name:
 
 
 def parse_name(name: str) -> Name | None:
-    """Read a file name, or return None for a name that no dump has."""
+    """Parse a file name; return None if it is not a dump's."""
     match = next(filter(None, (pattern.fullmatch(name) for pattern in _PATTERNS)), None)
     if match is None:
         return None
@@ -79,7 +77,7 @@ def _tag(parts: dict[str, str | None]) -> Tag | None:
 
 
 def _is_known(parts: dict[str, str | None]) -> bool:
-    """Whether a kind that stands in a name is one of the table; only layers have numbers."""
+    """Whether a name's kind is in the table of kinds; only kinds of layers have numbers."""
     row = KINDS.get(parts.get("kind") or FEATURE)
     if row is None or row.is_passing or (parts.get("kind") == FEATURE):
         return False
@@ -87,34 +85,34 @@ def _is_known(parts: dict[str, str | None]) -> bool:
 
 
 def bin_name(tag: Tag, time: int) -> str:
-    """Name the channel files of one tensor, with ``CHANNEL`` in place of the number."""
+    """Return the name of a tensor's channel files, with ``CHANNEL`` in place of the channel."""
     return f"{tag.stem}-{CHANNEL}-{time}.bin"
 
 
 def tensor_name(tag: Tag, run: int, ending: str) -> str:
-    """Name the file of one tensor."""
+    """Return the name of the file of one tensor."""
     return f"{tag.stem}{_suffix(run)}.{ending}"
 
 
 def safetensors_name(image: int, step: int, run: int, *, hires: bool = False) -> str:
-    """Name the file of all tensors of one image and step; step 0 has the words and points."""
+    """Return the name of the file of all tensors of an image and step; step 0 has the words and points."""
     return f"{image:03}-{'hr' * hires}{step:03}{_suffix(run)}.safetensors"
 
 
 def bin_pattern(name: str) -> str:
-    """Put ``CHANNEL`` in place of the number in the name of a channel file."""
+    """Replace the channel in the name of a channel file with ``CHANNEL``."""
     match = _CHANNEL_FILE.fullmatch(name)
     assert match is not None
     return f"{name[: match.start('channel')]}{CHANNEL}{name[match.end('channel') :]}"
 
 
 def channel_name(pattern: str, channel: int) -> str:
-    """Put a channel's number into a name of ``bin_name``."""
+    """Insert a channel into a name from ``bin_name``."""
     return pattern.replace(CHANNEL, f"{channel:04}")
 
 
 def key_of(tag: Tag) -> str:
-    """Name a tensor within the file of its image and step: ``OUT11``, ``OUT11.difference``, ``IN07.qk.1``,
+    """Return a tensor's name within the file of its image and step: ``OUT11``, ``OUT11.difference``, ``IN07.qk.1``,
     ``word.cond.red circle``.
     """
     scope = KINDS[tag.kind].scope
@@ -126,24 +124,24 @@ def key_of(tag: Tag) -> str:
 
 
 def tag_of_key(key: str, image: int, step: int, *, hires: bool = False) -> Tag:
-    """Read what ``key_of`` has written.
+    """Parse a name from ``key_of``.
 
     Raises:
-        ValueError: for another key.
+        ValueError: if the key has another form.
     """
     first, *rest = key.split(".", 2)
     if first in KINDS and of_image(first):
         branch, name = rest
         return Tag(image, step, "", first, 0, name, "uncond" if branch == "uncond" else "cond")
     if not _BLOCK.fullmatch(first):
-        raise ValueError(f"{key!r} is no block")
+        raise ValueError(f"{key!r} is not a block")
     if not rest:
         return Tag(image, step, first, hires=hires)
     kind, *layer = rest
     if not _is_known({"kind": kind, "layer": layer[0] if layer else None}):
-        raise ValueError(f"{key!r} is of no kind")
+        raise ValueError(f"{key!r} has an unknown kind")
     if (KINDS[kind].scope == "layer") != bool(layer):
-        raise ValueError(f"{key!r} has a layer too many, or none")
+        raise ValueError(f"{key!r} lacks a layer number, or has one too many")
     return Tag(image, step, first, kind, int(layer[0]) if layer else 0, hires=hires)
 
 

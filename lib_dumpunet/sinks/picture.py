@@ -1,4 +1,4 @@
-"""Draw captures as pictures and hand them to the host."""
+"""Draw captures as pictures and pass them to the host."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Show = Callable[[Picture], None]
 
 
 class PictureSink(Sink):
-    """Draw the captures that the settings of a section hold for, each by the drawing of its kind.
+    """Draw the captures of a section of the settings, each with the drawing of its kind.
 
     Raises:
-        FormulaError: at once, for a colour formula that cannot be read.
+        FormulaError: in the constructor, if a colour formula cannot be parsed.
     """
 
     def __init__(self, section: Section, style: Style, show: Show) -> None:
@@ -28,7 +28,7 @@ class PictureSink(Sink):
         self._kinds = {kind for kind in kinds_of_section(section) if KINDS[kind].drawing}
 
     def accept(self, capture: Capture) -> None:
-        """Draw one capture; pictures are independent of each other, so no state is kept."""
+        """Draw one capture."""
         tag, tensor = capture.tag, capture.tensor
         if tag.kind not in self._kinds:
             return

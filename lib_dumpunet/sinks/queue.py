@@ -1,4 +1,4 @@
-"""The queue that keeps sinks out of the sampling thread's way."""
+"""The queue that runs sinks in worker threads, so that sampling does not wait for them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lib_dumpunet.sinks.base import Sink
 
 _log = logging.getLogger("dumpunet")
 _MAX_BYTES = 256 << 20
-_COPY = -1  # stands among the sinks' numbers for the copy from the device
+_COPY = -1  # used as a sink's number for the copy from the device
 
 
 class Fanout:
-    """Hand every capture to every sink, in worker threads, while sampling goes on.
+    """Pass every capture to every sink, in worker threads, while sampling goes on.
 
-    A fault of a sink never reaches the sampling thread: the sink gets nothing more in this run, its first error is
-    kept in ``problems``, and the other sinks go on. Leaving the ``with`` block, by an exception too, finishes what was
-    captured, since that is what the user wants to see of an interrupted run; a second interrupt drops the rest.
+    An error in a sink never reaches the sampling thread: the sink gets nothing more in this run, its first error is
+    kept in ``problems``, and the other sinks continue. Leaving the ``with`` block, also by an exception, finishes all
+    captures, because users want to see those of an interrupted run; a second interrupt drops the rest.
 
-    ``max_bytes`` bounds the tensors that wait or are being worked on. A larger single one passes when it is alone.
-    What a sink makes of one is not counted: there are as many at a time as threads.
+    ``max_bytes`` limits the tensors that are queued or in work. A single larger tensor is accepted when it is alone.
+    Results of sinks are not counted; there are at most as many as threads at a time.
 
     Raises:
         HostError: if no thread can be started.
@@ -42,9 +42,9 @@ class Fanout:
         self._max_bytes = max_bytes
         self._held = 0
         self._put = 0
-        self._unfinished: dict[int, Future[None]] = {}  # by the captures' numbers, in the order of coming
-        self._left: dict[int, int] = {}  # unfinished captures of each image that is not finished
-        self._ends: dict[int, int] = {}  # the number that the end of an image has among the captures
+        self._unfinished: dict[int, Future[None]] = {}  # by the captures' numbers, in order
+        self._left: dict[int, int] = {}  # count of unfinished captures by unfinished image
+        self._ends: dict[int, int] = {}  # by image: the number of its end among the captures
         self._is_ending = False
         self._closed = False
         self._room = threading.Condition()
@@ -54,13 +54,13 @@ class Fanout:
 
     @property
     def problems(self) -> list[DumpUNetError]:
-        """First error of each sink that failed, in the order of failing, and those of single images."""
+        """First error of each failed sink, in order of time, then errors at the end of single images."""
         with self._room:
             return [*self._problems.values(), *self._of_images]
 
     @property
     def images(self) -> list[int]:
-        """Images of which captures came, and which are not finished."""
+        """Images with captures that are not finished."""
         with self._room:
             return sorted(self._left.keys() - self._ends.keys())
 
@@ -68,7 +68,7 @@ class Fanout:
         """Queue a capture; wait only while ``max_bytes`` of earlier ones are unfinished.
 
         Raises:
-            RuntimeError: the queue is closed.
+            RuntimeError: if the queue is closed.
         """
         size = capture.tensor.nbytes
         with self._room:
@@ -82,15 +82,15 @@ class Fanout:
             self._left[capture.tag.image] = self._left.get(capture.tag.image, 0) + 1
 
     def see_image(self, image: int, picture: Image.Image | None) -> None:
-        """Show every sink an image that has come out, before its words and points are put."""
+        """Pass a finished image to every sink, before its words and points."""
         for number, sink in enumerate(self._sinks):
             if number not in self._problems:
                 self._guard(number, partial(sink.see_image, image, picture), f"at image {image}")
 
     def finish_image(self, image: int) -> None:
-        """Let every sink finish an image as soon as all that was put of it is done; nobody waits for that.
+        """Let every sink finish an image as soon as its captures are done; return at once.
 
-        One image is finished after the other, in the order of these calls.
+        Images are finished one at a time, in the order of these calls.
         """
         with self._room:
             if image in self._ends:
@@ -102,9 +102,9 @@ class Fanout:
             self._begin_next_end()
 
     def drain(self) -> None:
-        """Wait until every sink has had all that was put so far; what comes meanwhile is not waited for.
+        """Wait until every sink has got all captures put so far, but not those put meanwhile.
 
-        Not to be called by a sink, which would wait for itself.
+        Must not be called by a sink: it would wait for itself.
         """
         with self._room:
             end = self._put
@@ -112,7 +112,7 @@ class Fanout:
                 self._room.wait(1.0)  # Windows delivers an interrupt only between waits
 
     def close(self) -> None:
-        """Finish what is queued, then close every sink; safe to call again."""
+        """Finish the queue, then close every sink; safe to call again."""
         with self._room:
             closed, self._closed = self._closed, True
             self._room.notify_all()
@@ -132,9 +132,9 @@ class Fanout:
         self.close()
 
     def _finish(self) -> None:
-        """Work off what is queued, and what has begun even after an interrupt: sinks are closed next."""
+        """Finish the queue; after an interrupt only what has begun, because sinks are closed next."""
         try:
-            # Not by the pool's own end: on Windows no interrupt reaches it, elsewhere it leaves threads at work then.
+            # Not by pool.shutdown: on Windows no interrupt reaches it, elsewhere an interrupt leaves threads running.
             self.drain()
         except KeyboardInterrupt:
             self._drop()
@@ -143,7 +143,7 @@ class Fanout:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _drop(self) -> None:
-        """Give up what no thread has begun with."""
+        """Cancel what no thread has begun."""
         with self._room:
             dropped = [number for number, future in self._unfinished.items() if future.cancel()]
             for number in dropped:
@@ -164,7 +164,7 @@ class Fanout:
                 self._room.notify_all()
 
     def _begin_next_end(self) -> None:
-        """Begin with the end of the next image once nothing of it is left; the caller has the lock."""
+        """Start to finish the next image once its captures are done; the caller holds the lock."""
         image, number = next(iter(self._ends.items()), (-1, -1))
         if not self._is_ending and number in self._unfinished and not self._left[image]:
             del self._left[image], self._ends[image]
@@ -185,14 +185,14 @@ class Fanout:
     def _finish_sink(self, number: int, sink: Sink, image: int) -> None:
         try:
             self._pass_on(number, sink.finish_image(image))
-        except BaseException as error:  # the next image may well come out
+        except BaseException as error:  # keep the sink: the next image may succeed
             who = type(sink).__name__
             _log.debug("%s failed at the end of image %d", who, image, exc_info=True)
             with self._room:
                 self._of_images.append(_as_problem(error, who, f"at the end of image {image}"))
 
     def _deliver(self, capture: Capture, first: int, place: str) -> None:
-        """Hand a capture to the sinks from number ``first`` on that have not failed."""
+        """Pass a capture to the sinks from number ``first`` on that have not failed."""
         for number, sink in enumerate(self._sinks[first:], first):
             if number not in self._problems:
                 self._guard(number, partial(self._feed, number, sink, capture), place)
@@ -201,12 +201,12 @@ class Fanout:
         self._pass_on(number, sink.accept(capture))
 
     def _pass_on(self, number: int, made: Iterable[Capture] | None) -> None:
-        """Hand what a sink has made to those behind it."""
+        """Pass a sink's results to the sinks after it."""
         for capture in made or ():
             self._deliver(capture, number + 1, _place(capture.tag))
 
     def _close_sinks(self) -> None:
-        """Close every sink, also after an interrupt in the middle."""
+        """Close every sink, even if an interrupt comes meanwhile."""
         interrupt: KeyboardInterrupt | None = None
         for number, sink in enumerate(self._sinks):
             try:
@@ -220,12 +220,12 @@ class Fanout:
         self._pass_on(number, sink.close())
 
     def _guard(self, number: int, action: Callable[[], None], place: str) -> bool:
-        """Run ``action`` for the sink of that number, or for the copy from the device, and keep its first error."""
+        """Run ``action`` for a sink, or for the copy from the device, and keep its first error."""
         try:
             action()
-        except BaseException as error:  # whatever a sink throws, sampling and the other sinks go on
+        except BaseException as error:  # whatever a sink raises, sampling and the other sinks continue
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                raise  # the user's, while sinks are being closed
+                raise  # the user's interrupt while sinks are closed
             who = "Copying from the device" if number == _COPY else type(self._sinks[number]).__name__
             _log.debug("%s failed %s", who, place, exc_info=True)
             with self._room:
@@ -235,22 +235,22 @@ class Fanout:
 
 
 def _started_pool(count: int) -> ThreadPoolExecutor:
-    """Start up to ``count`` threads, as many as the system gives: in the middle of sampling it would be too late."""
+    """Start up to ``count`` threads, as many as the system allows, so that this cannot fail during sampling."""
     problem: RuntimeError | None = None
     for fewer in range(count, 0, -1):
         pool, gate = ThreadPoolExecutor(fewer, thread_name_prefix="dumpunet"), threading.Event()
         try:
-            for _ in range(fewer):  # the pool starts a thread for each, as none of them gets free
+            for _ in range(fewer):  # the pool starts a thread for each, because none becomes free
                 pool.submit(gate.wait)
             return pool
         except RuntimeError as error:
             problem = error
             gate.set()
-            pool.shutdown(wait=True)  # those that did start make room for the next try
+            pool.shutdown(wait=True)  # free the threads that did start for the next try
         finally:
             gate.set()
     raise HostError(
-        f"no thread can be started that draws and writes ({problem})",
+        f"no thread for drawing and writing can be started ({problem})",
         remedy="Close other programs, or allow more threads.",
     )
 
@@ -262,7 +262,7 @@ def _place(tag: Tag) -> str:
 
 
 def _as_problem(error: BaseException, who: str, place: str) -> DumpUNetError:
-    """Keep an error that is already fit for users; say of any other what failed, and where."""
+    """Return an error for users: a ``DumpUNetError`` unchanged, any other with what failed and where."""
     link: BaseException | None = error
     while link is not None:  # the frames of a traceback would keep the captured tensor in memory
         link.__traceback__ = None

@@ -1,4 +1,4 @@
-"""Read dumped tensors back, one by one."""
+"""Read dumped tensors back, one at a time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 Values = TypeVar("Values")
 _DTYPES = ("float16", "float32", "float64")
 _LARGEST = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16}
-"""Bytes of the largest number of each kind that torch has, too."""
+"""Largest size in bytes of the NumPy dtypes of each kind that torch also has."""
 _DAMAGES = (ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded(Generic[Values]):
-    """A tensor out of a dump, with the axes of its kind, in the dtype that the model had, where the dump tells it.
+    """A tensor from a dump, with the axes of its kind, in the model's dtype if the dump has it.
 
-    ``tag`` is None for an array that some other program wrote; ``run`` is the number in the folder's manifest, and
-    ``tokens`` are the texts of a prompt's columns, where the manifest has them.
+    ``tag`` is None for an array that another program wrote, ``run`` is the run's number in the folder's manifest, and
+    ``tokens`` are the labels of the token axis, if the manifest has them.
     """
 
     tensor: Values
@@ -49,16 +49,16 @@ def load_dump(
     shape: tuple[int, int] | None = None,
     run: int | None = None,
 ) -> Iterator[Loaded[Tensor]]:
-    """Read a folder, a file or several, one tensor in memory at a time.
+    """Read a folder or files of a dump, one tensor in memory at a time.
 
-    A folder's manifest tells what there is; without one, file names do. Order: run, image, pass, step, block; a tag's
-    ``hires`` tells the second pass of a hires fix. ``run`` takes one run of the folder alone. ``bin`` files of one
-    tag become one tensor, in the order of their channels; they hold no shape, so height and width come from the
-    manifest, else from ``shape``, else the map is taken for square.
+    Tensors are found by the folder's manifest, or without one by file names. They come in the order run, image, pass,
+    step, block; a tag's ``hires`` marks the second pass of a hires fix. ``run`` selects one run of the folder. ``bin``
+    files of one tag become one tensor, in channel order; they have no shape, so height and width come from the
+    manifest, else from ``shape``, else the map is assumed to be square.
 
     Raises:
-        SettingsError: nothing there, a file that is damaged or no dump, or a shape that does not fit; what can only
-            be seen in a file's content is raised when its turn comes.
+        SettingsError: if there is nothing to read, a file is damaged or not a dump, or a shape does not fit; errors in
+            a file's content are raised when the file is read.
     """
     return map(_as_tensor, load_numbers(source, shape=shape, run=run))
 
@@ -69,13 +69,13 @@ def load_numbers(
     shape: tuple[int, int] | None = None,
     run: int | None = None,
 ) -> Iterator[Loaded[Any]]:
-    """Read as ``load_dump`` does, but give NumPy's arrays where these hold the numbers: of npy and bin files."""
+    """Read as ``load_dump`` does, but return NumPy arrays for npy and bin files, if NumPy has the dtype."""
     paths = [Path(path) for path in ([source] if isinstance(source, (str, Path)) else source)]
     sources = [found for found in find_sources(paths) if run is None or found.run == run]
     if not sources:
         what = "no dumped tensors" if run is None else f"no dumped tensors of run {run}"
         raise SettingsError(
-            f"{', '.join(map(str, paths))} holds {what}", remedy="Give a folder or files of a dump."
+            f"{', '.join(map(str, paths))} contains {what}", remedy="Give a folder or files of a dump."
         )
     return (loaded for found in sources for loaded in _read(found, shape))
 
@@ -99,7 +99,7 @@ def _read(source: Source, shape: tuple[int, int] | None) -> Iterator[Loaded[Any]
 
 
 def _converted(array: NDArray[Any], dtype: str | None) -> Any:
-    """Bring an array to the dtype that the model had; NumPy has no bfloat16, so that becomes a tensor."""
+    """Convert an array to the model's dtype; bfloat16, which NumPy lacks, becomes a tensor."""
     if dtype == "bfloat16":
         import torch
 
@@ -108,19 +108,19 @@ def _converted(array: NDArray[Any], dtype: str | None) -> Any:
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    """Read an array, which NumPy checks against the file's size when it maps it; nothing pickled is touched."""
+    """Read an array; NumPy checks it against the file's size when mapping it, and nothing is unpickled."""
     mapped = np.lib.format.open_memmap(path, mode="r")
     if mapped.dtype.itemsize > _LARGEST.get(mapped.dtype.kind, 0):
-        raise TypeError(f"it holds {mapped.dtype}, which are no numbers that are dumped")
+        raise TypeError(f"it contains {mapped.dtype}, which is not a dtype of dumps")
     return np.array(mapped, dtype=mapped.dtype.newbyteorder("="), order="C")
 
 
 READERS: dict[str, Callable[[Path], NDArray[Any]]] = {".npy": _read_npy}
-"""What reads files of one tensor, by ending."""
+"""Readers of files of one tensor, by extension."""
 
 
 def _read_bin(source: Source, shape: tuple[int, int] | None) -> NDArray[Any]:
-    """Put channel files together: "c h w", or the shape that the manifest tells."""
+    """Join channel files to "c h w", or the shape in the manifest."""
     known = None if source.shape is None else source.shape[1:] if len(source.shape) > 2 else source.shape
     each = known or shape or _square(source.paths[0])
     channels = np.empty((len(source.paths), *each), np.float32)
@@ -129,7 +129,7 @@ def _read_bin(source: Source, shape: tuple[int, int] | None) -> NDArray[Any]:
             size = path.stat().st_size
             if size != 4 * math.prod(each):
                 raise SettingsError(
-                    f"{path} holds {size / 4:g} values, not {'×'.join(map(str, each))}",
+                    f"{path} contains {size / 4:g} values, not {'×'.join(map(str, each))}",
                     remedy="Give the height and width of its map.",
                 )
             channel[...] = np.fromfile(path, "<f4").reshape(each)
@@ -145,8 +145,8 @@ def _square(path: Path) -> tuple[int, int]:
     if side * side != count:
         height = next(number for number in range(side, 0, -1) if count % number == 0)
         raise SettingsError(
-            f"{path} holds {count} values, which is no square map",
-            remedy=f"Give its height and width, for instance {height} and {count // height}.",
+            f"{path} contains {count} values, which is not a square map",
+            remedy=f"Give its height and width, for example {height} and {count // height}.",
         )
     return side, side
 
@@ -161,23 +161,23 @@ def _read_safetensors(source: Source) -> Iterator[Loaded[Tensor]]:
             )
         image, step, run = (int(about[key]) for key in ("image", "step", "run"))
         for key in sorted(file.keys()) if source.tag is None else [key_of(source.tag)]:
-            tensor = file.get_tensor(key).clone()  # or the file would stay open with the tensor
+            tensor = file.get_tensor(key).clone()  # otherwise the tensor would keep the file open
             tag = tag_of_key(key, image, step, hires=about.get("hires") == "true")
             yield Loaded(tensor, source.paths, tag, run, source.tokens)
 
 
 @contextmanager
 def _as_user_error(path: Path) -> Iterator[None]:
-    """Say in one sentence what is the matter with a file."""
+    """Turn errors of reading a file into a SettingsError of one sentence."""
     try:
         yield
     except SettingsError:
         raise
     except FileNotFoundError as error:
-        raise SettingsError(f"{path} does not exist any more", remedy="Take the dump again.") from error
+        raise SettingsError(f"{path} no longer exists", remedy="Make the dump again.") from error
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error
     except _DAMAGES as error:
         raise SettingsError(
-            f"{path} is damaged, or not a dump ({error})", remedy="Take the dump again."
+            f"{path} is damaged, or not a dump ({error})", remedy="Make the dump again."
         ) from error

@@ -1,4 +1,4 @@
-"""What a dump says about the tensors in it."""
+"""The metadata of a dump: what it says about its tensors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class DumpRequest:
-    """What a dump says about the tensors in it.
+    """The metadata of a dump: what it says about its tensors.
 
-    ``prompts``, ``negative_prompts`` and ``seeds`` go by image; a single one holds for all images. ``blocks`` is the
-    model's block table, name to whatever describes it in JSON, such as ``{"input": [4, 64, 64], "output": [320, 64,
-    64]}``. ``tokens`` are the columns of the maps, the text of each by prompt, and by "" of those that shorter texts
-    are filled up with; ``text_of`` tells what the layer of a tag has read. ``attention`` tells of which blocks and
-    steps words and points are means. ``expected`` are the keys of what comes for each image (see ``key_of``), with the
-    steps in which it does, so that a file of all of a step can be written as soon as the last one has come.
+    Attributes:
+        prompts, negative_prompts, seeds: by image; a single one applies to all images.
+        blocks: the model's block table; each block is described in JSON, such as ``{"input": [4, 64, 64], "output":
+            [320, 64, 64]}``.
+        tokens: token labels by prompt, and by "" for the filler that pads shorter texts.
+        text_of: returns the text that a tag's layer read.
+        attention: the blocks and steps that words and points are averaged over.
+        expected: the keys (see ``key_of``) of each image's tensors, with their steps, so that the file of a step can be
+            written once its last tensor has come.
     """
 
     prompts: Sequence[str] = ()
@@ -42,7 +45,7 @@ class DumpRequest:
     guidance: float | None = None
 
     def about_image(self, image: int) -> dict[str, Any]:
-        """Tell prompt, negative prompt and seed of an image; None for what is not known."""
+        """Return prompt, negative prompt and seed of an image; None for unknown values."""
         return {
             "prompt": _of(self.prompts, image),
             "negative_prompt": _of(self.negative_prompts, image),
@@ -50,14 +53,14 @@ class DumpRequest:
         }
 
     def about_layer(self, tag: Tag) -> dict[str, str]:
-        """Return what an attention layer has read, where that is not the prompt as a whole."""
+        """Return the text that an attention layer read, if it is not the whole prompt."""
         if self.text_of is None or not KINDS[tag.kind].reads_text:
             return {}
         text = self.text_of(tag)
         return {} if text == _of(self.prompts, tag.image) else {"text": text}
 
     def about_run(self) -> dict[str, Any]:
-        """Return what holds for all images."""
+        """Return the metadata that all images share."""
         about: dict[str, Any] = {
             "sampler": self.sampler,
             "steps": self.steps,
@@ -87,7 +90,7 @@ def entry_of(
     stored: torch.dtype,
     source: torch.dtype,
 ) -> Entry:
-    """Return what the manifest says of a tensor, which had one dtype and is stored in another."""
+    """Return the manifest entry of a tensor; ``stored`` is its dtype in the file, ``source`` its dtype in the model."""
     return {
         "file": name,
         "kind": tag.kind,
@@ -106,7 +109,7 @@ def entry_of(
 
 
 def _details(tag: Tag) -> dict[str, Any]:
-    """Return what blocks have not: which layer of the block, or which word of which prompt, or which point."""
+    """Return the entry's details for attention: the layer in the block, the word and its prompt, or the point."""
     if tag.kind == "word":
         return {"word": tag.name, "prompt_part": "negative" if tag.branch == "uncond" else "positive"}
     if tag.kind == "point":
@@ -115,7 +118,7 @@ def _details(tag: Tag) -> dict[str, Any]:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Name a dtype without its library: ``float16``."""
+    """Return a dtype's name without its library: ``float16``."""
     return str(dtype).removeprefix("torch.")
 
 

@@ -1,4 +1,4 @@
-"""Find the tensors of dumps: which files each lies in, by manifests, and without them by names."""
+"""Find the tensors of dumps and their files, by manifests, or without them by file names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("dumpunet")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a tensor lies, and what is known of it before reading; a safetensors file with no tag: all in it."""
+    """The files of a tensor, and what is known before reading it; without a tag, all tensors of a safetensors file."""
 
     paths: tuple[Path, ...]
     tag: Tag | None = None
@@ -33,7 +33,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     """List the tensors of folders and files.
 
     Raises:
-        SettingsError: for what is not there, or is no dump.
+        SettingsError: if a path is missing or not a dump.
     """
     found = [source for path in paths if path.is_dir() for source in _in_folder(path)]
     return found + _from_files([path for path in paths if not path.is_dir()])
@@ -62,11 +62,11 @@ def _order(source: Source) -> tuple[int, int, bool, Tag]:
 
 
 def _entries(folder: Path) -> list[Entry] | None:
-    """Read what the manifest lists; None where there is none of ours."""
+    """Read the manifest's entries; None if there is no valid manifest."""
     try:
         content = read_manifest(folder)
     except (SettingsError, OSError) as error:
-        _log.warning("%s Going by file names.", error)
+        _log.warning("%s Using file names instead.", error)
         return None
     if content is None:
         return None
@@ -75,7 +75,7 @@ def _entries(folder: Path) -> list[Entry] | None:
 
 
 def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Find the texts of the columns that a layer has read: its own, and those that it was filled up with."""
+    """Return the token labels of the text that a layer read, including its padding."""
     text = entry["text"] if "text" in entry else entry.get("prompt")
     own = tuple(tokens.get(text or "", ()))
     filler = tuple(tokens.get("", ()))
@@ -85,7 +85,7 @@ def _columns(entry: Entry, tokens: Mapping[str, Sequence[str]]) -> tuple[str, ..
 
 @lru_cache(maxsize=256)
 def _filled(own: tuple[str, ...], filler: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """Fill up to ``count`` columns; once for all layers that have read a text, as there may be thousands."""
+    """Pad labels to ``count`` tokens; cached, because thousands of layers may read the same text."""
     while own and filler and len(own) < count:
         own += filler
     return own
@@ -93,12 +93,12 @@ def _filled(own: tuple[str, ...], filler: tuple[str, ...], count: int) -> tuple[
 
 def _from_entry(folder: Path, entry: Entry) -> Source:
     if Path(entry["file"]).name != entry["file"] or entry["file"] == "..":
-        raise SettingsError(f"{folder} has a manifest that names a file elsewhere: {entry['file']}")
+        raise SettingsError(f"{folder} has a manifest that names a file outside the folder: {entry['file']}")
     if CHANNEL in entry["file"] and len(entry["shape"]) > 2:
-        # Before all are named: a manifest may tell of any number of channels.
+        # Checked before listing all names, because a manifest may claim any number of channels.
         last = folder / channel_name(entry["file"], entry["shape"][0] - 1)
         if not last.exists():
-            raise SettingsError(f"{last} does not exist any more", remedy="Take the dump again.")
+            raise SettingsError(f"{last} no longer exists", remedy="Make the dump again.")
     paths = tuple(folder / name for name in file_names(entry))
     return _from_known(paths, entry)
 
@@ -117,7 +117,7 @@ def _tag_of(entry: Entry) -> Tag:
 
 
 def _from_files(paths: list[Path]) -> list[Source]:
-    """Find out about files, from the manifests beside them as far as there are some."""
+    """List the tensors of files, with details from manifests in their folders if there are any."""
     for path in paths:
         if not path.exists():
             raise SettingsError(f"{path} does not exist", remedy="Give a folder or files of a dump.")
@@ -157,10 +157,10 @@ def _from_known(paths: tuple[Path, ...], entry: Entry) -> Source:
 
 
 def _group_channels(paths: list[Path]) -> list[tuple[Path, ...]]:
-    """Put the channel files of each tensor together, in order.
+    """Group the channel files of each tensor, in order.
 
-    A tensor's files are told from those of a later run by the time in their names. The time may move on within one
-    tensor, where each file bears its own, so a new tensor begins where the channel number does not rise.
+    The time in the names separates a tensor's files from those of a later run. If each file has its own time, it may
+    increase within a tensor, so a new tensor begins where the channel number does not increase.
     """
     named = [(parse_name(path.name), path) for path in paths]
     groups: list[tuple[Path, ...]] = [(path,) for name, path in named if name is None]
@@ -184,18 +184,18 @@ def _same_tensor(last: Name, name: Name) -> bool:
 
 
 def _check_channels(source: Source) -> None:
-    """Refuse a tensor in a folder that has lost files: its channels would be counted wrongly."""
+    """Refuse a tensor with missing channel files, because its channels would be numbered wrongly."""
     if source.paths[0].suffix != ".bin":
         return
     channels = {name.channel for name in map(parse_name, (path.name for path in source.paths)) if name}
     missing = next(number for number in range(len(channels) + 1) if number not in channels)
     if missing < len(source.paths):
         raise SettingsError(
-            f"{source.paths[0].parent} lacks the file of channel {missing} beside {source.paths[0].name}",
-            remedy="Give the files themselves, to read these channels alone.",
+            f"{source.paths[0].parent} lacks the file of channel {missing}, which belongs to {source.paths[0].name}",
+            remedy="To read only the channels that are there, give their files instead of the folder.",
         )
 
 
 def _endings() -> list[str]:
-    """List the endings of files of dumps."""
+    """List the extensions of dump files."""
     return [".bin", *(f".{ending}" for ending in sorted(ARRAYS)), ".safetensors"]

@@ -1,4 +1,4 @@
-"""Tensors that must wait for something to come: on disk, as memory must not grow with the number of steps."""
+"""Keep waiting tensors on disk, so that memory does not grow with the number of steps."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ class _Spot(NamedTuple):
 
 
 class Spool:
-    """One file of tensors, each found by its tag; several threads may use it at once.
+    """A temporary file of tensors by tag; several threads may use it at once.
 
-    The file has no name, so that the system removes it however the run ends. Room of tensors that were taken is used
-    again for those of the same size, and given back when none is left: the file is never larger than what waited at
-    one time.
+    The file has no name, so the system removes it however the run ends. The space of taken tensors is reused for
+    tensors of the same size, and freed once none is left, so the file never grows beyond what waited at one time.
 
     Args:
-        what: what the tensors are, for messages: "the maps".
-        folder: where the file is made; None for the system's folder for large temporary files.
+        what: what the tensors are, for messages, such as "the maps".
+        folder: where to create the file; None for the system's folder for large temporary files.
     Raises:
-        HostError: the file cannot be made.
+        HostError: if the file cannot be created.
     """
 
     def __init__(self, what: str, folder: str | None = None) -> None:
@@ -47,22 +46,22 @@ class Spool:
         self._end = 0
         with self._as_user_error("put aside in"):
             self._folder = str(absolute(folder) if folder else _large_folder())
-            # Unbuffered: what did not fit on a full disk must not be tried again when the file is closed.
+            # Unbuffered, so that closing the file does not retry data that did not fit on a full disk.
             self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115  # close() closes it
                 buffering=0, prefix="dumpunet-", dir=self._folder
             )
 
     @property
     def tags(self) -> list[Tag]:
-        """What waits, in order."""
+        """Tags of the waiting tensors, in order."""
         with self._lock:
             return sorted(self._spots)
 
     def put(self, tag: Tag, tensor: Tensor) -> None:
-        """Write a tensor; one that waits under the same tag is replaced.
+        """Write a tensor; it replaces a waiting one with the same tag.
 
         Raises:
-            HostError: the disk is full, or the file cannot be written.
+            HostError: if the disk is full, or the file cannot be written.
         """
         data = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
         with self._lock, self._as_user_error("put aside in"):
@@ -77,16 +76,16 @@ class Spool:
         """Read a tensor back, bit for bit; None if there is none.
 
         Raises:
-            HostError: the file cannot be read.
+            HostError: if the file cannot be read.
         """
         with self._lock:
             return self._read(tag)
 
     def take(self, tag: Tag) -> Tensor | None:
-        """Read a tensor back, and let go of it; None if there is none.
+        """Read a tensor back and remove it; None if there is none.
 
         Raises:
-            HostError: the file cannot be read.
+            HostError: if the file cannot be read.
         """
         with self._lock:
             tensor = self._read(tag)
@@ -96,23 +95,23 @@ class Spool:
             return tensor
 
     def clear(self) -> None:
-        """Let go of all, and give the room on the disk back."""
+        """Remove all tensors and free the disk space."""
         with self._lock:
             self._empty()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, which removes it."""
         with self._lock:
             self._spots.clear()
             self._file.close()
 
     def _write(self, position: int, data: memoryview) -> None:
-        """Write all of it; an unbuffered file may take only a part at a time."""
+        """Write all data; an unbuffered file may take only part of it at a time."""
         self._file.seek(position)
         while data:
             written = self._file.write(data)
             if not written:
-                raise OSError("the file takes nothing more")
+                raise OSError("the file takes no more data")
             data = data[written:]
 
     def _read(self, tag: Tag) -> Tensor | None:
@@ -145,10 +144,10 @@ class Spool:
 
     @contextmanager
     def _as_user_error(self, done: str) -> Iterator[None]:
-        """Say in one sentence what could not be done with the file."""
+        """Turn errors of using the file into a HostError of one sentence."""
         try:
             yield
-        except (OSError, RuntimeError) as error:  # a home directory that nobody has is a RuntimeError
+        except (OSError, RuntimeError) as error:  # an unknown home directory is a RuntimeError
             problem, remedy = explain(error if isinstance(error, OSError) else OSError(str(error)))
             raise HostError(
                 f"{self._what} could not be {done} {self._folder}, {problem}", remedy=remedy
@@ -156,7 +155,7 @@ class Spool:
 
 
 def _large_folder() -> Path:
-    """Choose where large temporary files go: on many systems /tmp is memory, while /var/tmp is on a disk."""
+    """Return the folder for large temporary files: /tmp is often in memory, while /var/tmp is on disk."""
     disk = Path("/var/tmp")
     asked = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     usable = os.name == "posix" and not asked and disk.is_dir() and os.access(disk, os.W_OK | os.X_OK)

@@ -1,6 +1,6 @@
-"""The bundled model: a very small Stable Diffusion 1.x, and the scripts that made and measured it.
+"""The bundled model, a very small Stable Diffusion 1.x, and the scripts that trained and evaluated it.
 
-It lets the demonstration, the studio and the tests run a real pipeline without a download.
+With it, the demo, the studio and the tests run a real pipeline without a download.
 """
 
 from pathlib import Path

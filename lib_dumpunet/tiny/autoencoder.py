@@ -1,4 +1,4 @@
-"""The autoencoder's training, on windows along the edges of figures."""
+"""Train the autoencoder, on crops along the edges of figures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ log = logging.getLogger("dumpunet")
 SIDE = 256  # pixels of a whole picture
 WINDOW = 64  # pixels: small, for many more steps in the same time
 WIDE = 0.8  # from this fraction of a phase on, windows have twice the side
-DECODER = 0.4  # the last fraction of all steps, in which the encoder stays as it is
+DECODER = 0.4  # the last fraction of all steps, in which the encoder is frozen
 FALL = 0.5
 KL_WEIGHT = 5e-4
 EDGE_WEIGHT = 0.5
-LATENT_NOISE = 0.15  # standard deviation; makes the decoder forgiving of what a U-Net gets wrong
+LATENT_NOISE = 0.15  # standard deviation; makes the decoder tolerate a U-Net's errors
 POOL = 20  # steps whose windows are drawn at once
-RECOLORED = 0.5  # fraction of windows with mixed channels, so that no colour is a habit
+RECOLORED = 0.5  # fraction of windows with mixed channels, so that it does not prefer certain colours
 AVERAGE = 0.005
 TEST_PICTURES = 64
 
 
 def train_vae(options: Options) -> None:
-    """Train the autoencoder, then its decoder alone; standardise its latents and write it to work/vae."""
+    """Train the autoencoder, then only its decoder; standardise its latents and write it to work/vae."""
     torch.manual_seed(options.seed)
     figures = load_scenes(options).figures
     vae = new_vae().to(options.device)
@@ -47,7 +47,7 @@ def train_vae(options: Options) -> None:
 
 
 def _phase(vae: AutoencoderKL, figures: Figures, options: Options, steps: range) -> None:
-    """Train what requires a gradient; at the end the weights are their average."""
+    """Train the weights that require gradients, and replace them by their running average at the end."""
     weights = [weight for weight in vae.parameters() if weight.requires_grad]
     average = [weight.detach().clone() for weight in weights]
     optimizer = Optimizer(vae)
@@ -66,7 +66,7 @@ def _phase(vae: AutoencoderKL, figures: Figures, options: Options, steps: range)
 
 
 def _learn(vae: AutoencoderKL, pictures: Tensor, options: Options, step: int) -> Tensor:
-    """Leave the gradients of one batch in the weights; return the mean absolute error of its pixels."""
+    """Compute the gradients of one batch; return the mean absolute error of its pixels."""
     chance = options.generator(step)
     with options.precision():
         posterior = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
@@ -87,7 +87,7 @@ def _learn(vae: AutoencoderKL, pictures: Tensor, options: Options, step: int) ->
 
 
 def windows(figures: Figures, count: int, side: int, chance: torch.Generator) -> Tensor:
-    """Draw windows "b 3 side side" at figures' edges; some with channels mixed."""
+    """Draw windows "b 3 side side" at figures' edges, some with mixed channels."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=chance, device=chance.device)
@@ -112,7 +112,7 @@ def whole(figures: Figures) -> Tensor:
 
 @torch.no_grad()
 def _finish(vae: AutoencoderKL, figures: Figures, options: Options) -> None:
-    """Standardise the latents, write the weights and say how good they are."""
+    """Standardise the latents, write the weights and log their PSNR."""
     pictures = whole(figures[:TEST_PICTURES])
     standardise(vae, torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(8)]))
     latents = (vae.encode(part).latent_dist.mean for part in pictures.split(8))

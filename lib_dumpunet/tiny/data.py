@@ -1,4 +1,4 @@
-"""The scenes to learn from, sampled once: as tensors to draw, with the token ids of their captions."""
+"""The training scenes, sampled once, as tensors for drawing, with the token ids of their captions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .options import Options
 from .scenes import sample_scene
 from .tokenizer import LENGTH, encode_caption, read_vocabulary
 
-LONGEST = 24  # tokens; no caption has more, and the rest are all the token that ends the text
+LONGEST = 24  # most tokens of a caption; the rest is padding
 ALONE = 0.35  # fraction of scenes with one figure
 PART = 1000  # scenes that share a seed
 
 
 @dataclass
 class Scenes:
-    """What is drawn, and what is said of it."""
+    """Figures to draw, and the token ids of their captions."""
 
     figures: Figures
     ids: Tensor  # "scene token"
@@ -42,7 +42,7 @@ def sample_scenes(options: Options) -> None:
 
 
 def load_scenes(options: Options) -> Scenes:
-    """Read what `sample_scenes` wrote onto the device."""
+    """Load the file of `sample_scenes` onto the device."""
     saved = torch.load(options.work / "scenes.pt", map_location=options.device)
     figures = Figures(**saved["figures"])
     ids = saved["ids"].long()

@@ -1,4 +1,4 @@
-"""The training of U-Net and text encoder, on latents that were made beforehand."""
+"""Train U-Net and text encoder, on cached latents."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from .tokenizer import encode_caption, read_vocabulary
 
 log = logging.getLogger("dumpunet")
 
-CAPTION_DROPPED = 0.1  # learnt without a caption, for classifier-free guidance
-OFFSET_NOISE = 0.1  # noise that all cells share, or a background's level could be read off the noise's mean
+CAPTION_DROPPED = 0.1  # fraction without a caption, for classifier-free guidance
+OFFSET_NOISE = (
+    0.1  # noise shared by all cells, so that the mean of the noise does not reveal the background's level
+)
 # Fraction of pictures with one figure, at first and after the first third of the steps.
 ALONE_AT_FIRST, ALONE_LATER = 0.8, 0.3
-# Signal-to-noise ratio above which a step counts no more (https://arxiv.org/abs/2303.09556).
+# Signal-to-noise ratio above which a step's weight is clamped (https://arxiv.org/abs/2303.09556).
 MOST_SNR = 5.0
 AVERAGE_DECAY = 0.999
 FALL = 0.6
@@ -50,7 +52,7 @@ def cache_latents(options: Options) -> None:
 
 @dataclass
 class Batch:
-    """Noisy latents with what the networks are told and what they should answer."""
+    """Noisy latents, with the networks' other inputs and their targets."""
 
     noisy: Tensor  # "b c h w"
     times: Tensor  # "b", 0 to 999
@@ -60,10 +62,10 @@ class Batch:
 
 
 class Pictures:
-    """The cached latents and caption ids, as noisy batches."""
+    """Makes noisy batches from the cached latents and caption ids."""
 
     def __init__(self, options: Options) -> None:
-        """Read them onto the device."""
+        """Load latents and ids onto the device."""
         scenes = load_scenes(options)
         self.ids = scenes.ids
         self.latents = torch.load(options.work / "latents.pt", map_location=options.device)
@@ -76,9 +78,9 @@ class Pictures:
         self.alphas_bar = (1 - betas).cumprod(0).to(options.device)
 
     def batch(self, size: int, alone: float, chance: torch.Generator) -> Batch:
-        """Draw pictures by lot, each with noise of its own time; the times are spread evenly over the batch.
+        """Choose pictures at random and add noise; time steps are spread evenly over the batch.
 
-        `alone` is the fraction of pictures that show one figure.
+        `alone` is the fraction of pictures with one figure.
         """
 
         def uniform(*shape: int) -> Tensor:
@@ -104,10 +106,10 @@ class Pictures:
 
 
 class Run:
-    """A training under way: the two networks, their average, and the momenta."""
+    """The state of a training: the two networks, their average, and the momenta."""
 
     def __init__(self, options: Options) -> None:
-        """Start from new networks, or from where this training stopped."""
+        """Start with new networks, or resume a saved training."""
         torch.manual_seed(options.seed)
         self.options = options
         self.model = new_model(options.widths, options.work).to(options.device)
@@ -126,7 +128,7 @@ class Run:
         self.average, self.step, self.seen = saved["average"], saved["step"], saved["seen"]
 
     def learn(self, batch: Batch) -> Tensor:
-        """Take one step on one batch and return its loss."""
+        """Train on one batch and return its loss."""
         with self.options.precision():
             context = self.model["text_encoder"](batch.ids).last_hidden_state
             velocity = self.model["unet"](batch.noisy, batch.times, context).sample
@@ -145,7 +147,7 @@ class Run:
         torch._foreach_lerp_(average, tensors, 1 - decay)
 
     def save(self) -> None:
-        """Write what `resume` and `export` need, so that the file is never half there."""
+        """Write the state for `resume` and `export` atomically."""
         contents = {
             "model": self.model.state_dict(),
             "average": self.average,
@@ -160,19 +162,19 @@ class Run:
 
 
 def new_model(widths: tuple[int, ...], work: Path) -> nn.ModuleDict:
-    """Make the two networks that are trained together."""
+    """Make the U-Net and the text encoder, which are trained together."""
     vocabulary = read_vocabulary(work / "tokenizer")
     unet = new_unet(widths).to(memory_format=torch.channels_last)  # a third faster on a CPU
     return nn.ModuleDict({"unet": unet, "text_encoder": new_text_encoder(vocabulary)})
 
 
 def alone_at(step: int, steps: int) -> float:
-    """Return the fraction of pictures with one figure at a step: first one figure is learnt, then two."""
+    """Return the fraction of pictures with one figure at a step, which falls in the first third of the steps."""
     return ALONE_AT_FIRST + (ALONE_LATER - ALONE_AT_FIRST) * min(1.0, 3 * step / steps)
 
 
 def train_unet(options: Options) -> None:
-    """Train U-Net and text encoder to take noise out of latents."""
+    """Train U-Net and text encoder to denoise latents."""
     pictures, run = Pictures(options), Run(options)
     start, first, losses = time.monotonic(), run.step, torch.zeros((), device=options.device)
     while run.step < options.steps:

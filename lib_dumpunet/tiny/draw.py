@@ -1,6 +1,6 @@
-"""Many scenes drawn at once, on any device: the pictures of `scenes.render` with exactly computed soft edges.
+"""Draw many scenes at once, on any device: the pictures of `scenes.render`, with antialiased edges.
 
-The signed distance to an outline tells how much of a pixel it covers. Lengths are fractions of the picture's side.
+The coverage of a pixel comes from its signed distance to an outline. Lengths are fractions of the picture's side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROUND = ("circle", "ring")
 
 @dataclass
 class Figures:
-    """Scenes as tensors; a figure that a scene lacks has radius 0."""
+    """Scenes as tensors; a missing figure has radius 0."""
 
     background: Tensor  # "scene", index into COLORS
     color: Tensor  # "scene figure"
@@ -40,7 +40,7 @@ class Figures:
 
 
 def as_tensors(scenes: Sequence[Scene]) -> Figures:
-    """Turn scenes into tensors."""
+    """Convert scenes to tensors."""
     color, shape, place = [], [], []
     for scene in scenes:
         lacking = MOST_FIGURES - len(scene.figures)

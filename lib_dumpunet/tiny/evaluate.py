@@ -1,8 +1,8 @@
-"""Measure the bundled model against its bar: `python -m lib_dumpunet.tiny.evaluate [FOLDER]`.
+"""Measure the bundled model against its targets: `python -m lib_dumpunet.tiny.evaluate [FOLDER]`.
 
-It draws prompts by lot, makes the pictures and judges them by their pixels alone (`judge`). The attention of
-the words for colour and shape is averaged over heads, steps and the layers of at least 16 x 16 cells, then
-compared inside and outside the pixels of the word's own object. The exit code is 1 where the bar is missed.
+This generates images of random prompts and judges them by their pixels alone (`judge`). The attention of the words
+for colour and shape is compared inside and outside the pixels of the word's own object (`attention`). The exit code
+is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -10,30 +10,24 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.progress import track
-from torch import Tensor
 
 from . import MODEL
+from .attention import MapAverage, attention_ratios
 from .judge import Reading, best_overlap, closest_shape, read_picture, relation_holds
-from .scenes import FIGURE_COLORS, SHAPES, article, held_out
+from .prompts import Prompt, draw_prompts
 
 BATCH = 10
-CELLS = 32  # side of the attention maps that are compared
-FEWEST_CELLS = 6  # an object smaller than this counts as missing
 BAR = {
     "one object: colour right": 98.0,
     "one object: shape right": 98.0,
@@ -61,7 +55,7 @@ SHEET = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are made, and how many."""
+    """How many images to generate, and how."""
 
     count: int = 400
     maps: int = 20
@@ -69,45 +63,12 @@ class Settings:
     guidance: float = 4.0
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What a picture is asked to show."""
-
-    colors: tuple[str, ...]
-    shapes: tuple[str, ...]
-    background: str
-    relation: str = ""
-
-    @property
-    def text(self) -> str:
-        """The prompt in the captions' words."""
-        objects = [article(f"{color} {shape}") for color, shape in zip(self.colors, self.shapes, strict=True)]
-        return f" {self.relation} ".join(objects) + f" on {article(self.background)} background"
-
-
-def draw_prompts(count: int, objects: int, seed: int, *, new: bool = False) -> list[Prompt]:
-    """Draw prompts by lot, on the two backgrounds that no object has the colour of.
-
-    All pairs of colour and shape are such as were trained, or, where `new`, such as were not.
-    """
-    rng = random.Random(seed)
-    prompts = []
-    for _ in range(count):
-        colors = tuple(rng.sample(FIGURE_COLORS, objects))
-        shapes = tuple(
-            rng.choice([shape for shape in SHAPES if held_out(color, shape) == new]) for color in colors
-        )
-        relation = rng.choice(["left of", "right of", "above", "below", "and"]) if objects > 1 else ""
-        prompts.append(Prompt(colors, shapes, rng.choice(["white", "gray"]), relation))
-    return prompts
-
-
 def generate(
     pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, settings: Settings
 ) -> list[Image.Image]:
-    """Make one picture for each text, from consecutive seeds."""
+    """Generate one image for each text, from consecutive seeds."""
     images: list[Image.Image] = []
-    for first in track(range(0, len(texts), BATCH), f"{len(texts)} pictures", transient=True):
+    for first in track(range(0, len(texts), BATCH), f"{len(texts)} images", transient=True):
         part = list(texts[first : first + BATCH])
         images += pipeline(
             part,
@@ -119,7 +80,7 @@ def generate(
 
 
 def judge_alone(prompt: Prompt, reading: Reading) -> dict[str, bool]:
-    """Compare a picture of one object with its prompt."""
+    """Compare an image of one object with its prompt."""
     return {
         "one object: colour right": reading.main_color == prompt.colors[0],
         "one object: shape right": closest_shape(reading.foreground) == prompt.shapes[0],
@@ -128,7 +89,7 @@ def judge_alone(prompt: Prompt, reading: Reading) -> dict[str, bool]:
 
 
 def judge_paired(prompt: Prompt, reading: Reading) -> dict[str, bool]:
-    """Compare a picture of two objects with its prompt; "and" asks for no order."""
+    """Compare an image of two objects with its prompt; "and" requires no order."""
     first, second = (reading.where(color) for color in prompt.colors)
     both = all(map(reading.has, prompt.colors))
     seen = [(closest_shape(mask), reading.color_of(mask)) for mask in reading.objects]
@@ -145,67 +106,14 @@ def judge_paired(prompt: Prompt, reading: Reading) -> dict[str, bool]:
 
 
 def percentages(judgements: Sequence[dict[str, bool]]) -> dict[str, float]:
-    """Count in how many of 100 pictures each point is right, of those that it applies to."""
+    """Return the percentage of images in which each measure is right, of those that it applies to."""
     asked = Counter(point for judgement in judgements for point in judgement)
     right = Counter(point for judgement in judgements for point, holds in judgement.items() if holds)
     return {point: round(100 * right[point] / asked[point], 1) for point in asked}
 
 
-class MapAverage:
-    """An attention processor that works as usual and adds up the prompt's attention probabilities."""
-
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
-        self._sum = torch.zeros(())
-        self._count = 0
-
-    @property
-    def maps(self) -> NDArray[np.float32]:
-        """The mean map of each token, "token h w"."""
-        return (self._sum / self._count).cpu().numpy()
-
-    def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any
-    ) -> Tensor:
-        """Attend; of the batch, unconditional and conditional, keep the latter's maps."""
-        inputs = (hidden_states, encoder_hidden_states, encoder_hidden_states)
-        projected = (layer(x) for layer, x in zip((attn.to_q, attn.to_k, attn.to_v), inputs, strict=True))
-        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in projected)
-        weights = (query @ key.transpose(-1, -2) * attn.scale).softmax(-1)
-        side = int(weights.shape[2] ** 0.5)
-        if side >= 16:
-            maps = weights[1:].mean(1).unflatten(1, (side, side)).permute(0, 3, 1, 2)
-            self._sum = self._sum + F.interpolate(maps, (CELLS, CELLS), mode="bilinear")[0]
-            self._count += 1
-        output: Tensor = attn.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
-        return output
-
-
-def attention_ratios(prompt: Prompt, reading: Reading, maps: NDArray[np.float32]) -> dict[str, list[float]]:
-    """Divide each word's attention inside its object by that outside; none if an object is missing."""
-    insides = [_cells(reading, color) for color in prompt.colors]
-    if any(inside.sum() < FEWEST_CELLS for inside in insides):
-        return {}
-    words = prompt.text.split()
-    ratios: dict[str, list[float]] = {"colour": [], "shape": []}
-    for color, inside in zip(prompt.colors, insides, strict=True):
-        place = words.index(color)
-        for kind, word in (("colour", place), ("shape", place + 1)):
-            attended = maps[word + 1]  # token 0 begins the text
-            ratios[kind].append(float(attended[inside].mean() / attended[~inside].mean()))
-    return ratios
-
-
-def _cells(reading: Reading, color: str) -> NDArray[np.bool_]:
-    """The cells "h w" of which more than half has a colour."""
-    mask = reading.where(color).astype(np.float32)
-    step = mask.shape[0] // CELLS
-    mean: NDArray[np.float32] = mask.reshape(CELLS, step, CELLS, step).mean((1, 3))
-    return mean > 0.5
-
-
 def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
-    """Average the ratios over pictures of two objects, one picture at a time."""
+    """Average the attention ratios over images of two objects, one image at a time."""
     before = pipeline.unet.attn_processors
     ratios: dict[str, list[float]] = {"colour": [], "shape": []}
     missing = 0
@@ -222,11 +130,11 @@ def measure_attention(pipeline: StableDiffusionPipeline, settings: Settings) -> 
         f"attention of a {kind} word, inside / outside": round(float(np.mean(values)), 2) if values else 0.0
         for kind, values in ratios.items()
     }
-    return result | {"attention: pictures left out, an object missing": float(missing)}
+    return result | {"attention: images left out, an object missing": float(missing)}
 
 
 def measure(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, float]:
-    """Measure everything; counts are of 100."""
+    """Measure everything; results for images are percentages."""
     results: dict[str, float] = {}
     for objects, new in itertools.product((1, 2), (False, True)):
         results |= _measure_row(pipeline, settings, objects, new)
@@ -238,7 +146,7 @@ def measure(pipeline: StableDiffusionPipeline, settings: Settings) -> dict[str, 
 def _measure_row(
     pipeline: StableDiffusionPipeline, settings: Settings, objects: int, new: bool
 ) -> dict[str, float]:
-    """Judge pictures of so many objects, whose pairs of colour and shape are new or not."""
+    """Judge images of one or two objects, with pairs of colour and shape from training or, if ``new``, not."""
     prompts = draw_prompts(settings.count, objects, seed=5, new=new)
     images = generate(pipeline, [prompt.text for prompt in prompts], 1000 * objects, settings)
     judge = judge_alone if objects == 1 else judge_paired
@@ -251,12 +159,12 @@ def _measure_row(
 
 
 def edges(prompt: Prompt, image: Image.Image) -> float:
-    """Compare the object of a picture with the ideal shape, pixel by pixel."""
+    """Return the overlap (intersection over union) of an image's object with the ideal shape."""
     return best_overlap(read_picture(image, image.width).foreground, prompt.shapes[0])
 
 
 def draw_sheet(pipeline: StableDiffusionPipeline, settings: Settings, seeds: int = 4) -> Image.Image:
-    """Draw sample pictures, each prompt from a few seeds."""
+    """Draw a sheet of sample images: each prompt from a few seeds."""
     cell, columns = 160, 3
     rows = -(-len(SHEET) // columns)
     sheet = Image.new("RGB", (columns * (seeds * cell + 12), rows * (cell + 18)), "white")
@@ -271,13 +179,13 @@ def draw_sheet(pipeline: StableDiffusionPipeline, settings: Settings, seeds: int
 
 
 def missed(results: dict[str, float]) -> list[str]:
-    """Name the points of the bar that were measured and not reached."""
+    """List the targets that were measured and missed."""
     return [point for point, least in BAR.items() if results.get(point, least) < least]
 
 
 def table(results: dict[str, float]) -> str:
-    """Lay the results out beside the bar."""
-    lines = [f"{'measure':<50}{'got':>8}{'bar':>8}"]
+    """Format the results next to their targets."""
+    lines = [f"{'measure':<50}{'result':>8}{'target':>8}"]
     for point, value in results.items():
         least = f"{BAR[point]:g}" if point in BAR else ""
         verdict = "" if point not in BAR else "  missed" if value < BAR[point] else "  reached"
@@ -293,22 +201,22 @@ def load(folder: Path, device: str = "cpu") -> StableDiffusionPipeline:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure a folder, print the table, and return 1 where the bar is missed."""
+    """Measure a pipeline folder and print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, nargs="?", default=MODEL)
     parser.add_argument(
-        "--count", type=int, default=Settings.count, help="pictures of one and of two objects"
+        "--count", type=int, default=Settings.count, help="number of images with one object, and with two"
     )
     parser.add_argument(
-        "--maps", type=int, default=Settings.maps, help="pictures whose attention is measured"
+        "--maps", type=int, default=Settings.maps, help="number of images whose attention is measured"
     )
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--guidance", type=float, default=Settings.guidance)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    parser.add_argument("--sheet", type=Path, help="draw sample pictures here too")
+    parser.add_argument("--json", type=Path, help="JSON file to write the results to")
+    parser.add_argument("--sheet", type=Path, help="image file for a sheet of sample images")
     given = parser.parse_args(arguments)
     settings = Settings(given.count, given.maps, given.steps, given.guidance)
     pipeline = load(given.folder, given.device)

@@ -1,4 +1,4 @@
-"""The trained networks as a folder from which diffusers loads a pipeline."""
+"""Export the trained networks as a folder in diffusers format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .diffusion import new_model
 
 
 def export(work: Path, folder: Path) -> None:
-    """Write the averaged weights as an fp16 pipeline; a model card there stays."""
+    """Write the averaged weights as an fp16 pipeline; an existing model card is kept."""
     saved = torch.load(work / "unet.pt", map_location="cpu")
     model = new_model(saved["widths"], work)
     model.load_state_dict(saved["average"])
@@ -31,11 +31,11 @@ def export(work: Path, folder: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(folder)
     # save_pretrained drops vocab.json and merges.txt, which older tokenizers load from.
     shutil.copytree(work / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    # Transformers 5 loads a model in the type that it was saved in; diffusers loads the rest as float32.
+    # transformers 5 loads a model in the dtype it was saved in; diffusers loads the rest as float32.
     _change(folder / "text_encoder" / "config.json", dtype="float32")
-    _change(folder / "vae" / "config.json", _name_or_path="")  # where it lay concerns nobody
+    _change(folder / "vae" / "config.json", _name_or_path="")  # remove the local path
     for weights in folder.rglob("*.safetensors"):
-        weights.chmod(0o644)  # it is written for its owner's eyes only
+        weights.chmod(0o644)  # the library makes it readable only by its owner
 
 
 def _change(config: Path, **values: str) -> None:

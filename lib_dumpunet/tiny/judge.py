@@ -1,4 +1,4 @@
-"""Say what a picture shows, from its pixels alone: background, colours and shapes."""
+"""Recognise background, colours and shapes of a picture from its pixels alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scipy import ndimage
 from .scenes import COLORS, SHAPES, Figure, silhouette
 
 SIDE = 128  # pictures are judged at this size
-NEAR = 70.0  # farthest distance in RGB at which a pixel still has a colour's name
-BORDER = 6  # pixels along the edges that tell the background
-SEEN = 0.008  # part of the picture from which on a colour counts as there
-SMALLEST = 30  # pixels; fewer have no shape
-FITTING = (4.0, 2.0, 1.0, 0.5, 0.25)  # pixels by which place and radius are changed to fit, coarse to fine
+NEAR = 70.0  # largest RGB distance at which a pixel counts as a colour
+BORDER = 6  # pixels along the edges that determine the background
+SEEN = 0.008  # least fraction of the picture at which a colour counts as present
+SMALLEST = 30  # least pixels of a shape
+FITTING = (4.0, 2.0, 1.0, 0.5, 0.25)  # step sizes in pixels for fitting position and radius, coarse to fine
 
 NAMES = tuple(COLORS)
 _PALETTE = np.array(list(COLORS.values()), np.float32)
@@ -28,29 +28,29 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Reading:
-    """The index in NAMES of each pixel's colour, "h w"; -1 where none is near."""
+    """The index in NAMES of each pixel's colour, "h w"; -1 if none is near enough."""
 
     labels: NDArray[np.int64]
 
     @cached_property
     def background(self) -> str:
-        """The commonest colour of the border."""
+        """The most common colour of the border."""
         rows, columns = self.labels, self.labels.T
         border = np.concatenate([part.ravel() for x in (rows, columns) for part in (x[:BORDER], x[-BORDER:])])
         return NAMES[int(np.bincount(border + 1, minlength=len(NAMES) + 1)[1:].argmax())]
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """The part of the picture that each colour but the background covers."""
+        """The fraction of the picture that each colour covers, except the background."""
         return {name: float(self.where(name).mean()) for name in NAMES if name != self.background}
 
     @property
     def main_color(self) -> str:
-        """The colour that covers most, after the background."""
+        """The most common colour after the background."""
         return max(self.shares, key=self.shares.__getitem__)
 
     def has(self, color: str) -> bool:
-        """Whether there is enough of a colour to be seen."""
+        """Whether a colour is present."""
         return self.shares.get(color, 0.0) > SEEN
 
     def where(self, color: str) -> Mask:
@@ -59,38 +59,38 @@ class Reading:
 
     @property
     def foreground(self) -> Mask:
-        """All pixels but the background's."""
+        """All pixels except the background's."""
         return ~self.where(self.background)
 
     @cached_property
     def objects(self) -> tuple[Mask, ...]:
-        """The connected parts of the foreground that are large enough to be seen, the largest first."""
+        """The connected components of the foreground that are large enough, largest first."""
         parts, count = ndimage.label(self.foreground)
         masks = [parts == i + 1 for i in range(count)]
         return tuple(sorted((m for m in masks if m.mean() > SEEN), key=np.sum, reverse=True))
 
     def color_of(self, mask: Mask) -> str | None:
-        """The commonest colour under a mask; None where most of it has no name."""
+        """The most common colour under a mask; None if most pixels have no named colour."""
         named = np.bincount(self.labels[mask] + 1, minlength=len(NAMES) + 1)
         return None if named.argmax() == 0 else NAMES[int(named.argmax()) - 1]
 
 
 def read_picture(image: Image.Image, side: int = SIDE) -> Reading:
-    """Name the colour of each of side x side pixels by the nearest one of the palette."""
+    """Assign the nearest palette colour to each of side x side pixels."""
     pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BOX), np.float32)
     distance = np.linalg.norm(pixels[:, :, None] - _PALETTE, axis=-1)
     return Reading(np.where(distance.min(-1) < NEAR, distance.argmin(-1), -1))
 
 
 def closest_shape(mask: Mask) -> str | None:
-    """Return the shape whose silhouette overlaps a mask best when put at its centre with its area."""
+    """Return the shape whose silhouette, with the mask's centre and area, overlaps the mask best."""
     if mask.sum() < SMALLEST:
         return None
     return max(SHAPES, key=lambda shape: _overlap(mask, shape))
 
 
 def best_overlap(mask: Mask, shape: str) -> float:
-    """Return the intersection over union of a mask and the ideal shape, at the place and size that fit best."""
+    """Return the intersection over union of a mask and the ideal shape, at its best position and size."""
     if mask.sum() < SMALLEST:
         return 0.0
     figure = _roughly(mask, shape)
@@ -108,7 +108,7 @@ def best_overlap(mask: Mask, shape: str) -> float:
 
 
 def _overlap(mask: Mask, shape: str) -> float:
-    """Intersection over union of a mask and a shape of the same centre and area."""
+    """Return the intersection over union of a mask and a shape with the same centre and area."""
     return _union_share(mask, _roughly(mask, shape))
 
 
@@ -132,13 +132,13 @@ def _drawn(figure: Figure, side: int) -> Mask:
 
 
 def _centre(mask: Mask) -> tuple[float, float]:
-    """The mean position of a mask's pixels, x and y in parts of the side."""
+    """Return the mean position (x, y) of a mask's pixels, as fractions of the side."""
     rows, columns = np.nonzero(mask)
     return float(columns.mean()) / len(mask), float(rows.mean()) / len(mask)
 
 
 def relation_holds(relation: str, first: Mask, second: Mask, margin: float = 10 / SIDE) -> bool:
-    """Whether one mask lies left of, right of, above or below another, by their centres."""
+    """Return whether one mask is left of, right of, above or below another, by their centres."""
     (x1, y1), (x2, y2) = _centre(first), _centre(second)
     distance = {"left of": x2 - x1, "right of": x1 - x2, "above": y2 - y1, "below": y1 - y2}[relation]
     return distance > margin

@@ -1,4 +1,4 @@
-"""The three networks in SD 1.x's layout, and starting weights from which such small ones learn fast."""
+"""The three networks in SD 1.x's layout, with initial weights from which such small networks learn fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT_WIDTH, TEXT_LAYERS = 96, 3
 
 
 def new_vae() -> AutoencoderKL:
-    """Make an untrained autoencoder: 3 channels at 8 x 8 pixels become 4 channels at one cell."""
+    """Make an untrained autoencoder: 8 x 8 pixels of 3 channels become one latent cell of 4 channels."""
     vae = AutoencoderKL(
         block_out_channels=VAE_WIDTHS,
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -29,10 +29,10 @@ def new_vae() -> AutoencoderKL:
         norm_num_groups=1,
         latent_channels=4,
         sample_size=256,
-        scaling_factor=1.0,  # `standardise` puts it into the weights
+        scaling_factor=1.0,  # `standardise` folds it into the weights
     )
     _start_simple(vae)
-    # The middle's attention stays the identity: it would learn from small crops what misleads on whole pictures.
+    # The middle's attention stays the identity: what it would learn from small crops is wrong for whole pictures.
     for half in (vae.encoder, vae.decoder):
         out = half.mid_block.attentions[0].to_out
         _zero(out)
@@ -41,7 +41,7 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_unet(widths: tuple[int, ...]) -> UNet2DConditionModel:
-    """Make an untrained U-Net of SD 1.x's 25 blocks with 16 attention layers."""
+    """Make an untrained U-Net with SD 1.x's 25 blocks and 16 attention layers."""
     unet = UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
@@ -51,7 +51,9 @@ def new_unet(widths: tuple[int, ...]) -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=[width // HEAD_WIDTH for width in widths],  # diffusers' name for how many heads
+        attention_head_dim=[
+            width // HEAD_WIDTH for width in widths
+        ],  # diffusers' name for the number of heads
         norm_num_groups=4,
     )
     _start_simple(unet)
@@ -84,11 +86,11 @@ def _zero(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _start_simple(model: nn.Module) -> None:
-    """Let every branch begin at zero and every change of size as a plain mean or copy.
+    """Initialise every residual branch to zero and every resampling to a plain mean or copy.
 
     Otherwise an autoencoder of this size stays nearly colour-blind for most of its training.
     """
-    module: Any  # the kinds are known by their names alone
+    module: Any  # classes are recognised only by name
     for module in model.modules():
         kind = type(module).__name__
         if kind == "ResnetBlock2D":
@@ -105,10 +107,10 @@ def _start_simple(model: nn.Module) -> None:
 
 @torch.no_grad()
 def fit_ends(vae: AutoencoderKL, pictures: Tensor) -> None:
-    """Start the autoencoder as a nearly linear one, by least squares on some pictures "b 3 h w".
+    """Initialise the autoencoder as a nearly linear one, by least squares on some pictures "b 3 h w".
 
-    Its latents become the mean colour of each cell, its output those colours again. Large constant features
-    keep the group norms from hiding how bright a picture is.
+    Its latents become the mean colour of each cell, and its output those colours. Large constant features keep the
+    group norms from hiding a picture's brightness.
     """
     for conv in (vae.encoder.conv_in, vae.decoder.conv_in):
         nn.init.zeros_(conv.weight)
@@ -139,7 +141,7 @@ def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _fit(conv: nn.Conv2d, features: Tensor, target: Tensor) -> None:
-    """Set the centre of a convolution so that it maps features "b c h w" to the target as well as it can."""
+    """Set the centre of a convolution to the least squares map from features "b c h w" to the target."""
     rows, wanted = (x.movedim(1, -1).flatten(0, 2) for x in (features, target))
     rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
     weight = torch.linalg.lstsq(rows, wanted).solution
@@ -150,9 +152,10 @@ def _fit(conv: nn.Conv2d, features: Tensor, target: Tensor) -> None:
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
-    """Give each latent channel mean 0 and deviation 1 over "b c h w", by rewriting the two 1 x 1 convolutions.
+    """Standardise each latent channel over "b c h w" to mean 0 and standard deviation 1, by changing the two 1 x 1
+    convolutions.
 
-    So the scaling factor of SD is 1 here, and what decodes stays exactly the same.
+    So SD's scaling factor is 1 here, and decoded pictures stay the same.
     """
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     encode, decode = vae.quant_conv, vae.post_quant_conv

@@ -1,7 +1,7 @@
-"""Muon for the matrices and Adam for the rest: here it needs several times fewer steps than Adam alone.
+"""Muon for matrices and Adam for the rest, which here needs several times fewer steps than Adam alone.
 
-Muon (https://arxiv.org/abs/2502.16982) replaces a matrix's momentum by the orthogonal matrix nearest to
-it. torch's takes one matrix after the other, which leaves a GPU idle; here all of one shape go through together.
+Muon (https://arxiv.org/abs/2502.16982) replaces a matrix's momentum by the nearest orthogonal matrix. torch's Muon
+processes one matrix after the other, which leaves a GPU idle; here all matrices of one shape are processed together.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ADAM_RATE = 0.1  # Adam's rate as a part of Muon's
+ADAM_RATE = 0.1  # Adam's learning rate as a fraction of Muon's
 MOMENTUM = 0.95
 DECAY = 0.01
-# The quintic that pulls all singular values towards 1 when it is applied a few times.
+# Applying this quintic polynomial a few times pulls all singular values towards 1.
 QUINTIC, TIMES = (3.4445, -4.7750, 2.0315), 5
 
 
 class Optimizer:
-    """Muon and Adam under one rate."""
+    """Muon and Adam with a common learning rate."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the weights to train; tables of embeddings and vectors go to Adam."""
+        """Assign embedding tables and vectors to Adam, all other trainable weights to Muon."""
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         rest = [weight for weight in self._weights if weight.dim() <= 1 or id(weight) in tables]
@@ -39,7 +39,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Clip the gradients, change the weights, and forget the gradients."""
+        """Clip the gradients, update the weights, and reset the gradients."""
         nn.utils.clip_grad_norm_(self._weights, 1.0)
         for shape, group in self._groups.items():
             self._step_group(rate, group, self._momenta[shape])
@@ -51,7 +51,7 @@ class Optimizer:
     def _step_group(self, rate: float, group: list[nn.Parameter], momenta: Tensor) -> None:
         gradients = torch.stack([_gradient(weight).flatten(1) for weight in group])
         momenta.lerp_(gradients, 1 - MOMENTUM)
-        ahead = gradients.lerp(momenta, MOMENTUM)  # Nesterov's
+        ahead = gradients.lerp(momenta, MOMENTUM)  # Nesterov momentum
         rows, columns = momenta.shape[1:]
         scale = rate * max(1.0, rows / columns) ** 0.5
         changes = orthogonal(ahead).to(momenta.dtype).unbind()
@@ -68,7 +68,7 @@ class Optimizer:
         return {"muon": self._momenta, "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the momenta back."""
+        """Restore the momenta."""
         for shape, momenta in self._momenta.items():
             momenta.copy_(state["muon"][shape])
         self._adam.load_state_dict(state["adam"])

@@ -1,4 +1,4 @@
-"""What a training stage is told, and the few rules that all stages share."""
+"""The options of the training stages, and functions that stages share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WARM_UP = 100  # steps
 
 @dataclass(frozen=True)
 class Options:
-    """The settings of every stage; a stage leaves alone what does not concern it."""
+    """The options of all stages; each stage uses only some of them."""
 
     work: Path
     seed: int = 1
@@ -28,15 +28,15 @@ class Options:
     every: int = 50
 
     def precision(self) -> AbstractContextManager[None]:
-        """Return a context in which networks compute in bfloat16, unless on a CPU."""
+        """Return a context in which networks compute in bfloat16, except on a CPU."""
         enabled = self.device != "cpu"
         return torch.autocast("cuda" if enabled else "cpu", torch.bfloat16, enabled=enabled)
 
     def generator(self, step: int) -> torch.Generator:
-        """Return the random numbers of one step; made anew, so that a resumed run goes on as it would have."""
+        """Return the random generator of one step, seeded per step so that a resumed run continues identically."""
         return torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
 
 
 def rate_at(step: int, steps: int, highest: float, fall: float) -> float:
-    """Return the learning rate: up over the first steps, level, then straight down over the last fraction `fall`."""
+    """Return the learning rate: warm-up, constant, then linear decay over the last fraction `fall` of the steps."""
     return highest * min(1.0, (step + 1) / WARM_UP, (steps - step) / (fall * steps))

@@ -1,7 +1,7 @@
-"""The pictures that the bundled model learns from: one or two coloured shapes, with a caption.
+"""The training pictures of the bundled model: one or two coloured shapes, with a caption.
 
-Everything follows from a `random.Random`, so a seed draws the same pictures again. Lengths are fractions of
-the picture's side, with the origin at its upper left corner and y pointing down.
+Everything derives from a `random.Random`, so a seed reproduces the same pictures. Lengths are fractions of the
+picture's side, with the origin at the upper left corner and y pointing down.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ BACKGROUND_ONLY = ("white", "gray")
 FIGURE_COLORS = tuple(color for color in COLORS if color not in BACKGROUND_ONLY)
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "diamond")
 
-# Radii by size word. Large on purpose: the networks see cells of 8 x 8 pixels, and a shape of fewer than
-# about six cells across hardly differs from another.
+# Radii by size word. Large on purpose: the networks see cells of 8 x 8 pixels, and shapes less than about six cells
+# wide hardly differ.
 RADII_ALONE = {"": (0.24, 0.30), "small": (0.15, 0.19), "large": (0.35, 0.41)}
 RADII_PAIRED = {"": (0.16, 0.19), "small": (0.11, 0.13), "large": (0.20, 0.22)}
 SIZE_ODDS = {"": 0.6, "small": 0.15, "large": 0.25}
-REACH = 1.12  # no vertex lies further than this many radii from its figure's centre
+REACH = 1.12  # largest distance of a vertex from its figure's centre, in radii
 
 RELATIONS = ("left of", "right of", "above", "below", "and", "next to")  # in equal parts
 OPENINGS = ("a picture of ", "a drawing of ")
@@ -67,7 +67,7 @@ class Scene:
 
 
 def _polygon(corners: int, radius: Callable[[int], float]) -> list[Point]:
-    """Corners around the origin, the first one on top."""
+    """Return corners around the origin, starting at the top."""
     turns = [2 * math.pi * i / corners - math.pi / 2 for i in range(corners)]
     return [(radius(i) * math.cos(turn), radius(i) * math.sin(turn)) for i, turn in enumerate(turns)]
 
@@ -103,11 +103,11 @@ OUTLINES: dict[str, list[Point]] = {
     "cross": _cross(0.34),
     "diamond": [(0.0, -1.1), (0.8, 0.0), (0.0, 1.1), (-0.8, 0.0)],
 }
-HOLE = 0.55  # of a ring's radius
+HOLE = 0.55  # fraction of a ring's radius
 
 
 def silhouette(figure: Figure, side: int) -> Image.Image:
-    """Draw where a figure is: 255 inside, 0 outside, on side x side pixels."""
+    """Draw a figure's mask on side x side pixels: 255 inside, 0 outside."""
     mask = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(mask)
     x, y, radius = figure.x * side, figure.y * side, figure.radius * side
@@ -119,7 +119,7 @@ def silhouette(figure: Figure, side: int) -> Image.Image:
 
 
 def render(scene: Scene, side: int = 256, oversampling: int = 2) -> Image.Image:
-    """Draw a scene at side x side pixels; it is drawn larger first, for smooth edges."""
+    """Draw a scene at side x side pixels, oversampled for smooth edges."""
     canvas = side * oversampling
     image = Image.new("RGB", (canvas, canvas), COLORS[scene.background])
     for figure in scene.figures:
@@ -128,23 +128,23 @@ def render(scene: Scene, side: int = 256, oversampling: int = 2) -> Image.Image:
 
 
 def article(words: str) -> str:
-    """Put "a" or "an" in front."""
+    """Prepend "a" or "an"."""
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def held_out(color: str, shape: str) -> bool:
-    """Whether no training picture has a figure of this color and shape: a fifth of all pairs, to test binding."""
+    """Whether training pictures never have this colour and shape together: a fifth of all pairs, to test binding."""
     return (FIGURE_COLORS.index(color) + SHAPES.index(shape)) % 5 == 0
 
 
 def sample_scene(rng: random.Random, alone: float = 0.5) -> Scene:
-    """Sample a scene: background, one figure (in a fraction `alone` of all) or two, and a caption."""
+    """Sample a scene: a background, one figure (with probability `alone`) or two, and a caption."""
     background = "white" if rng.random() < 0.4 else rng.choice(list(COLORS))
     colors = rng.sample([color for color in FIGURE_COLORS if color != background], 2)
     figures, text = _alone(rng, colors[0]) if rng.random() < alone else _paired(rng, colors)
     if rng.random() < 0.2:
         text = rng.choice(OPENINGS) + text
-    # White is the background that goes without saying, half of the time.
+    # Half of the captions with a white background do not mention it.
     if background != "white" or rng.random() < 0.5:
         text += f" on {article(background)} background"
     return Scene(background, figures, text)
@@ -175,7 +175,7 @@ def _paired(rng: random.Random, colors: list[str]) -> tuple[tuple[Figure, ...], 
 
 
 def _figure(rng: random.Random, color: str, radii: dict[str, tuple[float, float]]) -> tuple[str, float, str]:
-    """Choose shape and size; also return the words for them, now and then without colour or shape."""
+    """Choose shape and size; also return the words for them, rarely without the colour or the shape."""
     shape = rng.choice([shape for shape in SHAPES if not held_out(color, shape)])
     size = rng.choices(list(SIZE_ODDS), list(SIZE_ODDS.values()))[0]
     radius = rng.uniform(*radii[size])

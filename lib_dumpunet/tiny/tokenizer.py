@@ -1,4 +1,4 @@
-"""A tokenizer in CLIP's format in which every word of the captions is one token."""
+"""A tokenizer in CLIP's format, with one token for every word of the captions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Merge = tuple[str, str]
 
 
 def build_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
-    """Write the four files from which transformers' CLIPTokenizer loads.
+    """Write the four files that transformers' CLIPTokenizer loads.
 
-    Byte-pair merges are learnt from ``words``, those of the captions, until each is one token; any other text
-    falls apart into letters, so that no prompt is refused.
+    Byte-pair merges are learnt from ``words``, those of the captions, until each is one token; any other text is
+    split into letters, so that every prompt can be tokenized.
     """
     merges = _learn_merges(words)
     letters = byte_alphabet()
@@ -52,13 +52,13 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
 
 
 def encode_caption(caption: str, vocabulary: dict[str, int]) -> list[int]:
-    """Return the ids that CLIPTokenizer(padding="max_length") gives for known words, without its overhead."""
+    """Return the ids that CLIPTokenizer(padding="max_length") returns for known words, without its overhead."""
     ids = [vocabulary[BEGIN], *(vocabulary[word + WORD_END] for word in caption.split())]
     return ids + [vocabulary[END]] * (LENGTH - len(ids))
 
 
 def byte_alphabet() -> list[str]:
-    """Return CLIP's printable stand-ins for the 256 bytes, in its order."""
+    """Return CLIP's printable characters for the 256 bytes, in CLIP's order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 

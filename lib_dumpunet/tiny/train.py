@@ -1,14 +1,14 @@
-"""Make the bundled model from nothing: `python -m lib_dumpunet.tiny.train STAGE`, stage after stage.
+"""Train the bundled model from scratch: `python -m lib_dumpunet.tiny.train STAGE`, stage after stage.
 
     preview  draw training pictures with their captions     -> WORK/preview.png
-    scenes   sample what is drawn and said                  -> WORK/scenes.pt
-    vae      train the autoencoder, on parts of pictures    -> WORK/vae/
-    cache    make latents of all pictures                   -> WORK/latents.pt
-    unet     train U-Net and text encoder on these          -> WORK/unet.pt
+    scenes   sample scenes and captions                     -> WORK/scenes.pt
+    vae      train the autoencoder, on crops of pictures    -> WORK/vae/
+    cache    encode all pictures as latents                 -> WORK/latents.pt
+    unet     train U-Net and text encoder on the latents    -> WORK/unet.pt
     export   write an fp16 pipeline folder                  -> --out
 
-The model card tells which commands made the bundled weights. Stages are limited by steps: with the same options
-they make the same weights on the same machine. `unet --resume` goes on where a run was stopped.
+The model card lists the commands for the bundled weights. A stage runs for a fixed number of steps, so the same options
+give the same weights on the same machine. `unet --resume` continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STAGES: dict[str, Callable[[Options], None]] = {
 
 
 def preview(options: Options, columns: int = 6, rows: int = 4) -> None:
-    """Draw a sheet of training pictures, each with its caption below it."""
+    """Draw a sheet of training pictures with their captions."""
     rng = random.Random(options.seed)
     sheet = Image.new("RGB", (columns * 260, rows * 290), "white")
     draw = ImageDraw.Draw(sheet)
@@ -57,15 +57,17 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", choices=["preview", *STAGES, "export"])
-    parser.add_argument("--work", type=Path, default=Path("tiny-work"), help="folder for what stages leave")
+    parser.add_argument("--work", type=Path, default=Path("tiny-work"), help="folder for the stages' files")
     parser.add_argument("--out", type=Path, default=Path("tiny-model"), help="export: the pipeline's folder")
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument("--steps", type=int, default=Options.steps, help="vae, unet: length of the stage")
-    parser.add_argument("--batch", type=int, default=Options.batch, help="pictures a step")
+    parser.add_argument("--batch", type=int, default=Options.batch, help="pictures per step")
     parser.add_argument("--rate", type=float, default=Options.rate, help="vae, unet: highest learning rate")
-    parser.add_argument("--scenes", type=int, default=Options.scenes, help="scenes: how many, by thousands")
+    parser.add_argument(
+        "--scenes", type=int, default=Options.scenes, help="scenes: number of scenes, a multiple of 1000"
+    )
     parser.add_argument("--widths", type=int, nargs=4, default=Options.widths, help="unet: channels by level")
-    parser.add_argument("--resume", action="store_true", help="unet: go on from the saved weights")
+    parser.add_argument("--resume", action="store_true", help="unet: resume from the saved weights")
     parser.add_argument("--device", choices=["cpu", "cuda"], default=Options.device)
     parser.add_argument("--compile", action="store_true", help="vae, unet: compile the networks first")
     parser.add_argument(

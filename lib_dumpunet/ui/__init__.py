@@ -1,1 +1,1 @@
-"""The panel, in Gradio: one code for the webui's page and for one of its own; it knows no host."""
+"""The panel, in Gradio, shared by the webui and the studio; it knows no host."""

@@ -1,4 +1,4 @@
-"""What is wrong with a field as one types: the core's own readers, asked for their opinion."""
+"""Check fields while the user types, with the core's own parsers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from lib_dumpunet.blocks import BlockOrder, spans
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.image.expression import compile_formula
 from lib_dumpunet.kinds import CHOICES
-from lib_dumpunet.prompt.layer_prompt import Share, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.points import parse_points
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
+from lib_dumpunet.prompt.template import Share
 from lib_dumpunet.settings import FORMULAS, AttentionSettings, AttentionSwitch, ColorSettings, PanelSettings
 from lib_dumpunet.settings.value import read_value
 
 
 def problem(read: Callable[[], object]) -> str:
-    """Say what reading a text complains of; nothing if it does not."""
+    """Return the error message of a parser; empty if it succeeds."""
     try:
         read()
     except DumpUNetError as error:
@@ -31,7 +32,7 @@ def check_layers(text: str, order: BlockOrder, *, field: str) -> str:
 
 
 def check_steps(text: str, *, field: str) -> str:
-    """Check the notation of steps; how many there will be is not known yet."""
+    """Check the notation of steps; the number of sampling steps is not known yet."""
     return problem(lambda: parse_steps(text, field=field))
 
 
@@ -41,7 +42,7 @@ def check_points(text: str) -> str:
 
 
 def check_formula(text: str, *, field: str) -> str:
-    """Check a colour formula; none means the default."""
+    """Check a colour formula; an empty one means the default."""
     return problem(lambda: compile_formula(text, field)) if text.strip() else ""
 
 
@@ -55,7 +56,7 @@ def check_clamp(low: float | None, high: float | None) -> str:
 
 
 def check_attention(on: bool, kinds: Sequence[str], words: str, negative_words: str, points: str) -> str:
-    """Check that attention which is switched on has something to look at."""
+    """Check that something is chosen if attention is on."""
 
     def read() -> PanelSettings:
         chosen = tuple(key_of(CHOICES, kind) for kind in kinds)
@@ -66,10 +67,10 @@ def check_attention(on: bool, kinds: Sequence[str], words: str, negative_words: 
 
 
 def texts_of_blocks(prompt: str, order: BlockOrder, step: int) -> Sequence[tuple[str, Sequence[Share]]]:
-    """Say what the blocks read of a prompt in a step; blocks that read the same are together.
+    """Return what blocks read from a prompt in a step, with blocks that read the same grouped.
 
     Raises:
-        PromptSyntaxError: if a bracket does not follow the notation.
+        PromptSyntaxError: if a bracket has a syntax error.
     """
     template = parse_prompt(prompt, order, field="Prompt")
     groups: dict[Sequence[Share], list[str]] = {}
@@ -84,7 +85,7 @@ def key_of(choices: Mapping[str, str], label: str) -> str:
 
 
 def formula_labels(method: str) -> Sequence[tuple[str, str]]:
-    """Name the channels of a custom method, each with its default formula; none for other methods."""
+    """Return the channels of a custom method with their default formulas; empty for other methods."""
     if method not in FORMULAS:
         return ()
     return tuple(zip(method.upper(), FORMULAS[method], strict=True))

@@ -1,4 +1,4 @@
-"""What happens on the page: messages as one types, controls that a choice needs, the table of chosen blocks."""
+"""The panel's events: messages while the user types, controls that depend on choices, the table of chosen blocks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import gradio as gr
 
 from lib_dumpunet.blocks import BlockOrder
 from lib_dumpunet.errors import DumpUNetError
-from lib_dumpunet.prompt.layer_prompt import Share
 from lib_dumpunet.prompt.selection import select_blocks
+from lib_dumpunet.prompt.template import Share
 from lib_dumpunet.settings import METHODS, TRANSFORMS
 from lib_dumpunet.ui import checks
 from lib_dumpunet.ui.fields import Field
 
 
 class BlockRow(Protocol):
-    """What the table says of a block; shapes are "c h w", ``heads`` by attention layer."""
+    """A row of the block table; shapes are "c h w", ``heads`` has a number for each attention layer."""
 
     @property
     def block(self) -> str: ...
@@ -34,12 +34,12 @@ class BlockRow(Protocol):
 
 
 Info = Callable[[int, int], Sequence[BlockRow]]
-"""Gives the blocks of the loaded model for a width and height in pixels."""
+"""Returns the blocks of the loaded model for a width and height in pixels."""
 DEFAULT_SIZE = 512
 
 
 def watch_field(field: Field, info: Info) -> None:
-    """Say below a text field what is wrong with it, as one types."""
+    """Show what is wrong with a text field below it, while the user types."""
     label, name = field.entry.label, field.entry.path[-1]
     known: dict[str, Callable[[str], str]] = {
         "layers": lambda text: checks.check_layers(text, order_of(info), field=label),
@@ -72,14 +72,14 @@ def watch_colors(method: Field, transform: Field, rows: Any, formulas: Sequence[
 
 
 def watch_clamp(low: Field, high: Field, place: Any) -> None:
-    """Say what is wrong with the limits of the linear transform."""
+    """Show what is wrong with the limits of the linear transform."""
     inputs = [low.component, high.component]
     for component in inputs:
         on_change(component, lambda a, b: message(checks.check_clamp(a, b)), inputs, place)
 
 
 def watch_attention(fields: Sequence[Field], place: Any) -> None:
-    """Say that nothing is chosen, where attention is on and that is so."""
+    """Show a message if attention is on but nothing is selected."""
 
     def check(on: bool, kinds: Sequence[str] | None, *texts: str | None) -> str:
         words, negative_words, points = (text or "" for text in texts)
@@ -91,13 +91,13 @@ def watch_attention(fields: Sequence[Field], place: Any) -> None:
 
 
 def watch_prompt(prompt: Any, step: Any, table: Any, info: Info) -> None:
-    """Show what the blocks read of a prompt in a step."""
+    """Show what blocks read from a prompt in a step."""
     for component in (prompt, step):
         on_change(component, lambda text, at: text_table(text, info, at), [prompt, step], table)
 
 
 def text_table(prompt: str | None, info: Info, step: float | None) -> str:
-    """Write in HTML what each block reads, or what is wrong with a prompt; nothing for nothing."""
+    """Return an HTML table of what each block reads, or the error in the prompt; empty for an empty prompt."""
     if not prompt:
         return ""
     try:
@@ -118,10 +118,9 @@ def _shares(shares: Sequence[Share]) -> Iterable[str]:
 def watch_blocks(
     switch: Field, layers: Field, again: Any, table: Any, info: Info, size: Sequence[Any]
 ) -> None:
-    """Keep the table of the chosen blocks that of the text and the size.
+    """Update the table of chosen blocks when the choice or the image size changes.
 
-    It is that of the model too once the tab is switched on, or the button ``again`` pressed: the page may be older than
-    the model.
+    The switch and the button ``again`` update it too, because the model may have changed since the page was loaded.
     """
     inputs = [layers.component, *size]
 
@@ -134,7 +133,7 @@ def watch_blocks(
 
 
 def block_table(text: str | None, info: Info, size: Sequence[Any] = ()) -> str:
-    """Write the table of the chosen blocks in HTML; nothing while the choice is wrong."""
+    """Return the table of chosen blocks in HTML; empty if the choice has an error."""
     width, height = (int(value or DEFAULT_SIZE) for value in (*size, *(DEFAULT_SIZE,) * (2 - len(size))))
     rows = info(width, height)
     try:
@@ -168,9 +167,9 @@ def order_of(info: Info) -> BlockOrder:
 
 
 def message(text: str) -> str:
-    """Write what is wrong in HTML; nothing for nothing.
+    """Return an error message in HTML; empty for an empty text.
 
-    The sentence may wrap, but not the line that is quoted below it: the caret must stay under its character.
+    The sentence may wrap, but the quoted line below it may not, so that the caret stays under its character.
     """
     if not text:
         return ""
@@ -180,12 +179,12 @@ def message(text: str) -> str:
 
 
 def on_change(component: Any, call: Callable[..., Any], inputs: Sequence[Any], outputs: Any) -> None:
-    """Call a function whenever a control changes, out of turn and without a sign of progress.
+    """Call a function when a control changes, outside the queue and without a progress indicator.
 
-    Old Gradio drops changes that come faster than answers do, so a text is looked at once more when it is left.
+    Old Gradio drops changes that come faster than responses, so a text box is checked again when it loses focus.
     """
     how = {"inputs": list(inputs), "outputs": outputs, "queue": False, "show_progress": "hidden"}
     component.change(call, **how)
-    # With more inputs, this answer could come after that to another control which was clicked meanwhile.
+    # With several inputs, this response could arrive after that of another control clicked in the meantime.
     if isinstance(component, gr.Textbox) and len(inputs) == 1:
         component.blur(call, **how)

@@ -1,4 +1,4 @@
-"""One control for each field of the settings, in stock components that Gradio 3.41 and newer releases share."""
+"""One control for each field of the settings, in standard components that Gradio 3.41 and newer share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDS = {
     "layers": "layer",
     "kinds": "output",
 }
-"""Names of fields in element ids, where they are not those of the settings."""
+"""Names of fields in element ids, where they differ from the settings."""
 SECTIONS = {"layer_prompt": "layerprompt", "difference": "layerprompt-diff", "output": "settings"}
 RANGES: dict[str, tuple[float, float, float]] = {
     "clamp_min": (-10.0, -0.1, 0.1),
@@ -23,23 +23,23 @@ RANGES: dict[str, tuple[float, float, float]] = {
     "offset": (-10.0, 10.0, 0.1),
     "limit": (1.0, 100.0, 1.0),
 }
-"""Lower end, upper end and step of sliders, narrower than what the settings allow."""
+"""Minimum, maximum and step of sliders, narrower than the settings' limits."""
 NOTATIONS = {
     "layers": "IN00 · IN00,IN01,M00 · IN00-OUT11 (both ends) · IN00-OUT11(+2) (every second) · empty: all",
     "steps": "5 · 1,5,10 · 5-20 · 5-20(+5) (every fifth) · empty: all",
-    "points": "X,Y in pixels from the upper left corner; several with blanks between: 120,80 200,200",
-    "words": "words or phrases of the prompt, joined by commas; empty: all but function words",
-    "negative_words": "the same of the negative prompt; * means all, empty means none",
+    "points": "X,Y in pixels from the upper left corner, separated by spaces: 120,80 200,200",
+    "words": "words or phrases of the prompt, separated by commas; empty: all except function words",
+    "negative_words": "words of the negative prompt; *: all except function words; empty: none",
     "formula": "arithmetic on v: + - * / // % **, comparisons, where(), and NumPy's functions such as abs, sin, clip; "
     "pi and e",
-    "path": "folder for the files; a relative one counts from the program's data folder; empty: its output folder",
+    "path": "folder for the files; relative to the program's data folder; empty: its output folder",
 }
-"""What the tooltips of texts say: how they are written."""
+"""Tooltips of text fields: how to write their values."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A control, and the place below it for what is wrong with its value; None where nothing can be."""
+    """A control, and the element below it for error messages; None if its value cannot be wrong."""
 
     entry: Entry
     component: Any
@@ -47,26 +47,26 @@ class Field:
 
 
 def element_id(tab: str, entry: Entry) -> str:
-    """Name a control in the page: ``dumpunet-txt2img-features-layer``."""
+    """Return a control's element id: ``dumpunet-txt2img-features-layer``."""
     section = SECTIONS.get(entry.section, entry.section)
     names = [IDS.get(name, name).replace("_", "-") for name in entry.path[1:]]
     return "-".join(["dumpunet", tab, section, *names])
 
 
 def tooltip(entry: Entry) -> str:
-    """Say how a value is written; nothing for what needs no typing."""
+    """Return a text field's tooltip; empty for other controls."""
     name = "formula" if entry.path[-2] == "formula" else entry.path[-1]
     return NOTATIONS.get(name, "") if entry.control == "text" else ""
 
 
 READS_MARKDOWN = int(gr.__version__.partition(".")[0]) > 3
-"""Whether the text below a label is Markdown, in which a * has to be marked as itself."""
+"""Whether Gradio reads the text below a label as Markdown, in which * must be escaped."""
 
 
 def make_field(tab: str, entry: Entry, **more: Any) -> Field:
-    """Make the control of an entry inside the current layout; texts get a place for messages below them.
+    """Make the control of an entry inside the current layout; text fields get an element for messages below them.
 
-    ``more`` are options of the component, in place of those that the entry tells.
+    ``more`` overrides the component's options from the entry.
     """
     if entry.control != "text":
         return Field(entry, _component(tab, entry, more))

@@ -29,21 +29,23 @@ from lib_dumpunet.ui.events import (
 from lib_dumpunet.ui.fields import Field, element_id, make_field, tooltip
 
 NOTATION = """
-In the prompt or the negative prompt, <code>(~: blocks : text ; blocks : text :~)</code> gives each block a text of its
-own at that place. <code>a (~: IN00-OUT11: cute ; M00: excellent :~) girl</code> is read as
-<code>a excellent girl</code> in M00 and as <code>a cute girl</code> in every other block. <code>_</code> stands for all
-blocks that nothing else in the bracket names, <code>M00*0.5</code> mixes half of it in, <code>M00@1-10</code> acts in
-the first ten steps, <code>\\;</code> is a semicolon.
+In the prompt or the negative prompt, <code>(~: blocks : text ; blocks : text :~)</code> gives each block its own text
+there. <code>a (~: IN00-OUT11: cute ; M00: excellent :~) girl</code> is read as <code>a excellent girl</code> in
+M00 and as <code>a cute girl</code> in every other block. <code>_</code> means all blocks not named elsewhere in the
+bracket, <code>M00*0.5</code> mixes in half of the text, <code>M00@1-10</code> acts in the first ten steps,
+<code>\\;</code> is a semicolon.
 """
 OUTPUT = "Tick what to draw: {}.".format(
     ", ".join(f"{row.choice_help} ({row.choice_label})" for row in KINDS.values() if row.choice_label)
 )
-COLOR_SPACE = "Color space: a formula of <code>v</code> for each channel; an empty one is as its box shows."
+COLOR_SPACE = (
+    "Color space: a formula of <code>v</code> for each channel; an empty box means the formula shown in it."
+)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The controls, in the order of the settings, and the entries that they stand for."""
+    """The controls in the order of the settings, and their entries."""
 
     components: list[Any]
     entries: list[Entry]
@@ -51,11 +53,11 @@ class Panel:
 
     @property
     def places(self) -> list[Any]:
-        """Places for what is wrong, below the controls that have one."""
+        """Elements for error messages, below the controls that have one."""
         return [field.message for field in self.fields if field.message is not None]
 
     def messages(self, error: DumpUNetError | None) -> list[str]:
-        """Return what belongs into ``places``: a mistake at the control of its name, nothing at the others."""
+        """Return the messages for ``places``: the error at its control, empty texts at the others."""
         named = [field for field in self.fields if field.message is not None]
         return [message(str(error)) if error and _is_of(error, field) else "" for field in named]
 
@@ -69,23 +71,23 @@ class _Builder:
         self.fields: dict[Path, Field] = {}
 
     def add(self, *path: str, **more: Any) -> Field:
-        """Put a control here; ``more`` as ``make_field`` has it."""
+        """Add a control here; ``more`` is passed to ``make_field``."""
         field = make_field(self.tab, self.entries[path], **more)
         self.fields[path] = field
         return field
 
     def id(self, section: str, name: str) -> str:
-        """Name a part of the page that is no control."""
+        """Return the element id of a part of the page that is not a control."""
         return f"dumpunet-{self.tab}-{section}-{name}"
 
     def add_rest(self, *sections: str) -> None:
-        """Put here what has no place of its own in the layout: an option is seen as soon as there is one."""
+        """Add the controls that the layout does not place, so that every new option appears."""
         for path in self.entries:
             if path[0] in sections and path not in self.fields:
                 self.add(*path)
 
     def message(self, section: str, name: str) -> Any:
-        """Put a place for what is wrong here."""
+        """Add an element for error messages here."""
         return gr.HTML("", elem_id=self.id(section, f"{name}-message"), elem_classes=["dumpunet-message"])
 
 
@@ -96,13 +98,13 @@ def build(
     defaults: PanelSettings | None = None,
     pages: Callable[[], str] | None = None,
 ) -> Panel:
-    """Build the panel inside the current layout; everything is made anew at each call.
+    """Build the panel inside the current layout; every call makes new components.
 
     Args:
         tab: part of the element ids, such as ``txt2img``.
-        size: the page's controls of width and height, if it has some.
-        defaults: what the controls hold at first.
-        pages: gives links to the explorer pages that were written, in HTML.
+        size: the page's controls for width and height, if it has any.
+        defaults: initial values of the controls.
+        pages: returns links to the latest explorer pages, in HTML.
     """
     builder = _Builder(tab, info, size, defaults or PanelSettings())
     with gr.Tabs(elem_id=f"dumpunet-{tab}-tabs"):
@@ -146,19 +148,19 @@ def build(
 
 
 def _is_of(error: DumpUNetError, field: Field) -> bool:
-    """Whether a mistake is in a control; one that does not say in which setting it is has the control's label."""
+    """Whether an error belongs to a control, by its setting, or without one by the control's label."""
     return error.path == field.entry.path if error.path else error.field == field.entry.label
 
 
 def _preview(builder: _Builder) -> None:
-    """Lay out a place to try a prompt in, which has no part in the settings."""
+    """Lay out the prompt preview, which is not part of the settings."""
     with (
         gr.Accordion("What each block reads", open=False, elem_id=builder.id("layerprompt", "preview")),
         gr.Column(elem_classes=["dumpunet-field"]),
     ):
         prompt = gr.Textbox(
             label="Prompt to try",
-            info="Paste a prompt here to see what each block reads of it; nothing is made of it.",
+            info="Paste a prompt here to see what each block reads; it is not used for generating.",
             lines=2,
             elem_id=builder.id("layerprompt", "preview-prompt"),
         )
@@ -168,7 +170,7 @@ def _preview(builder: _Builder) -> None:
             step=1,
             value=1,
             label="Step to try",
-            info="The sampling step that is shown, for texts that act in some steps.",
+            info="The sampling step to show, for texts that act only in some steps.",
             elem_id=builder.id("layerprompt", "preview-step"),
         )
         table = gr.HTML("", elem_id=builder.id("layerprompt", "preview-table"))
@@ -176,14 +178,14 @@ def _preview(builder: _Builder) -> None:
 
 
 def _pages(builder: _Builder, pages: Callable[[], str]) -> None:
-    """Lay out a button that shows links to pages."""
+    """Lay out a button that shows links to explorer pages."""
     button = gr.Button("Explorer pages", elem_id=builder.id("explorer", "pages"))
     place = gr.HTML("", elem_id=builder.id("explorer", "links"))
     button.click(pages, inputs=[], outputs=[place], queue=False)
 
 
 def _looking(builder: _Builder, section: str, switch: Field, after_steps: Any = None) -> None:
-    """Lay out what features, attention and differences have in common."""
+    """Lay out the controls that features, attention and differences share."""
     with gr.Row():
         layers = builder.add(section, "layers")
         builder.add(section, "steps")
@@ -200,8 +202,8 @@ def _looking(builder: _Builder, section: str, switch: Field, after_steps: Any = 
         size = [component.value for component in builder.size]
         rows = block_table(layers.entry.default, builder.info, size)
         table = gr.HTML(rows, elem_id=builder.id(section, "info-table"))
-        # Pressed by the page's script when the table is opened: the model may be loaded later than the page.
-        again = gr.Button("Look again", elem_classes=["dumpunet-again"])
+        # The page's script presses this when the table is opened, because the model may be loaded after the page.
+        again = gr.Button("Refresh", elem_classes=["dumpunet-again"])
     watch_blocks(switch, layers, again, table, builder.info, builder.size)
 
 
@@ -239,7 +241,7 @@ def _colors(builder: _Builder, section: str) -> None:
 
 
 def _tooltips(builder: _Builder) -> None:
-    """Leave the tooltips in the page; a script puts them on the controls."""
+    """Write the tooltips into the page; a script attaches them to the controls."""
     texts = {
         element_id(builder.tab, entry): tooltip(entry) for entry in builder.entries.values() if tooltip(entry)
     }

@@ -12,7 +12,7 @@ from lib_dumpunet.app.cli import main
 
 
 class Result(NamedTuple):
-    """What a command left: its exit code and what it printed."""
+    """The result of a command: its exit code and output."""
 
     code: int
     out: str
@@ -20,7 +20,7 @@ class Result(NamedTuple):
 
     @property
     def data(self) -> Any:
-        """The JSON object of a command that was run with --json."""
+        """The JSON object that a command printed with --json."""
         return json.loads(self.out)
 
 

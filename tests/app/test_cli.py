@@ -1,4 +1,4 @@
-"""The command line as its users type it."""
+"""The command line as users type it."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_prompt_joins_steps_with_the_same_text_and_is_quick_with_many(run: Any) 
             ["sweep", "a (~:{block}: b :~)", "--groups", "IN09-IN11"],
             "--groups: IN09-IN11: no attention layer",
         ),
-        (["sweep", "a (~:{block}: b :~)", "--groups", "UP"], "--groups: 'UP' cannot stand here"),
+        (["sweep", "a (~:{block}: b :~)", "--groups", "UP"], "--groups: 'UP' is not allowed here"),
         (["sweep", "a (~:{block}: b", "--blocks", "M00"], "prompt: this bracket is not closed"),
         (["generate", "a", "-o", "/dev/null/x"], "Output path: /dev/null/x cannot be used"),
         (["prompt", "a (~: IN00 :~)"], "prompt: ':' and a text are missing"),
@@ -307,7 +307,7 @@ def test_view_with_nothing_chosen_is_told(run: Any, tmp_path: Path) -> None:
     run("generate", "a star", *QUICK, "-o", tmp_path, "--layers", "M00", "--dump", "npy")
     result = run("view", tmp_path / "dump", "-o", tmp_path / "view", "--layers", "IN00")
     assert result.code == 2
-    assert "none of the dumped tensors" in result.err
+    assert "no dumped tensor is of" in result.err
 
 
 def test_many_steps_keep_the_overview_small() -> None:

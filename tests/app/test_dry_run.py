@@ -1,4 +1,4 @@
-"""A dry run makes nothing, and says within a few per cent what a real run writes."""
+"""A dry run generates nothing, and predicts the size of a real run's files within a few per cent."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_dry_run_tells_what_a_run_writes(
 
 
 def test_a_checkpoint_is_told_by_its_header(run: Any, tmp_path: Path) -> None:
-    """Its weights are not read: a U-Net of SD 1.x's shape is enough, which would not make an image."""
+    """Weights are not read: a U-Net with SD 1.x's shape that could not generate an image is enough."""
     weights = {UNET + name: tensor for name, tensor in ldm_unet("sd1").state_dict().items()}
     save_file(weights, tmp_path / "a.safetensors")
     done = run(

@@ -1,4 +1,4 @@
-"""Mistakes that need no model are told before torch is imported, and leave nothing behind."""
+"""Mistakes that need no model are reported before torch is imported, and leave no files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MISTAKES = {
         "--difference-blocks",
     ),
     "steps": (["generate", "a", "--save-steps", "30"], "--save-steps: no step is left"),
-    "bracket": (["generate", "a (~: x"], "prompt: 'x' cannot stand here"),
+    "bracket": (["generate", "a (~: x"], "prompt: 'x' is not allowed here"),
     "negative bracket": (["explore", "a", "--negative", "(~: M00 x :~)"], "Negative prompt: ':' is missing"),
     "formula": (["generate", "a", "--method", "rgb", "--formula", "x;1;1"], "Color space, R: x is not known"),
     "size": (["generate", "a", "--width", "100"], "--width: 100 is not a multiple of 8"),

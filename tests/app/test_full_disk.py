@@ -1,4 +1,4 @@
-"""A disk that fills up: the images come first, and it is told once."""
+"""A disk that fills up: images are written first, and the error is reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads compute: as many as there are cores for, one for a small model, and what the user says."""
+"""The number of CPU threads: one per core, one for a small model, or the user's."""
 
 from __future__ import annotations
 

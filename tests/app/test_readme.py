@@ -1,4 +1,4 @@
-"""The pages of options and of the webui say what the program does."""
+"""The documentation of options and of the webui's API matches the program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lib_dumpunet.settings.json import from_dict
 
 
 def rows() -> list[str]:
-    """Write the table of options from the settings."""
+    """Make the table of options from the settings."""
     lines = ["| option | label in the panel | what it is | default |", "| --- | --- | --- | --- |"]
     shown = [
         (GenerateSettings, ()),
@@ -44,13 +44,13 @@ def test_table_of_options_is_that_of_the_settings(root: Path) -> None:
 
 
 def table(root: Path, name: str) -> list[str]:
-    """Read a table of the page of options."""
+    """Read a table from the page of options."""
     page = (root / "docs" / "options.md").read_text("utf-8")
     return page.partition(f"<!-- {name}")[2].partition("-->\n")[2].partition("\n<!-- end")[0].splitlines()
 
 
 def key_rows() -> list[str]:
-    """Write the table of keys from the controls of the panel; the switch of a section is its naming."""
+    """Make the table of keys from the panel's controls; naming a section replaces its switch."""
     lines = ["| key | control of the panel |", "| --- | --- |"]
     labels: dict[str, str] = {}
     for entry in ENTRIES:
@@ -72,7 +72,7 @@ def test_every_colour_option_can_be_set_on_the_command_line() -> None:
 
 
 def test_the_request_to_the_webui_is_understood(root: Path) -> None:
-    """It is also sent to a real webui, in tests/hosts/webui/test_real.py."""
+    """tests/hosts/webui/test_real.py sends it to a real webui."""
     (settings,) = request_of(root)["alwayson_scripts"]["Dump U-Net"]["args"]
     read = from_dict(settings)
     assert (read.features.layers, read.features.color.method) == ("M00,OUT11", "red-blue")
@@ -81,6 +81,6 @@ def test_the_request_to_the_webui_is_understood(root: Path) -> None:
 
 
 def request_of(root: Path) -> Any:
-    """Take the body out of the command for curl."""
+    """Extract the body from the curl command."""
     page = (root / "docs" / "webui.md").read_text("utf-8")
     return json.loads(page.partition("<!-- curl -->")[2].partition("-d '")[2].partition("'\n")[0])

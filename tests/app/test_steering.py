@@ -1,4 +1,4 @@
-"""Per-block prompts on the command line: differences and sweeps as their users type them."""
+"""Per-block prompts on the command line: differences and sweeps as users type them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parameters(path: Path) -> str:
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    """Let the user interrupt when a batch, counted from 1 over all runs, is about to be made."""
+    """Raise the user's interrupt before a batch, counted from 1 over all runs."""
     sample = Sampler.sample
     calls: list[range] = []
 

@@ -1,4 +1,4 @@
-"""A model to make pages with, and a browser to look at them."""
+"""A model to make pages with, and a browser to open them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="session")
 def tiny() -> Any:
-    """Load a small SD 1.x pipeline, to be left as it is."""
+    """Load a small SD 1.x pipeline; tests must not change it."""
     return load_sd1()
 
 
 @pytest.fixture(scope="session")
 def xl() -> Any:
-    """Make a small SDXL pipeline, to be left as it is."""
+    """Make a small SDXL pipeline; tests must not change it."""
     return sdxl_pipeline()
 
 
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open pages from disk with the network off; nothing may fail in them, or be asked of a network."""
+    """Open pages from disk with the network off; script errors and network requests fail the test."""
     contexts: list[Any] = []
     failures: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Read an explorer page back, and make some."""
+"""Make explorer pages, and read them back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = GenerateSettings(steps=3, width=128, height=128, seed=7, guidance=4)
 
 @dataclass(frozen=True)
 class Read:
-    """What is in a page: its JSON, and its packed data by number."""
+    """A page's contents: its JSON, and its packed data by number."""
 
     data: dict[str, Any]
     blobs: list[bytes]
@@ -37,12 +37,12 @@ class Read:
         return found
 
     def maps(self, part: dict[str, Any], place: int = 0) -> tuple[Float32, Float32, Float32]:
-        """Unpack the maps "map h w" of the frame at a place, and the lowest and highest numbers of the whole maps."""
+        """Unpack the maps "map h w" of a frame, and the minima and maxima of the whole maps."""
         quantised, low, high = self.levels(part, place)
         return dequantise(quantised), low, high
 
     def levels(self, part: dict[str, Any], place: int = 0) -> tuple[Quantised, Float32, Float32]:
-        """Unpack the levels of the frame at a place."""
+        """Unpack the levels of a frame."""
         blob = self.blobs[part["blob"]]
         count, (height, width) = len(part.get("names", [0])), part["size"]
         size = count * (16 + height * width)
@@ -54,7 +54,7 @@ class Read:
 
 
 def read_page(html: bytes) -> Read:
-    """Take a page apart."""
+    """Parse a page."""
     text = html.decode("utf-8")
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert data is not None
@@ -72,7 +72,7 @@ class Made:
 
 
 def make_pages(pipe: Any, prompts: list[str], settings: Settings, sampling: GenerateSettings = QUICK) -> Made:
-    """Generate, and keep the pages."""
+    """Generate images, and keep the pages."""
     made = Made([], [], [])
     outlet = ResultHandlers(lambda *_: None, made.pictures.append, lambda *_: None, page=made.pages.append)
     outcome = generate(pipe, make_job(pipe, prompts, sampling), settings, outlet)
@@ -81,7 +81,7 @@ def make_pages(pipe: Any, prompts: list[str], settings: Settings, sampling: Gene
 
 
 def write_page(folder: Path, page: Page) -> str:
-    """Write a page; returns its address."""
+    """Write a page; return its URL."""
     path = folder / f"{page.image:03}.html"
     path.write_bytes(page.html)
     return path.as_uri()

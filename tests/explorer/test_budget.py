@@ -1,4 +1,4 @@
-"""What fits into a page."""
+"""What fits in a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's colours against Python's: the same pixels, the same messages."""
+"""The page's colours equal Python's: the same pixels and messages."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def python_tables(color: ColorSettings, ranges: list[tuple[float, float]]) -> np
 
 
 def page_tables(script: Any, colors: list[ColorSettings], ranges: list[tuple[float, float]]) -> np.ndarray:
-    """The same of the page, "color range level 3"."""
+    """The page's pixels, "color range level 3"."""
     rounded = [[float(np.float32(end)) for end in ends] for ends in ranges]
     tables = script.evaluate(PAINT, [[asdict(color) for color in colors], rounded])
     packed = np.array(tables, np.uint32)
@@ -121,7 +121,7 @@ def page_tables(script: Any, colors: list[ColorSettings], ranges: list[tuple[flo
 def compare(
     script: Any, colors: list[ColorSettings], ranges: list[tuple[float, float]] = RANGES
 ) -> np.ndarray:
-    """By how many levels the two differ, "color range level 3"."""
+    """The difference between the two, in levels, "color range level 3"."""
     wanted = np.stack([python_tables(color, ranges) for color in colors])
     return np.abs(wanted.astype(int) - page_tables(script, colors, ranges))
 

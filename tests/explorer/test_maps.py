@@ -1,4 +1,4 @@
-"""Maps as levels, and back."""
+"""Quantise maps to levels, and back."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def made(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Read]:
-    """A page that has everything: its address, and what is in it."""
+    """A page with everything: its URL and contents."""
     settings = Settings(
         FeatureSettings(),
         AttentionSettings(kinds=("qk", "self", "words")),
@@ -66,7 +66,7 @@ def tile(page: Any, block: str) -> Any:
 
 
 def settle(page: Any) -> None:
-    """Wait until what was asked for is drawn."""
+    """Wait until the page has drawn everything."""
     rest(page, 250)
 
 
@@ -82,7 +82,7 @@ def pixels(page: Any, selector: str) -> np.ndarray:
 
 
 def shows(page: Any, selector: str, wanted: np.ndarray) -> bool:
-    """Return whether a canvas shows these pixels, at once or in ten seconds: maps are unpacked when they are needed."""
+    """Return whether a canvas shows these pixels within ten seconds: maps are unpacked when needed."""
     for _ in range(100):
         if np.array_equal(pixels(page, selector), wanted):
             return True
@@ -411,7 +411,7 @@ def test_a_page_of_words_alone_and_one_without_an_image(tiny: Any, opened: Open,
     page = opened(write_page(tmp_path, make_page(0, None, collection, about, 25)))
     collection.close()
     settle(page)
-    assert "did not come out" in page.locator("#stage").inner_text()
+    assert "was not finished" in page.locator("#stage").inner_text()
     assert "empty" in tile(page, "IN00").get_attribute("class")
     assert "empty" not in tile(page, "M00").get_attribute("class")
 

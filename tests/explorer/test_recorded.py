@@ -1,4 +1,4 @@
-"""Pages of dumps: what was recorded is drawn later, without the run and without an image."""
+"""Pages of dumps: recordings are drawn later, without the run and without an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention is read as the layers compute it, from the right rows, and nothing else changes."""
+"""Attention is captured as the layers compute it, from the right rows, without changing anything."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def call(module: nn.Module, batch: int = 2 * IMAGES, height: int = 16, width: in
 
 @dataclass
 class Reading:
-    """What was read in a ``with``."""
+    """The captures of a ``with`` block."""
 
     seen: dict[Tag, Tensor] = field(default_factory=dict)
     problems: list[DumpUNetError] = field(default_factory=list)
@@ -81,7 +81,7 @@ def reading(
 
 @dataclass
 class Layer:
-    """Query, key and value of one attention layer "row head token dim", by its weights and its inputs alone."""
+    """Query, key and value of one attention layer "row head token dim", from its weights and inputs alone."""
 
     q: Tensor
     k: Tensor
@@ -95,7 +95,7 @@ class Layer:
 
 
 def layers(unet: Model, attention: str) -> dict[tuple[str, int], Layer]:
-    """Run the U-Net once and work out each layer's query, key and value from what goes into the layer."""
+    """Run the U-Net once, and compute each layer's query, key and value from the layer's inputs."""
     inputs: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     modules: dict[tuple[str, int], Any] = {}
     with HookSet() as hooks:
@@ -395,7 +395,7 @@ def test_merged_tokens_stop_self_attention_alone() -> None:
     whole = attention.processor
 
     class Merging:
-        """Attends with every second place and gives each result to two."""
+        """Attend with every second position, and give each result to two."""
 
         def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             return whole(attn, hidden_states[:, ::2], *args, **kwargs).repeat_interleave(2, dim=1)
@@ -415,7 +415,7 @@ def test_a_map_that_would_take_too_much_memory_is_told(monkeypatch: pytest.Monke
     with reading(unet, frozenset({"self", "word"}), blocks=("IN01",), lattice=16) as read:
         call(unet.module, 2 * IMAGES, 16, 24)
     (problem,) = read.problems
-    assert "3 MiB, and 1 are the most" in str(problem)
+    assert "3 MiB, more than the limit of 1 MiB" in str(problem)
     assert read.sums.images == list(range(IMAGES))
 
 
@@ -466,7 +466,7 @@ HALF = 4  # rows of the prompts, and of the negative prompts
 
 
 def run_in_parts(attention: nn.Module, parts: Sequence[tuple[slice, slice, Tensor | None]]) -> None:
-    """Let a layer of ldm's run for some rows and tokens after others, each with more tokens at the end or none."""
+    """Make a layer of ldm's run in parts: for groups of rows and tokens, some with more tokens at the end."""
     whole = type(attention).forward
 
     def forward(x: Tensor, context: Tensor, mask: None = None) -> Tensor:
@@ -483,7 +483,7 @@ def run_in_parts(attention: nn.Module, parts: Sequence[tuple[slice, slice, Tenso
 
 @pytest.mark.parametrize("kind", ["k", "qk", "vqk"])
 def test_a_layer_that_is_run_for_each_prompt_by_itself_is_read(kind: str) -> None:
-    """As by NegPiP, which also may take the negative prompts first."""
+    """Parts as in NegPiP, which may also take the negative prompts first."""
     unet = describe(twins("sd1")[0])
     with reading(unet, frozenset({kind, "word"}), ROWS_FIRST, blocks=("IN01",)) as usual:
         call_ldm(unet.module)
@@ -517,7 +517,7 @@ def test_tokens_that_another_extension_adds_take_their_share_and_have_no_column(
 
 
 def test_regions_that_read_parts_of_the_text_are_put_together() -> None:
-    """As by Regional Prompter: each region's softmax is over its own tokens."""
+    """Parts as in Regional Prompter: each region's softmax is over its own tokens."""
     unet = describe(twins("sd1")[0])
     with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as usual:
         call_ldm(unet.module)
@@ -526,7 +526,7 @@ def test_regions_that_read_parts_of_the_text_are_put_together() -> None:
     run_in_parts(layer_of(unet), parts)
     with reading(unet, frozenset({"qk", "vqk"}), ROWS_FIRST, blocks=("IN01",)) as split:
         call_ldm(unet.module)
-    assert "each region read a part of the text" in str(split.problems[0])
+    assert "each region read only part of the text" in str(split.problems[0])
     with reading(unet, frozenset({"qk"}), ROWS_FIRST, blocks=("IN01",)) as split:
         call_ldm(unet.module)
     assert split.problems == []

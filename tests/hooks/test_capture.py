@@ -1,4 +1,4 @@
-"""Capturing sees the right rows at the right time, changes nothing, and leaves nothing behind."""
+"""Capturing gets the right rows at the right time, changes nothing, and leaves no hooks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unet() -> Model:
 
 
 class Watch:
-    """Captures of several calls, with the clock set by hand."""
+    """Captures of several calls, with a clock set by hand."""
 
     def __init__(
         self, unet: Model, blocks: tuple[str, ...] = ("M00", "OUT11"), steps: Any = range(1, 100)
@@ -163,7 +163,7 @@ def test_hooks_are_gone_after_an_error(unet: Model, error: type[BaseException]) 
 
 
 class ChildLooping(nn.Module):
-    """A U-Net whose forward calls the children of its blocks and never the blocks, as some hosts' do."""
+    """A U-Net whose forward calls the children of its blocks, not the blocks, as in some hosts."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ def test_blocks_that_are_never_called_are_captured_through_their_children(unet: 
 
 
 class Skipping(ChildLooping):
-    """A U-Net that computes some of its blocks by other means."""
+    """A U-Net that computes some of its blocks without calling them."""
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         self.input_blocks[0](x, None, None)

@@ -1,4 +1,4 @@
-"""Texts come first, then edits, and what is captured shows both: whatever the order in which they are given."""
+"""Texts come first, then edits, and captures show both, in whatever order they were added."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BLOCKS = ("M00", "OUT00")
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiplies what a block puts out: an edit made by hand."""
+    """Multiply a block's output: an edit made by hand."""
 
     block: str
     factor: float
@@ -51,7 +51,7 @@ def unet(request: pytest.FixtureRequest) -> Model:
 
 
 def captured(unet: Model, *interventions: Intervention) -> dict[str, Tensor]:
-    """Run the U-Net once, and give what was captured of the blocks."""
+    """Run the U-Net once, and return the captures of its blocks."""
     seen: dict[str, Tensor] = {}
     problems: list[DumpUNetError] = []
 

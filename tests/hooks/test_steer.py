@@ -38,7 +38,7 @@ Contexts = dict[str, list[list[float]]]
 
 
 def context_of(text: str) -> Tensor:
-    """Turn "3" into four tokens of 3, "5 5" into eight tokens of 5."""
+    """Encode "3" as four tokens of 3, "5 5" as eight tokens of 5."""
     words = text.split()
     return torch.full((CHUNK * max(1, len(words)), CONTEXT), float(words[0]) if words else 0.0)
 
@@ -51,7 +51,7 @@ def steering(unet: Model, prompts: Sequence[str], negatives: Sequence[str] = (),
 
 @contextmanager
 def reading(unet: Model) -> Iterator[Contexts]:
-    """Note what comes to the keys of each block: by row, the number of each chunk; all layers of a block must agree."""
+    """Record the input of each block's key layers: by row, the number of each chunk; a block's layers must agree."""
     seen: Contexts = {}
     handles = []
 
@@ -231,7 +231,7 @@ def test_another_batch_than_expected_stops_the_call() -> None:
     plan = steering(unet, ["(~: M00: 3 :~)"])
     with (
         steer(unet, plan, FakeClock(1, [(0, "cond")]), pytest.fail),
-        pytest.raises(HostError, match="2 rows where 1 were expected"),
+        pytest.raises(HostError, match="2 rows, but 1 were expected"),
     ):
         call(unet, 2)
     assert hook_count(unet.module) == 0

@@ -35,7 +35,7 @@ def small_folder(path: Path) -> Path:
 
 
 def small_checkpoint(folder: Path) -> dict[str, Tensor]:
-    """Make the weights of a checkpoint file, by ldm's names; the text encoder is that of the folder."""
+    """Make the weights of a checkpoint file, with ldm's names; the text encoder is the folder's."""
     from ldm.modules.diffusionmodules.model import Decoder, Encoder
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Attention while generating: the same images, pictures of what was asked, words where they land."""
+"""Attention while generating: unchanged images, the requested pictures, words on their objects."""
 
 from __future__ import annotations
 
@@ -266,5 +266,5 @@ def test_a_fault_of_the_words_costs_no_image(tiny: Any, monkeypatch: pytest.Monk
 
 
 def test_text_that_is_none_is_refused(tiny: Any) -> None:
-    with pytest.raises(SettingsError, match=r"^prompt: it holds bytes that are no text"):
+    with pytest.raises(SettingsError, match=r"^prompt: it contains bytes that are not text"):
         make_job(tiny, ["caf\udce9"], QUICK)

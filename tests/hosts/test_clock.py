@@ -1,4 +1,4 @@
-"""The clock tells step and rows under every sampler, from the scheduler alone."""
+"""The clock finds step and rows with every sampler, from the scheduler alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TWICE_A_STEP = {"Heun", "DPM++ SDE"}
 
 
 def moments(pipe: Any, scheduler: Any, *calls: dict[str, Any], unet: Any = None) -> list[ModelCall]:
-    """Run a pipeline and note the clock at each U-Net call."""
+    """Run a pipeline and record the clock at each U-Net call."""
     own, pipe.scheduler = pipe.scheduler, scheduler
     clock = SchedulerClock(pipe)
     seen: list[ModelCall] = []
@@ -35,7 +35,7 @@ def moments(pipe: Any, scheduler: Any, *calls: dict[str, Any], unet: Any = None)
 
 
 def owners(model_call: ModelCall) -> tuple[tuple[int, str], ...]:
-    """Whose rows are in a call; no prompt has parts here."""
+    """The image and branch of each row of a call; prompts have no parts here."""
     assert not any(row.part for row in model_call.rows)
     return tuple((row.image, row.branch) for row in model_call.rows)
 

@@ -1,4 +1,4 @@
-"""What a model's files tell before anything is loaded: what they are, whether they are whole, and their blocks."""
+"""What a model's files show before anything is loaded: what they are, whether they are complete, their blocks."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def cut(path: Path) -> None:
 
 FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "empty": ("a.ckpt", text(b""), "damaged or incomplete (it is empty)"),
-    "text": ("a.ckpt", text(b"hello"), "it holds nothing that PyTorch has saved"),
+    "text": ("a.ckpt", text(b"hello"), "it contains nothing that PyTorch saved"),
     "page": ("a.safetensors", text(b"\n<!DOCTYPE html><html>"), "is a web page, not a model"),
     "pointer": (
         "a.safetensors",
         text(b"version %s://git-lfs.github.com/spec/v1\n" % b"https"),
         "pointer of Git LFS",
     ),
-    "cut": ("A.SAFETENSORS", cut, "it has 31 bytes of tensors where 32 are expected"),
+    "cut": ("A.SAFETENSORS", cut, "it has 31 bytes of tensors, but 32 are expected"),
     "no header": ("a.safetensors", text(b"{" * 40), "its header does not fit"),
     "odd header": ("a.safetensors", text((2).to_bytes(8, "little") + b"{}"), "has no U-Net"),
     "list": ("a.safetensors", text((15).to_bytes(8, "little") + b'{"a": [1, 2] }}'), "its header cannot"),
@@ -110,7 +110,7 @@ def test_files_are_named_as_what_they_are(
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        ([1, 2], "it holds a list, not tensors by name"),
+        ([1, 2], "it contains a list, not tensors by name"),
         ({"string_to_param": {"*": torch.zeros(3)}}, "is a textual inversion"),
     ],
 )
@@ -137,8 +137,8 @@ def take_index(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_index, "it is no index of a model"),
-        (spoil_weights, "bytes of tensors where"),
+        (spoil_index, "it is not an index of a model"),
+        (spoil_weights, "bytes of tensors, but"),
         (take_index, "or its file model.ckpt"),
         (lambda folder: (folder / "unet" / "config.json").unlink(), "has no unet/config.json"),
     ],

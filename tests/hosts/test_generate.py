@@ -1,4 +1,4 @@
-"""Generating while watching: the same images, the right rows, nothing left behind."""
+"""Generating with captures: unchanged images, the right rows, no hooks left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = GenerateSettings(steps=3, width=64, height=64, seed=5, guidance=7)
 
 
 class Results:
-    """An outlet that keeps what comes."""
+    """An outlet that keeps everything."""
 
     def __init__(self) -> None:
         self.images: dict[int, Image.Image] = {}

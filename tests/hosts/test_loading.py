@@ -1,4 +1,4 @@
-"""Models are loaded from wherever people keep them, or refused in a sentence."""
+"""Models load from wherever people keep them, or are refused with one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
-    """Make the weights of a checkpoint as webui users have it: ldm's names, one file."""
+    """Make the weights of a checkpoint as webui users have it: one file with ldm's names."""
     return small_checkpoint(folder)
 
 
@@ -52,7 +52,7 @@ def test_checkpoint_file_with_a_local_configuration(
 
 
 def run_once(pipe: Any, **sampling: Any) -> list[Any]:
-    """Make one small image and return the pictures of its blocks."""
+    """Generate one small image and return the pictures of its blocks."""
     pictures: list[Any] = []
     settings = GenerateSettings(steps=2, width=64, height=96, seed=1, **sampling)
     outlet = ResultHandlers(lambda *_: None, pictures.append, lambda *_: None)
@@ -132,7 +132,7 @@ def test_checkpoint_from_before_zip_archives(
 
 
 class Callback:
-    """An object as training programs leave it beside the weights."""
+    """An object as training programs save it next to the weights."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Hostile:
     call: tuple[Any, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Say what is called, with what."""
+        """Return the function and its arguments."""
         return self.call
 
 
@@ -227,5 +227,5 @@ def test_a_text_encoder_of_another_model_is_told(folder: Path, tmp_path: Path) -
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     diffusers_unet("sd1", cross_attention_dim=24).save_pretrained(copy / "unet")
-    with pytest.raises(UnsupportedModelError, match=r"gives 16 values a token where the U-Net takes 24"):
+    with pytest.raises(UnsupportedModelError, match=r"gives 16 values per token, but the U-Net takes 24"):
         load_pipeline(str(copy), device="cpu")

@@ -1,4 +1,4 @@
-"""Seeing an image grow, and stopping it, without changing any other."""
+"""Previews, and stopping, without changing any other image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROMPT = "a red circle"
 
 
 class Seen:
-    """All that comes of a run; ``stop_at`` is told each block that is about to run, and says whether to stop."""
+    """A run's results; ``stop_at`` gets each block before it runs, and returns whether to stop."""
 
     def __init__(self, stopped: Callable[[], bool] | None = None) -> None:
         self.images: dict[int, Image.Image] = {}
@@ -61,7 +61,7 @@ def run(
 
 
 def after(calls: int) -> Callable[[], bool]:
-    """Say stop once as many blocks have been asked for."""
+    """Stop once this many blocks have been requested."""
     left = iter(range(calls))
     return lambda: next(left, None) is None
 
@@ -81,7 +81,7 @@ def test_looking_on_changes_no_bit(tiny: Any, monkeypatch: pytest.MonkeyPatch, s
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_a_guess_is_what_was_mixed_with_noise(kind: str) -> None:
-    """Whatever a model predicts, a perfect one is understood; with guidance too."""
+    """A perfect prediction gives a perfect preview, for every prediction type, also with guidance."""
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(2))
     kept = torch.linspace(0.99, 0.01, 1000)

@@ -1,4 +1,4 @@
-"""Checkpoint files need no network: their family, its shapes and what it predicts are known."""
+"""Checkpoint files need no network: family, shapes and prediction type are known."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_tokenizer_is_clips() -> None:
 
 
 def header(family: Family, channels: int = 4, texts: bool = True) -> dict[str, Tensor]:
-    """Name the tensors by which a family is known."""
+    """Return the tensors that identify a family."""
     weights = {UNET + "input_blocks.0.0.weight": torch.zeros(8, channels, 3, 3)}
     weights[UNET + "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"] = torch.zeros(
         8, family.unet["cross_attention_dim"]

@@ -1,4 +1,4 @@
-"""Per-block prompts on diffusers: what each block reads, which images come out, and how often texts are encoded."""
+"""Per-block prompts on diffusers: what each block reads, the images, and how often texts are encoded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LONG = "red " * 80
 
 
 class Results:
-    """An outlet that keeps what comes, in order."""
+    """An outlet that keeps everything, in order."""
 
     def __init__(self) -> None:
         self.images: dict[int, Image.Image] = {}
@@ -133,7 +133,7 @@ def test_full_strength_and_all_steps_are_the_plain_syntax(tiny: Any, new: str, o
 
 
 def test_strength_and_steps_lie_between(tiny: Any) -> None:
-    """Half the strength, and half of the steps, change the image, and otherwise than the whole does."""
+    """Half the strength and half of the steps change the image, differently from full strength."""
     texts = [
         "a star",
         "a star(~: OUT10: blue :~)",
@@ -160,7 +160,9 @@ def _levels(image: Image.Image) -> Tensor:
 def test_a_negative_prompt_that_is_not_used_is_told(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     for negative, guidance in (("x(~:M00: y:~)", 1), ("x(~:M00: y:~)", 4), ("x", 1)):
         make_job(tiny, ["a"], replace(QUICK, negative=negative, guidance=guidance))
-    assert [r.getMessage() for r in caplog.records] == ["Negative prompt: it is not used, as CFG Scale is 1"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "Negative prompt: it is not used, because CFG Scale is 1"
+    ]
 
 
 # -- what is read
@@ -186,13 +188,13 @@ def contexts(pipe: Any) -> Iterator[list[tuple[str, Tensor]]]:
 
 
 class Texts:
-    """Recognises contexts by the texts that they were encoded from."""
+    """Identifies embeddings by the texts that they were encoded from."""
 
     def __init__(self, pipe: Any, texts: Sequence[str]) -> None:
         self._known = {text: encode_prompts(pipe, [text]).embeds[0] for text in ("", *texts)}
 
     def name(self, row: Tensor) -> str:
-        """Return the text, with " +" for each chunk that it was filled up with."""
+        """Return the text, with " +" for each chunk of padding."""
         for text, context in self._known.items():
             count = (len(row) - len(context)) // 77
             if count >= 0:
@@ -428,7 +430,7 @@ def test_fused_projections_are_refused_before_sampling(tiny: Any) -> None:
 
 
 def test_words_are_found_where_blocks_read_them(tiny: Any) -> None:
-    """Texts of different lengths: each word is averaged over the layers that have read it."""
+    """Texts of different lengths: each word is averaged over the layers that read it."""
     prompt = "a (~:OUT10:very red and large;_:blue:~) star"
     attention = AttentionSettings(kinds=("words",), layers="OUT09-OUT11", words="red, blue, star")
     found = run(tiny, prompt, replace(OFF, attention=attention))
@@ -517,7 +519,7 @@ def test_steering_and_tracing_at_once(tiny: Any) -> None:
 
 
 def test_words_of_what_each_block_reads_in_a_notebook(tiny: Any) -> None:
-    """As `generate` has them: each word is the mean of the layers that have read it."""
+    """As in `generate`: each word is the mean over the layers that read it."""
     prompts = [f"a (~:OUT10:red {LONG};_:blue:~) star", "a ring"]
     sampling = {"guidance_scale": 4, "width": 64, "height": 64}
     with (
@@ -557,9 +559,9 @@ def test_another_number_of_images_in_a_notebook_is_refused(tiny: Any) -> None:
 
     with steer(tiny, prompts, steps=3) as inputs:
         first = make()
-        with pytest.raises(HostError, match="4 images where 2 have prompts"):
+        with pytest.raises(HostError, match="4 images, but there are prompts for 2"):
             tiny(**inputs, **sampling, num_images_per_prompt=2)
-        with pytest.raises(HostError, match="1 images where 2 have prompts"):
+        with pytest.raises(HostError, match="1 images, but there are prompts for 2"):
             tiny("a star", num_inference_steps=1, **sampling)
         assert make() == first
 
@@ -575,7 +577,7 @@ def test_mistakes_in_a_notebook(tiny: Any) -> None:
         ({"prompt": []}, "prompt: .* is not texts"),
         ({"prompt": None}, "prompt: None is not texts"),
         ({"prompt": ["a", None]}, "prompt: .* is not texts"),
-        ({"negative_prompt": ["x", "y"]}, "negative_prompt: it is one for all images"),
+        ({"negative_prompt": ["x", "y"]}, "negative_prompt: all images share one"),
         ({"negative_prompt": 3}, "negative_prompt: 3 is not a text"),
         ({"images_per_prompt": 0}, "images_per_prompt: 0 is not a number from 1"),
         ({"steps": 0}, "steps: 0 is not a number from 1"),
@@ -591,7 +593,7 @@ def test_pipelines_that_cannot_be_steered() -> None:
     class StableDiffusionPAGPipeline:
         pass
 
-    with pytest.raises(HostError, match="adds rows of its own"), steer(StableDiffusionPAGPipeline(), "a"):
+    with pytest.raises(HostError, match="adds its own rows"), steer(StableDiffusionPAGPipeline(), "a"):
         pytest.fail("it must not come here")
     pipe = load_sd1()
     pipe.text_encoder = None
@@ -618,7 +620,7 @@ def test_a_pipeline_without_a_tokenizer_is_told(tiny: Any) -> None:
 
 
 def with_ip_adapter(tiny: Any) -> Any:
-    """Make the bundled pipeline with an adapter of random weights, which reads images beside the text."""
+    """Make the bundled pipeline with an IP-Adapter of random weights."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=32,
@@ -704,7 +706,7 @@ def test_a_pipeline_that_hides_its_guidance_is_steered_by_its_texts(tiny: Any) -
     steered = make("a (~: OUT09-OUT11: blue ; _: red :~) circle")
     half = len(together) // 2
     assert steered[:half] != together[:half]
-    told = pytest.raises(HostError, match="cannot be told by their texts")
+    told = pytest.raises(HostError, match="cannot be identified by their text")
     with steer(pipe, "a (~:OUT10:red;_:blue:~) star", "", steps=1), told:
         pipe("a circle", num_inference_steps=1, **size)
 
@@ -716,7 +718,7 @@ def test_pipelines_of_frames_are_refused_by_name() -> None:
     parts = {k: v for k, v in tiny.components.items() if k != "safety_checker"}
     pipe = AnimateDiffPipeline(**parts, motion_adapter=motion)
     for watch in (steer(pipe, "a circle", steps=3), trace(pipe)):
-        with pytest.raises(HostError, match="AnimateDiffPipeline makes several frames at once"), watch:
+        with pytest.raises(HostError, match="AnimateDiffPipeline generates several frames at once"), watch:
             pytest.fail("it must not come here")
 
 
@@ -744,7 +746,7 @@ def attend_and_excite(tiny: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -> None:
-    """Attend-and-Excite calls the U-Net for each image by itself, as often as it likes, before the whole batch."""
+    """Attend-and-Excite calls the U-Net for single images, any number of times, before the whole batch."""
     tiny = load_sd1()
     pipe = attend_and_excite(tiny)
     own = pipe.unet.attn_processors
@@ -780,7 +782,7 @@ def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -
     assert (first != plain[0]).any()
     assert (second == plain[1]).all()
     with (
-        pytest.raises(HostError, match="it cannot be told which it is"),
+        pytest.raises(HostError, match="its text does not tell which one"),
         steer(pipe, ["(~:M00:a green ring;_:a red circle:~)", "a red circle"], steps=2) as inputs,
     ):
         run(None, **inputs)

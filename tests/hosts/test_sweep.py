@@ -1,4 +1,4 @@
-"""Trying a text in each block in turn."""
+"""Sweeps: a text in each block in turn."""
 
 from __future__ import annotations
 
@@ -214,5 +214,5 @@ def test_a_block_is_no_end_of_a_range(prompt: str) -> None:
 
 @pytest.mark.parametrize("prompt", ["a {block} circle", "a (~:M00: {block} :~)", "(~:{block}: x :~) {block}"])
 def test_a_block_that_would_be_read_as_text(tiny: Any, prompt: str) -> None:
-    with pytest.raises(SettingsError, match="stands where it would be read as text"):
+    with pytest.raises(SettingsError, match="would be read as text"):
         plan_sweep(tiny, prompt, QUICK, [Target("M00", "M00")])

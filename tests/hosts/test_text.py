@@ -1,4 +1,4 @@
-"""Prompts are encoded as the webui does it, and plain ones to the pipeline's own bits."""
+"""Prompts are encoded as in the webui, and plain ones bit for bit as by the pipeline."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib_dumpunet.hosts.diffusers.text import (
-    CHUNK,
-    Piece,
-    Run,
-    chunk_count,
-    encode_prompts,
-    lay_out,
-    parse_emphasis,
-)
+from lib_dumpunet.hosts.diffusers.chunks import CHUNK, Piece, lay_out
+from lib_dumpunet.hosts.diffusers.emphasis import Run, parse_emphasis
+from lib_dumpunet.hosts.diffusers.text import chunk_count, encode_prompts
 from lib_dumpunet.prompt.words import Token, find_word, labels
 from tests.pipelines import XL_WIDTHS, load_sd1
 
@@ -116,7 +110,7 @@ def pieces(numbers: Sequence[int]) -> list[Piece]:
 
 
 def words(count: int, *commas: int) -> list[Piece]:
-    """Make ``count`` pieces, with commas at some places."""
+    """Make ``count`` pieces, with commas at some positions."""
     return pieces([COMMA if place in commas else 1 + place for place in range(count)])
 
 
@@ -298,7 +292,7 @@ def test_chunk_count(tiny: Any, text: str, count: int) -> None:
 
 
 def test_plain_prompts_are_not_rescaled_beside_others() -> None:
-    """An output whose mean is zero cannot be rescaled, so it shows where that is tried."""
+    """An output with mean zero cannot be rescaled, so it shows if that is tried."""
     pipe = load_sd1()
     for name, weight in pipe.text_encoder.named_parameters():
         if "final_layer_norm" in name:

@@ -1,4 +1,4 @@
-"""Ids of a tokenizer, told in the core's words."""
+"""A tokenizer's ids as the core's tokens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_all_after_the_end_is_padding_up_to_the_next_chunk(tokenizer: Any, paddi
 
 
 def test_padding_that_is_also_text() -> None:
-    """SD 2.x pads with "!", which is then a token without a word's end wherever it stands."""
+    """SD 2.x pads with "!", which is then a token without a word's end everywhere."""
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder(), pad_token="!")
     ids = padded(tokenizer, "red! star")
     assert ids[2] == ids[-1] == tokenizer.pad_token_id
@@ -90,7 +90,7 @@ def test_pieces_hold_the_bytes_of_the_text(tokenizer: Any, text: str) -> None:
 
 
 def test_a_name_of_an_end_in_a_text_is_an_end(tokenizer: Any) -> None:
-    """The tokenizer takes it for one, so it is no piece of the text."""
+    """The tokenizer takes it for a special token, so it is not a piece of the text."""
     ids = tokenizer("red <|endoftext|>", add_special_tokens=False).input_ids
     tokens = tokens_of(tokenizer, [tokenizer.bos_token_id, *ids])
     assert labels(tokens)[-1] == "<end>"

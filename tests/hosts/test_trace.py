@@ -230,11 +230,11 @@ def test_part_of_the_images_at_a_time_is_not_guessed(tiny: Any) -> None:
         with torch.no_grad():
             pipe.unet(torch.zeros(1, 4, 8, 8), pipe.scheduler.timesteps[0], encoder_hidden_states=embeds[1:])
     assert not seen.tensors
-    assert "cannot be told by their texts" in str(seen.problems[0])
+    assert "cannot be identified by their text" in str(seen.problems[0])
 
 
 def modular_pipeline() -> Any:
-    """Make SDXL of Modular Diffusers, which evaluates prompts and negative prompts in calls of their own."""
+    """Make SDXL of Modular Diffusers, which evaluates prompts and negative prompts in separate calls."""
     from diffusers import StableDiffusionXLAutoBlocks
 
     parts = sdxl_pipeline().components
@@ -278,7 +278,7 @@ def test_a_modular_pipeline_is_traced_and_not_steered() -> None:
 
 
 def test_rows_are_known_by_their_texts_whatever_the_order() -> None:
-    """A pipeline of one's own may put the prompts in front of the negative prompts."""
+    """A user's pipeline may put the prompts before the negative prompts."""
     pipe = load_sd1()
     call = {**SIZE, "negative_prompt": ["a blue star"] * 2, "output_type": "latent"}
 

@@ -80,7 +80,7 @@ def level(x: Any, f: Any) -> int:
 
 
 def hsl(h: Any, s: Any, l: Any, f: Any) -> tuple[Any, Any, Any]:  # noqa: E741
-    """Convert as ``colorsys.hls_to_rgb``, whose source these lines follow, in the arithmetic of ``f``."""
+    """Convert like ``colorsys.hls_to_rgb``, whose source this follows, in the arithmetic of ``f``."""
     if s == 0:
         return l, l, l
     m2 = l * (f(1) + s) if l <= f(0.5) else l + s - l * s

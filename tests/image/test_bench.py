@@ -1,4 +1,4 @@
-"""The benchmark compares two ways to the same picture."""
+"""The benchmark compares two ways to make the same picture."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ inf, nan = float("inf"), float("nan")
 
 
 def maps(dtype: torch.dtype) -> torch.Tensor:
-    """Seven maps "c h w": plain, with NaN, with infinities, two constants, tiny and huge numbers."""
+    """Seven maps "c h w": ordinary, with NaN, with infinities, two constant, with tiny and huge numbers."""
     noise = torch.randn(7, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1.5
     noise[1, 2, 3] = nan
     noise[2, 0, :3] = torch.tensor([inf, -inf, inf])
@@ -33,7 +33,7 @@ def maps(dtype: torch.dtype) -> torch.Tensor:
 
 
 def pixels(tensor: torch.Tensor, color: ColorSettings, number: Any, formulas: Any = None) -> np.ndarray:
-    """The reference's pixels, shaped as ``colorize`` gives them; numbers are first rounded to float32."""
+    """The reference's pixels, in the shape of ``colorize``; numbers are first rounded to float32."""
     rows = [reference.color_map(m.float().flatten().tolist(), color, number, formulas) for m in tensor]
     channels = (3,) if color.method != "white-black" else ()
     return np.array(rows, dtype=np.int16).reshape(*tensor.shape, *channels)
@@ -115,7 +115,7 @@ def test_any_float_gives_its_pixel(values: list[float], transform: str) -> None:
 
 
 def _overflowing(tensor: torch.Tensor, color: ColorSettings) -> np.ndarray:
-    """The reference, for maps whose range may overflow: such a map is left as it is, as constant ones are."""
+    """The reference, for maps whose range may overflow: they are left unchanged, like constant ones."""
     low, high = tensor.min().numpy(), tensor.max().numpy()
     with np.errstate(all="ignore"):
         overflow = color.transform.startswith("auto") and not np.isfinite(high - low)

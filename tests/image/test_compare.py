@@ -1,4 +1,4 @@
-"""How far pictures are from each other, and pictures side by side."""
+"""Distances of pictures, and pictures side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a tensor to a picture and to a PNG that Pillow reads back, texts included."""
+"""A tensor becomes a picture and a PNG that Pillow reads back, texts included."""
 
 from __future__ import annotations
 

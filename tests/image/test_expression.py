@@ -1,4 +1,4 @@
-"""Formulas mean what NumPy means by them, and nothing but arithmetic gets through."""
+"""Formulas mean the same as in NumPy, and only arithmetic is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid holds every map where it belongs and has the shape that its rule names."""
+"""The grid has every map in its cell, and the shape that its rule says."""
 
 from __future__ import annotations
 

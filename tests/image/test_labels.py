@@ -1,4 +1,4 @@
-"""Labels: the font has what is written, question marks stand for what none has, and lengths are kept."""
+"""Labels: the font has the characters, question marks replace those that no font has, lengths are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Install = Callable[[dict[str, str]], None]
 
 
 class FakeMask(bytes):
-    """What Pillow draws a text as."""
+    """A text as Pillow draws it."""
 
     size = (1, 1)
 
@@ -33,7 +33,7 @@ class FakeFont:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Return what replaces the fonts of the system by others of the given names and characters."""
+    """Return a function that replaces the system's fonts by others with the given names and characters."""
     truetype: Any = ImageFont.truetype
 
     def install(fonts: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Overlays: the palette, the heat over an image, its caption, its point, and many on one sheet."""
+"""Overlays: the palette, the heatmap over an image, its caption, its point, and many on one sheet."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_the_point_is_ringed_on_any_colour(ground: str, point: tuple[float, floa
 
 
 def changed(first: Image.Image, second: Image.Image) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of what differs."""
+    """Return left, top, right and bottom of the differing area."""
     assert first.size == second.size
     difference = (np.asarray(first) != np.asarray(second)).any(-1)
     ys, xs = np.nonzero(difference)

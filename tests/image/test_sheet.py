@@ -1,4 +1,4 @@
-"""Sheets: every map is in its cell, pixel for pixel, labels stand beside their cells, points are marked."""
+"""Sheets: every map is in its cell, pixel for pixel, labels are next to their cells, points are marked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def maps_of(*shape: int) -> torch.Tensor:
 
 
 def body(sheet: Image.Image, columns: int, rows: int, cell: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut off the margins, which are above and at the left."""
+    """Cut off the margins at the top and on the left."""
     height, width = rows * (cell[0] + 1) - 1, columns * (cell[1] + 1) - 1
     return np.asarray(sheet)[sheet.height - height :, sheet.width - width :]
 

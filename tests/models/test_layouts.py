@@ -1,4 +1,4 @@
-"""Blocks are found in every layout, and are the same tensors in all of them."""
+"""Blocks are found in every layout, with the same tensors in all of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OUT11 res+attn 640,64,64 320,64,64
 
 
 def captured(unet: nn.Module, *args: object, **kwargs: object) -> dict[tuple[int, str], torch.Tensor]:
-    """Run a U-Net once and collect what its blocks put out."""
+    """Run a U-Net once and collect its blocks' outputs."""
     seen: list[Capture] = []
     problems: list[Exception] = []
     described = describe(unet)

@@ -1,4 +1,4 @@
-"""Ports carry what no U-Net has: streams apart and joined, text that is an output, maps that are rows of tokens."""
+"""Ports support what no U-Net has: separate and joined streams, text outputs, maps that are rows of tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import OutputPort, Streams, Tokens
 from lib_dumpunet.plan import AttentionRequest, CaptureRequest, Plan
 from lib_dumpunet.ports import BatchRow, Clock
-from lib_dumpunet.prompt.layer_prompt import Share
+from lib_dumpunet.prompt.template import Share
 from lib_dumpunet.session import watching
 from tests.models.two_stream import ADAPTER, CHANNELS, HEADS, WIDTH, TwoStream
 from tests.unets import FakeClock, hook_count
@@ -56,7 +56,7 @@ def as_map(tokens: Tensor) -> Tensor:
 
 @dataclass
 class Seen:
-    """What one call of each block was given and has put out."""
+    """The inputs and outputs of one call of each block."""
 
     text: dict[str, Tensor]
     before: dict[str, Tensor]
@@ -66,7 +66,7 @@ class Seen:
 
 
 def run(model: Model, plan: Plan | None = None, *changes: Intervention) -> tuple[dict[Tag, Tensor], Seen]:
-    """Call the model once, with hooks of the project and, behind them, plain ones that know this model."""
+    """Call the model once, with the project's hooks and, after them, plain ones that know this model."""
     captured: dict[Tag, Tensor] = {}
     problems: list[DumpUNetError] = []
     seen = Seen({}, {}, {}, {}, {})
@@ -185,7 +185,7 @@ def test_words_and_points_are_read_of_joint_attention(model: Model) -> None:
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiplies the image that a block puts out."""
+    """Multiply a block's image output."""
 
     block: str
     stage: Stage = "edit"
@@ -210,7 +210,7 @@ def test_an_edit_changes_the_image_and_leaves_the_text(model: Model, name: str) 
 
 
 class FirstImagesText:
-    """Gives D01 a text of its own in the first image; prompts name blocks of U-Nets alone."""
+    """Give D01 its own text in the first image; prompts can name only blocks of U-Nets."""
 
     steered = frozenset({"D01"})
 
@@ -238,7 +238,7 @@ def test_an_adapter_that_is_wrong_is_found_out(model: Model, layout: Tokens) -> 
     blocks = tuple(wrong if each is block else each for each in model.blocks)
     with (
         torch.no_grad(),
-        pytest.raises(UnsupportedModelError, match="comes out of block D01 of this TwoStream"),
+        pytest.raises(UnsupportedModelError, match="output of block D01 of this TwoStream"),
     ):
         measure_blocks(replace(model, blocks=blocks), lambda: model.module(*inputs()))
 
@@ -246,7 +246,7 @@ def test_an_adapter_that_is_wrong_is_found_out(model: Model, layout: Tokens) -> 
 def test_a_port_that_is_never_reached_is_found_out(model: Model) -> None:
     block = model.block("S01")
     blocks = (*model.blocks[:-1], replace(block, output=OutputPort(nn.Identity(), block.output.layout)))
-    with torch.no_grad(), pytest.raises(UnsupportedModelError, match="comes out of block S01"):
+    with torch.no_grad(), pytest.raises(UnsupportedModelError, match="output of block S01"):
         measure_blocks(replace(model, blocks=blocks), lambda: model.module(*inputs()))
 
 

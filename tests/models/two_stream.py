@@ -1,4 +1,4 @@
-"""A small diffusion transformer with two streams, made by hand: what ports have to carry beside U-Nets.
+"""A small hand-made diffusion transformer with two streams: what ports must support besides U-Nets.
 
 Its first blocks keep text and image apart and return (text, image); its last ones work on one joined sequence, text
 first. All attention is joint.
@@ -29,7 +29,7 @@ TEXT, IMAGE, JOINED = Argument(("text",), 0), Argument(("image",), 1), Argument(
 
 
 class JointAttention(nn.Module):
-    """Lets everything in one sequence look at everything."""
+    """Attention over one whole sequence."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class JointAttention(nn.Module):
 
 
 class Apart(nn.Module):
-    """A block that keeps the two streams apart."""
+    """A block with two separate streams."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,13 +94,13 @@ class TwoStream(nn.Module):
 
 
 def streams(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Streams:
-    """Say what a call of the model works on."""
+    """Return the sizes of a call of the model."""
     latents, text = args
     return Streams(latents.shape[2] // PATCH, latents.shape[3] // PATCH, text.shape[1])
 
 
 def describe_two_stream(module: nn.Module) -> Model:
-    """Find the blocks: D for streams apart, S for one stream."""
+    """Find the blocks: D for separate streams, S for one stream."""
     blocks = [_apart(f"D{i:02}", block) for i, block in enumerate(module.apart)]
     blocks += [_together(f"S{i:02}", block) for i, block in enumerate(module.together)]
     return Model(module, tuple(blocks), streams)

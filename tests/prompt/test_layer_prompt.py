@@ -1,4 +1,4 @@
-"""Per-block prompts: the text that each block gets, and where a wrong one is wrong."""
+"""Per-block prompts: the text that each block gets, and the positions of mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_dumpunet import SD1, SDXL, PromptSyntaxError, SettingsError, parse_prompt, select_blocks
-from lib_dumpunet.prompt.layer_prompt import Share
+from lib_dumpunet.prompt.template import Share
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 RULE = "\n----\n"
@@ -107,7 +107,7 @@ CASES = [
 
 
 def place(key: str) -> tuple[str, int]:
-    """Read "M00@3", and "M00" as step 1."""
+    """Parse "M00@3", and "M00" as step 1."""
     block, _, step = key.partition("@")
     return block, int(step or 1)
 
@@ -140,7 +140,7 @@ def test_there_are_many_agreed_messages() -> None:
 
 @pytest.mark.parametrize("text", ["M00*0.5", "IN00, M00 *1@2", "M00 @1"])
 def test_choice_of_blocks_knows_no_strength_and_no_steps(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"cannot stand here\. Expected ',', '-' or '\(\+'\.") as error:
+    with pytest.raises(SettingsError, match=r"is not allowed here\. Expected ',', '-' or '\(\+'\.") as error:
         select_blocks(text, SD1)
     assert error.value.position == text.index("*" if "*" in text else "@")
 
@@ -193,7 +193,7 @@ Pair = tuple[str, str, str, str]
 
 
 def written(parts: list[str | list[Pair]], strength: str | None = None, steps: str | None = None) -> str:
-    """Write a prompt, with one strength or steps in place of all others if they are given."""
+    """Write a prompt; a strength or steps, if given, replace all others."""
 
     def pair(spec: str, own_strength: str, own_steps: str, text: str) -> str:
         return f"{spec}{own_strength if strength is None else strength}{own_steps if steps is None else steps}:{text}"

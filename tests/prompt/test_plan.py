@@ -1,4 +1,4 @@
-"""The plan of a request's prompts: main texts, what has to be encoded, and what is warned of."""
+"""The plan of a request's prompts: main texts, texts to encode, and warnings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lib_dumpunet import SD1, PromptSyntaxError, parse_prompt, select_blocks
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import Share, Template
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
+from lib_dumpunet.prompt.template import Share, Template
 
 WITH = "IN01-IN02, IN04-IN05, IN07-IN08, M00, OUT03-OUT11"
 ATTENDING = select_blocks(WITH, SD1)

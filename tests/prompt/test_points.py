@@ -37,7 +37,7 @@ def test_a_point_is_the_middle_of_its_pixel() -> None:
         ("1,2 x", 4, "a point is expected"),
         ("1,2,3", 0, "a point is expected"),
         ("-1,2", 0, "a point is expected"),
-        ("1,2 100,0", 4, "100,0 is outside of the image of 100x50"),
+        ("1,2 100,0", 4, "100,0 is outside the image of 100x50"),
         ("0,50", 0, "Use 0 to 99 and 0 to 49"),
         ("1234567,1", 0, "a point is expected"),
         (" ".join(f"{x},1" for x in range(65)), 310, "more than 64 points"),

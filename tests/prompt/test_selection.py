@@ -167,11 +167,11 @@ def test_spans_read_back_as_the_same_blocks(blocks: set[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     {
-        "IN00—IN05": "'—' cannot stand here. Write '-' instead.",
-        "IN00–IN05": "'–' cannot stand here. Write '-' instead.",
-        "IN00、M00": "'、' cannot stand here. Write ',' instead.",
-        "IN00-\u200bIN05": "an invisible character stands here (U+200B). Delete it.",
-        "ＩＮ00": "'ＩＮ00' cannot stand here. Write 'IN00' instead.",
+        "IN00—IN05": "'—' is not allowed here. Write '-' instead.",
+        "IN00–IN05": "'–' is not allowed here. Write '-' instead.",
+        "IN00、M00": "'、' is not allowed here. Write ',' instead.",
+        "IN00-\u200bIN05": "there is an invisible character here (U+200B). Delete it.",
+        "ＩＮ00": "'ＩＮ00' is not allowed here. Write 'IN00' instead.",
     }.items(),
 )
 def test_what_only_looks_right_is_told(text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Words that heatmaps are asked for, among the tokens of several prompts."""
+"""Find the requested words among the tokens of several prompts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_each_prompt_gives_the_words_that_it_has() -> None:
     [
         ("hat", ["a red circle", "a star"], r"^Words: 'hat' is not in the prompt.*red, circle, star"),
         ("circle a", ["a red circle", "a star"], "'circle a' is not"),  # half in each of two prompts
-        ("", ["the", "of an"], "no words but function words"),
+        ("", ["the", "of an"], "has only function words"),
         ("", [], "not known"),
         ("red", [], "not known"),
     ],

@@ -1,4 +1,4 @@
-"""What only the webui reads is found and taken out; all else stays as it is."""
+"""Syntax that only the webui understands is found and removed; the rest is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words among tokens: in any language, however the tokenizer cut them."""
+"""Words among tokens: in any language, however the tokenizer splits them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+")
 
 
 def cut(text: str, size: int) -> list[Token]:
-    """Cut a prompt as CLIP does, but into pieces of ``size`` bytes."""
+    """Tokenize a prompt like CLIP, but into pieces of ``size`` bytes."""
     tokens = []
     for run in RUN.findall(unicodedata.normalize("NFC", text).lower()):
         data = run.encode()
@@ -33,7 +33,7 @@ def cut(text: str, size: int) -> list[Token]:
 
 
 def spread(tokens: Iterable[Token], chunk: int) -> list[Token]:
-    """Put special columns around every ``chunk`` tokens."""
+    """Put special tokens around every ``chunk`` tokens."""
     tokens = list(tokens)
     rows: list[Token] = []
     for first in range(0, len(tokens), chunk):
@@ -42,7 +42,7 @@ def spread(tokens: Iterable[Token], chunk: int) -> list[Token]:
 
 
 def text_of(tokens: list[Token], columns: tuple[int, ...]) -> str:
-    """Join the pieces of some columns."""
+    """Join the pieces of some tokens."""
     return b"".join(tokens[column].piece for column in columns).decode("utf-8", "replace")
 
 

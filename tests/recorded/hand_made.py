@@ -1,4 +1,4 @@
-"""Captures that are made by hand, of every kind, put through the sinks of a plan that asks for everything.
+"""Hand-made captures of every kind, passed to the sinks of a plan that asks for everything.
 
 `python -m tests.recorded.hand_made` writes down what comes of them; `test_recorded.py` holds the code against that.
 Run it only where a change of names, files or pixels is meant.
@@ -69,7 +69,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def numbers(tag: Tag, *shape: int) -> Tensor:
-    """Make numbers that any machine makes alike: multiples of 1/64 from -4 to 4, others for each tag."""
+    """Make numbers that are the same on every machine: multiples of 1/64 from -4 to 4, different for each tag."""
     name = f"{tag.image} {tag.hires} {tag.step} {tag.block} {tag.kind} {tag.layer} {tag.branch}"
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
     count = int(np.prod(shape))
@@ -78,12 +78,12 @@ def numbers(tag: Tag, *shape: int) -> Tensor:
 
 
 def shares(tag: Tag, *shape: int) -> Tensor:
-    """Make numbers from 0 to 1, as those of attention."""
+    """Make numbers from 0 to 1, like attention."""
     return (numbers(tag, *shape) + 4) / 8
 
 
 def captures() -> Iterator[Capture]:
-    """Make what the hooks would give: two images, two steps and a hires pass."""
+    """Make the captures that hooks would give: two images, two steps and a hires pass."""
     for image, hires, step in [(0, False, 1), (0, False, 2), (1, False, 1), (1, False, 2), (0, True, 1)]:
         for block in ("IN01", "M00", "OUT11"):
             tag = Tag(image, step, block, hires=hires)
@@ -139,7 +139,7 @@ def settings(file_format: str, folder: Path) -> Settings:
 
 
 def generation(unet: Model) -> Generation:
-    """Tell of two prompts with a text of M00's own, and their tokens."""
+    """Describe two prompts with a text for M00, and their tokens."""
     attending = unet.attending
     template, negative = parse_prompt(PROMPT, unet.order), parse_prompt(NEGATIVE, unet.order)
     plan = plan_prompts([template] * 2, [negative] * 2, attending, STEPS)
@@ -159,14 +159,14 @@ def generation(unet: Model) -> Generation:
 
 
 def tokens(text: str) -> tuple[Token, ...]:
-    """Make a token of each word."""
+    """Make a token for each word."""
     words = tuple(Token(word.encode(), ends_word=True) for word in text.split())
     padding = TOKENS - 1 - len(words)
     return (Token(mark="start"), *words, *(Token(mark="end" if i == 0 else "pad") for i in range(padding)))
 
 
 def run(unet: Model, file_format: str, folder: Path) -> list[Picture]:
-    """Put all captures through the sinks of a plan; returns the pictures by name."""
+    """Pass all captures to the sinks of a plan; return the pictures by name."""
     host = Host()
     made = generation(unet)
     plan = resolve(settings(file_format, folder), unet.facts, made.prompts)
@@ -192,7 +192,7 @@ def _add_heat(session: Session, made: Generation, image: int) -> None:
 
 
 def told(picture: Picture) -> dict[str, Any]:
-    """Tell all that a host gets to know of a picture; principal components round otherwise on another processor."""
+    """Return everything that a host gets of a picture; principal components round differently on other processors."""
     image = picture.image
     is_exact = picture.tag.kind != "pca"
     return {
@@ -206,12 +206,12 @@ def told(picture: Picture) -> dict[str, Any]:
 
 
 def without_time(name: str) -> str:
-    """Leave out of a name when its run started."""
+    """Remove the run's start time from a name."""
     return re.sub(r"-\d{10,}\.bin", "-TIME.bin", name)
 
 
 def parameters() -> list[dict[str, Any]]:
-    """Return what images say of their settings, and what the panel's controls hold."""
+    """Return images' parameters, and the panel's values."""
     read = [(tree, from_dict(tree)) for tree in SETTINGS]
     return [{"api": tree, "parameters": to_infotext(asked), "controls": pack(asked)} for tree, asked in read]
 

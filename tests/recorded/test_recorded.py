@@ -1,4 +1,4 @@
-"""Names, files, pixels and parameters are what they were: old images and old dumps must be read for ever."""
+"""Names, files, pixels and parameters have not changed: old images and dumps must stay readable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recorded(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Made:
-    """What comes of the captures now."""
+    """The results of the captures now."""
 
     folder: Path
     pictures: list[dict[str, Any]]
@@ -48,7 +48,7 @@ def new(made: Made) -> Path:
 
 @pytest.fixture
 def old(made: Made, tmp_path: Path) -> Path:
-    """Return the folder that was dumped in the same format when it was recorded."""
+    """Return the recorded dump in the same format."""
     with zipfile.ZipFile(HERE / f"{made.folder.name}.zip") as archive:
         archive.extractall(tmp_path)
     return tmp_path
@@ -71,7 +71,7 @@ def test_dumps_are_the_same_file_by_file(old: Path, new: Path) -> None:
 
 
 def manifest(path: Path) -> Any:
-    """Read a manifest, without the time; its files come from several threads."""
+    """Read a manifest, without the time; several threads write its files."""
     read = json.loads(without_time(path.read_text("utf-8")))
     for one in read["runs"]:
         one.pop("time", None), one.pop("started", None)
@@ -121,7 +121,7 @@ def test_callers_of_the_api_and_old_images_say_the_same_as_ever() -> None:
 
 @pytest.mark.parametrize("number", range(len(recorded("parameters.json"))))
 def test_old_images_fill_the_panel(number: int) -> None:
-    """All but what an image leaves out: where files go."""
+    """All settings except folders, which images leave out."""
     one = recorded("parameters.json")[number]
     if one["parameters"]:
         filled = [from_infotext(one["parameters"], entry) for entry in ENTRIES]

@@ -1,4 +1,4 @@
-"""What the tests of sinks share: captures made by hand, and a request that fits them."""
+"""Fixtures for tests of sinks: captures made by hand, and a matching request."""
 
 from __future__ import annotations
 

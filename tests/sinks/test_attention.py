@@ -1,4 +1,4 @@
-"""Attention and heat become the right pictures, from captures made by hand."""
+"""Attention and heatmaps become the right pictures, from captures made by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurement of dumps runs and measures the formats."""
+"""The benchmark of dumps runs and measures the formats."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from lib_dumpunet.sinks.queue import Fanout
 
 
 class Keep(Sink):
-    """A sink that keeps what it gets."""
+    """A sink that keeps its captures."""
 
     def __init__(self) -> None:
         self.seen: dict[Tag, Tensor] = {}
@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 
 class Broken(Keep):
-    """A sink that takes nothing."""
+    """A sink that ignores its captures."""
 
     def accept(self, capture: Capture) -> None:
         raise HostError("no room")
@@ -153,6 +153,6 @@ def test_maps_without_numbers_end_in_a_sentence_and_the_others_are_drawn() -> No
         fanout.put(one)
         fanout.put(broken)
     (problem,) = fanout.problems
-    assert "self-attention of IN07 holds values that are not numbers at step 2" in str(problem)
+    assert "self-attention of IN07 contains NaN or infinity at step 2" in str(problem)
     assert "bf16 or fp32" in str(problem)
     assert [tag.step for tag in keep.seen] == [1]

@@ -45,7 +45,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 class Keep(Sink):
-    """A sink that keeps what it gets of one kind."""
+    """A sink that keeps captures of one kind."""
 
     def __init__(self, kind: Kind = "difference") -> None:
         self.kind = kind
@@ -64,7 +64,7 @@ def of_kind(kind: Kind, captures: Iterable[Capture], plus: float = 0.0) -> list[
 
 
 def run(sinks: list[Sink], *batches: list[Capture]) -> list[HostError]:
-    """Put each list, and wait until it is worked off."""
+    """Put each list, and wait until it is done."""
     with Fanout(sinks) as fanout:
         for batch in batches:
             for capture in batch:
@@ -177,7 +177,7 @@ def test_memory_holds_no_tensor_that_waits(captures: Make) -> None:
 
 
 def held_by(sink: DifferenceSink) -> int:
-    """Add up the bytes of whatever the sink reaches, but for modules and classes."""
+    """Add up the bytes of everything that the sink references, except modules and classes."""
     seen: dict[int, Any] = {}
     waiting: list[Any] = [sink.__dict__]
     while waiting:
@@ -243,7 +243,7 @@ def test_nothing_to_compare_with_is_one_sentence() -> None:
     other = Keep("steered")
     (problem,) = run([DifferenceSink(), other], steered)
     assert str(problem) == (
-        "block OUT11 of step 7, image 3, cannot be compared: the run without per-block prompts had none."
+        "block OUT11 of step 7, image 3, cannot be compared: the run without per-block prompts did not capture it."
     )
     assert len(other.seen) == 1
 

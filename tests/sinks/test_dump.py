@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from lib_dumpunet.captures import Capture, Tag
 from lib_dumpunet.errors import HostError, SettingsError
-from lib_dumpunet.sinks import files, writers
+from lib_dumpunet.sinks import files, groups
 from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.files import prepare_folder
 from lib_dumpunet.sinks.names import key_of
@@ -95,7 +95,7 @@ def test_passes_have_files_and_entries_of_their_own(
 def test_a_file_of_each_pass_is_written_once_it_is_complete(
     tmp_path: Path, request_: DumpRequest, captures: Make
 ) -> None:
-    """Captures of both passes come mixed, as those of the first may still wait when the second begins."""
+    """Captures of both passes are mixed: those of the first may still wait when the second begins."""
     made = captures(images=1, steps=1, hires=True)
     sink = DumpSink(tmp_path, "safetensors", request_)
     for capture in (*made[:2], *made[3:5]):
@@ -293,7 +293,7 @@ def test_steps_that_never_get_complete_do_not_fill_the_memory(tmp_path: Path, re
     sink = DumpSink(tmp_path, "safetensors", request_)
     for step in range(1, 401):
         sink.accept(Capture(Tag(0, step, "M00"), torch.zeros(1, 1, 1)))
-    assert 400 - len(list(tmp_path.glob("*.safetensors"))) <= writers._STALE + 1
+    assert 400 - len(list(tmp_path.glob("*.safetensors"))) <= groups.STALE + 1
     sink.close()
     assert len(list(load_dump(tmp_path))) == 400
 
@@ -490,5 +490,5 @@ def test_a_folder_that_goes_away_is_one_message(
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    with pytest.raises(HostError, match="folder is not there any more; 0 tensors"):
+    with pytest.raises(HostError, match="folder no longer exists; 0 tensors"):
         sink.accept(captures()[0])

@@ -21,7 +21,7 @@ from lib_dumpunet.sinks.queue import Fanout
 
 
 class Collect(Sink):
-    """Keep the tags, and count the calls of close."""
+    """Keep the tags, and count calls of close."""
 
     def __init__(self) -> None:
         self.tags: list[Tag] = []
@@ -55,7 +55,7 @@ class Fail(Collect):
 
 
 class Gate(Collect):
-    """Let nothing through before it is opened."""
+    """Block until it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Gate(Collect):
 
 
 class Ends(Gate):
-    """Note at the end of an image how much of it was accepted; the second image has none that can be finished."""
+    """Record at the end of an image how many captures were accepted; finishing the second image fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,7 +293,7 @@ def test_what_comes_at_the_end_goes_to_the_sinks_behind_that_have_not_failed() -
 
 
 class Double(Collect):
-    """Make a capture of each, whose number is a hundred more; fail while giving the second if asked to."""
+    """Make a capture from each, with its number plus 100; optionally fail while yielding the second."""
 
     def __init__(self, fails: bool = False) -> None:
         super().__init__()
@@ -356,7 +356,7 @@ def test_drain_waits_for_what_was_put_and_for_nothing_that_comes_later() -> None
 
 def test_drain_does_not_wait_for_those_that_keep_coming() -> None:
     class Feeder(Collect):
-        """Puts the next when one comes, so that there is always one that waits."""
+        """Put the next capture when one comes, so that one is always waiting."""
 
         def accept(self, item: Capture) -> None:
             super().accept(item)

@@ -1,4 +1,4 @@
-"""A disk that fills up: one message, no half file, and everyone else goes on."""
+"""A disk that fills up: one message, no partial file, and all other sinks continue."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FullFile(io.FileIO):
 def full_disk(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A folder on a disk of about ``LIMIT`` bytes: a real one where mounting is allowed, and a played one."""
+    """A folder on a disk of about ``LIMIT`` bytes: a real one if mounting is allowed, and a simulated one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if request.param == "played":
@@ -122,7 +122,7 @@ def test_what_must_wait_is_told_and_the_others_go_on(full_disk: Path, kind: Kind
 
 
 def check(folder: Path, made: list[Capture]) -> None:
-    """Everything in the folder is whole, and what the manifest lists is there and right."""
+    """All files in the folder are complete, and those that the manifest lists exist and are right."""
     assert not list(folder.glob("*.part")) + list(folder.glob(".*.part"))
     assert all(len(path.read_bytes()) == 1024 for path in folder.glob("*.bin"))
     tensors = {capture.tag: capture.tensor for capture in made}
@@ -147,5 +147,5 @@ def test_a_file_over_a_limit_is_one_message(tmp_path: Path, request_: DumpReques
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (problem,) = fanout.problems
-    assert "a file got larger than is allowed there" in str(problem)
+    assert "a file is larger than that disk allows" in str(problem)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".manifest.lock", "manifest.json"]

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment leaves whole files and a manifest that is true."""
+"""A run killed at any moment leaves complete files and a true manifest."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_killed_runs_leave_whole_files_and_a_true_manifest(tmp_path: Path, root:
 
 
 def check(folder: Path) -> int:
-    """Load what lies there, listed or not, and return how many tensors the manifest lists."""
+    """Load all files, listed or not, and return how many tensors the manifest lists."""
     for path in [*folder.glob("*.npy"), *folder.glob("*.safetensors")]:
         for item in load_dump(path):
             assert item.tag is not None

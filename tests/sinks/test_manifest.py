@@ -1,4 +1,4 @@
-"""The manifest is whole at every moment, and lists what is there."""
+"""The manifest is complete at every moment, and lists the existing files."""
 
 from __future__ import annotations
 

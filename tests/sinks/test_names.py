@@ -1,4 +1,4 @@
-"""Names say what a tensor is, and are read back; no two tensors have the same."""
+"""Names identify tensors and can be parsed; no two tensors have the same name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dumps come back from folders, files and lists, and what is no dump is told in a sentence."""
+"""Dumps are loaded from folders, files and lists; anything else is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(folder: Path, kind: str, request: DumpRequest, captures: list[Capture]
 def write_bin(
     folder: Path, channels: int = 3, count: int = 16, *, block: str = "IN00", time: int = 1700
 ) -> list[Path]:
-    """Write channel files as the original does: channel c holds the numbers from 100 c on."""
+    """Write channel files as the original does: channel c has the numbers from 100 c on."""
     paths = [folder / f"000-{block}-001-{channel:04}-{time}.bin" for channel in range(channels)]
     for channel, path in enumerate(paths):
         (100 * channel + np.arange(count)).astype("<f4").tofile(path)
@@ -129,11 +129,11 @@ def test_the_time_may_move_on_within_a_tensor(tmp_path: Path) -> None:
 
 def test_shapes_that_are_not_square_are_asked_for(tmp_path: Path) -> None:
     write_bin(tmp_path, count=6)
-    with pytest.raises(SettingsError, match=r"6 values, which is no square map.*for instance 2 and 3"):
+    with pytest.raises(SettingsError, match=r"6 values, which is not a square map.*for example 2 and 3"):
         next(load_dump(tmp_path))
     (item,) = load_dump(tmp_path, shape=(2, 3))
     assert item.tensor.shape == (3, 2, 3)
-    with pytest.raises(SettingsError, match="holds 6 values, not 4×4"):
+    with pytest.raises(SettingsError, match="contains 6 values, not 4×4"):
         next(load_dump(tmp_path, shape=(4, 4)))
 
 
@@ -197,7 +197,7 @@ def save_cut_safetensors(path: Path) -> None:
         ("a.bin", lambda path: path.write_bytes(b""), "not a file of float32"),
         ("a.png", lambda path: path.write_bytes(b"x"), "not a dump"),
         ("a.npy", lambda path: None, "does not exist"),
-        (".", lambda path: None, "holds no dumped tensors"),
+        (".", lambda path: None, "contains no dumped tensors"),
     ],
 )
 def test_what_is_no_dump_is_told_in_a_sentence(
@@ -215,7 +215,7 @@ def test_a_listed_file_that_is_gone_is_told(tmp_path: Path, request_: DumpReques
     (tmp_path / "000-M00-001.npy").unlink()
     items = load_dump(tmp_path)
     next(items)
-    with pytest.raises(SettingsError, match=r"000-M00-001\.npy does not exist any more"):
+    with pytest.raises(SettingsError, match=r"000-M00-001\.npy no longer exists"):
         next(items)
 
 
@@ -228,7 +228,7 @@ def test_a_manifest_reaches_no_file_elsewhere(
     content = json.loads(path.read_bytes())
     content["files"][0]["file"] = name
     path.write_text(json.dumps(content))
-    with pytest.raises(SettingsError, match="names a file elsewhere"):
+    with pytest.raises(SettingsError, match="names a file outside the folder"):
         load_dump(tmp_path)
 
 
@@ -236,7 +236,7 @@ def test_a_foreign_manifest_is_passed_over(tmp_path: Path, caplog: pytest.LogCap
     write_bin(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     assert len(list(load_dump(tmp_path))) == 1
-    assert "Going by file names" in caplog.text
+    assert "Using file names" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_tokens_that_are_no_table_are_passed_over(
     path.write_text(json.dumps(content))
     (loaded,) = load_dump(tmp_path)
     assert torch.equal(loaded.tensor, made.tensor)
-    assert "Going by file names" in caplog.text
+    assert "Using file names" in caplog.text
 
 
 def test_many_channels_that_are_not_there_cost_nothing(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_many_channels_that_are_not_there_cost_nothing(tmp_path: Path) -> None:
     }  # fmt: skip
     content = {"generator": "Dump U-Net", "version": 1, "runs": [{"run": 1, "started": 1700000000}]}
     (tmp_path / "manifest.json").write_text(json.dumps({**content, "files": [entry] * 3000}))
-    with pytest.raises(SettingsError, match=r"65535-1700000000\.bin does not exist any more"):
+    with pytest.raises(SettingsError, match=r"65535-1700000000\.bin no longer exists"):
         load_dump(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Drawing many scenes at once gives the pictures that are drawn one by one."""
+"""Drawing many scenes at once gives the same images as drawing them one by one."""
 
 from __future__ import annotations
 

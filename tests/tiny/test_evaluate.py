@@ -1,4 +1,4 @@
-"""The evaluation, fed with drawn pictures: it must know right from wrong before it may judge a model."""
+"""The evaluation, tested with drawn images: it must tell right from wrong before it judges a model."""
 
 from __future__ import annotations
 
@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lib_dumpunet.tiny.evaluate import (
-    CELLS,
-    Prompt,
-    attention_ratios,
-    draw_prompts,
-    edges,
-    judge_alone,
-    judge_paired,
-    missed,
-    percentages,
-    table,
-)
+from lib_dumpunet.tiny.attention import CELLS, attention_ratios
+from lib_dumpunet.tiny.evaluate import edges, judge_alone, judge_paired, missed, percentages, table
 from lib_dumpunet.tiny.judge import Reading, read_picture
+from lib_dumpunet.tiny.prompts import Prompt, draw_prompts
 from lib_dumpunet.tiny.scenes import FIGURE_COLORS, SHAPES, Figure, Scene, held_out, render
 
 PLACES = {
@@ -35,7 +26,7 @@ PLACES = {
 
 
 def drawn(prompt: Prompt, seed: int = 0) -> Image.Image:
-    """Draw what a prompt asks for, as a decoder might: a little blurred, never twice of the same size."""
+    """Draw a prompt as a decoder might: slightly blurred, in varying sizes."""
     rng = random.Random(seed)
     low, high = (0.16, 0.2) if prompt.relation else (0.2, 0.3)
     figures = tuple(
@@ -143,7 +134,7 @@ def test_an_empty_picture_is_wrong() -> None:
 
 @pytest.fixture
 def reading() -> Reading:
-    """Return a red square on the left and a blue one on the right, of a white picture."""
+    """Return a white image with a red square on the left and a blue one on the right."""
     return read_picture(drawn(Prompt(("red", "blue"), ("square", "square"), "white", "left of")))
 
 

@@ -1,4 +1,4 @@
-"""The bundled model: SD 1.x's layout in few bytes, and it makes pictures."""
+"""The bundled model: SD 1.x's layout in few bytes, and it generates images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from lib_dumpunet.tiny import MODEL
-from lib_dumpunet.tiny.evaluate import MapAverage, Prompt, Settings, generate, load
+from lib_dumpunet.tiny.attention import MapAverage
+from lib_dumpunet.tiny.evaluate import Settings, generate, load
 from lib_dumpunet.tiny.judge import read_picture
+from lib_dumpunet.tiny.prompts import Prompt
 
 LARGEST_FOLDER = 20_000_000  # bytes
 

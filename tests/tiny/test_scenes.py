@@ -1,4 +1,4 @@
-"""Scenes and their captions: what is said is what is drawn."""
+"""Scenes and their captions: captions describe what is drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: a seed makes the same weights again, at once or in parts."""
+"""Training: a seed gives the same weights, in one run or in parts."""
 
 from __future__ import annotations
 

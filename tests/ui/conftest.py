@@ -23,7 +23,7 @@ PINS = HERE / "gradio3.txt"
 
 
 def old_python() -> Path:
-    """Return the Python that has the webui's Gradio; its packages are installed by the first call."""
+    """Return the Python that has the webui's Gradio; the first call installs its packages."""
     if sys.version_info >= (3, 13):
         pytest.skip("Gradio 3.41.2 needs NumPy 1, which there is for Python 3.10 to 3.12")
     python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -48,7 +48,7 @@ def _install(python: Path) -> None:
 
 @contextmanager
 def served(python: Path | str) -> Iterator[str]:
-    """Serve the panel with a Python's Gradio; the address of its page."""
+    """Serve the panel with a Python's Gradio; return its URL."""
     server = subprocess.Popen(
         [python, str(HERE / "serve.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -72,7 +72,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page in a new window; only this computer is reachable from it, and no script may fail."""
+    """The page in a new window; it can reach only this computer, and script errors fail the test."""
     opened = browser.new_page(viewport={"width": 1000, "height": 1400})
     opened.set_default_timeout(PATIENCE)
     failures: list[str] = []

@@ -1,4 +1,4 @@
-"""Serve the panel on a page of its own, and print its address; started by the tests, with one Gradio or another.
+"""Serve the panel on its own page, and print the URL; tests start it, with different versions of Gradio.
 
 A button writes what the panel holds, so that a browser can see what a host would get.
 """
@@ -40,7 +40,7 @@ def info(width: int, height: int) -> Sequence[Block]:
 
 
 def settings(*values: Any) -> str:
-    """Write the settings, or what is wrong with them."""
+    """Write the settings, or the error in them."""
     try:
         return json.dumps(unpack(values), default=vars)
     except DumpUNetError as error:

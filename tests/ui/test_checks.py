@@ -1,4 +1,4 @@
-"""What is said of a field's text, without a browser."""
+"""Messages about a field's text, without a browser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_mistake_has_the_cores_message(message: str, part: str) -> None:
 
 
 def test_attention_that_is_on_looks_at_something() -> None:
-    assert "nothing is chosen" in checks.check_attention(True, [], " ", "", "")
+    assert "nothing is selected" in checks.check_attention(True, [], " ", "", "")
     assert checks.check_attention(False, [], "", "", "") == ""
     for something in (["self Q*K"], "", "", ""), ([], "cat", "", ""), ([], "", "*", ""), ([], "", "", "1,2"):
         assert checks.check_attention(True, *something) == ""

@@ -1,4 +1,4 @@
-"""The panel as people use it: typing, choosing, reading what is wrong."""
+"""The panel as people use it: typing, choosing, reading errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def box(page: Any, name: str) -> Any:
 
 
 def type_into(field: Any, text: str) -> None:
-    """Type as people do, and go on to the next field."""
+    """Type like a person, and move to the next field."""
     field.click()  # waits until the field has come to rest: what is typed before may get lost
     field.press_sequentially(text, delay=50)
     field.press("Tab")
 
 
 def message(page: Any, name: str, part: str) -> str:
-    """What is said below a field, once it has a part that is waited for."""
+    """The message below a field, once it contains the expected part."""
     place = page.locator(f"#{ID}-{name}-message .dumpunet-error", has_text=part).first
     place.wait_for()
     return str(place.inner_text())
@@ -45,7 +45,7 @@ def choose(page: Any, name: str, label: str) -> None:
 
 
 def read(page: Any) -> Any:
-    """Ask the page for the settings; the message where there are none."""
+    """Get the page's settings, or its error message."""
     answer = page.locator("#answer textarea, #answer input").first
     answer.evaluate("e => e.value = ''")
     page.locator("#read").click()
@@ -101,11 +101,11 @@ def test_a_mistake_is_marked_as_one_types(page: Any) -> None:
     assert message(page, "features-steps", "Image saving steps").endswith("5-x\n    ^")
     unfold(page, "features-colorization")
     type_into(box(page, "features-color-formula-0"), "mp.sin(v)")
-    assert "no prefix but np" in message(page, "features-color-formula-0", "mp.sin(v)")
+    assert "no prefix except np" in message(page, "features-color-formula-0", "mp.sin(v)")
 
 
 def test_what_is_said_is_of_the_text_that_stands_there(page: Any) -> None:
-    """Typed as fast as a machine can, and the field is not left."""
+    """Typed at machine speed, without leaving the field."""
     layers = box(page, "features-layer")
     layers.press_sequentially("IN00,M00,OUT00,IN00-OUT00(+2)")
     rest(page, 1500)
@@ -129,11 +129,11 @@ def test_the_caret_is_in_view_below_a_long_text(page: Any) -> None:
 def test_attention_that_looks_at_nothing_is_marked(page: Any) -> None:
     open_tab(page, "Attention")
     page.locator(f"#{ID}-attention-checkbox input").check()
-    message(page, "attention-output", "nothing is chosen")
+    message(page, "attention-output", "nothing is selected")
     type_into(box(page, "attention-points"), "10,20")
     page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
     box(page, "attention-points").fill("")
-    message(page, "attention-output", "nothing is chosen")
+    message(page, "attention-output", "nothing is selected")
     page.locator(f"#{ID}-attention-output label", has_text="V*Q*K").click()
     page.wait_for_selector(f"#{ID}-attention-output-message .dumpunet-error", state="detached")
 

@@ -1,4 +1,4 @@
-"""How the panel is made: anew at each call, in the order of the settings, under names that styles rely on."""
+"""Building the panel: anew at each call, in the order of the settings, with names that styles rely on."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_table_is_for_the_size_that_the_page_begins_with() -> None:
 
 
 def marked(panel: Panel, error: DumpUNetError) -> list[tuple[str, ...]]:
-    """Name the settings below whose controls a mistake is told."""
+    """Return the settings whose controls show a mistake."""
     places = [field for field in panel.fields if field.message is not None]
     return [field.entry.path for field, told in zip(places, panel.messages(error), strict=True) if told]
 
@@ -108,7 +108,7 @@ def marked(panel: Panel, error: DumpUNetError) -> list[tuple[str, ...]]:
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_at_its_own_control_alone(tree: dict[str, Any], path: str) -> None:
-    """Sections have fields of the same names; only the one that is wrong turns red."""
+    """Sections have fields with the same names; only the wrong one turns red."""
     _, panel = built()
     token = Token(b"circle", ends_word=True)
     template = parse_prompt("a (~: M00: b :~)", SD1)

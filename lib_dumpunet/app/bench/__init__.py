@@ -1,4 +1,4 @@
-"""Measurements of speed and memory, each a ratio of two things measured side by side."""
+"""Measurements of speed and memory, each comparing two things measured side by side."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 PARTS = ("colour", "dump", "memory", "capture", "attention", "words", "steering", "explorer", "command")
 OTHERS = ("daam",)
-"""Parts that are measured when named: daam has to be downloaded."""
+"""Parts that run only if named: daam must be downloaded."""
 
 
 def measure(parts: Sequence[str], say: Callable[[str], None]) -> list[Row]:
-    """Run the named parts of the benchmark, or all of ``PARTS``.
+    """Run the named parts of the benchmark, by default ``PARTS``.
 
     Raises:
-        SettingsError: for a part that does not exist.
+        SettingsError: for an unknown part.
     """
     names = (*PARTS, *OTHERS)
     unknown = [part for part in parts if part not in names]

@@ -1,4 +1,4 @@
-"""What reading attention costs a U-Net of SD 1.5's real width, in time and in memory."""
+"""Measure what capturing attention costs in time and memory, with a U-Net of SD 1.5's real width."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lib_dumpunet.models.model import Model
 from lib_dumpunet.plan import AttentionRequest, Plan
 
 ROUNDS = 3
-FEW, MANY = 2, 6  # steps whose peak memory is compared
-ONE_LAYER = "OUT09"  # one of those of 64x64 places
+FEW, MANY = 2, 6  # numbers of steps whose peak memory is compared
+ONE_LAYER = "OUT09"  # a block with a 64x64 layer
 
-# A process of its own for each way, as a peak never comes down again.
+# Each variant runs in its own process, because a peak never comes down again.
 PROGRAM = """
 import sys
 from lib_dumpunet.app.bench.attention import run_for_memory
@@ -27,7 +27,7 @@ print(own_peak())
 
 
 def measure_attention(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
-    """Compare CPU seconds of a step, and the peak memory of several, with those of plain sampling."""
+    """Compare CPU seconds of a step, and peak memory of several, with plain sampling."""
     added = _added(rounds, widths)
     plain, few, many = (
         _peak(way, steps, widths[0]) for way, steps in ((PLAIN, FEW), ("words", FEW), ("words", MANY))
@@ -43,19 +43,19 @@ def measure_attention(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) ->
 
 
 def words_beside_plain(steps: int, widths: tuple[int, ...]) -> tuple[float, float]:
-    """Measure what words add to sampling: percent of CPU seconds, and MiB of peak memory."""
+    """Measure what words add to sampling: CPU seconds in percent, and peak memory in MiB."""
     percent = _added(ROUNDS, widths)["words"]
     return percent, _peak("words", steps, widths[0]) - _peak(PLAIN, steps, widths[0])
 
 
 def _added(rounds: int, widths: tuple[int, ...]) -> dict[str, float]:
-    """Measure time; the U-Net is gone afterwards, as it takes 3.4 GB, and so does each process that is measured."""
+    """Measure time; the U-Net is freed on return, because it takes 3.4 GB, like each measured process."""
     unet, run = sampling_step(widths)
     return added_seconds(run, {way: partial(watch_of, unet, way) for way in ("words", "qk")}, rounds)
 
 
 def watch_of(unet: Model, way: str) -> Watch:
-    """Say what is done in a way to measure."""
+    """Return what to capture in a variant."""
     cross = unet.attending
     wants: dict[str, tuple[tuple[str, ...], frozenset[Kind]]] = {
         "words": (cross, frozenset({"word"})),
@@ -67,7 +67,7 @@ def watch_of(unet: Model, way: str) -> Watch:
 
 
 def run_for_memory(way: str, steps: int, width: int) -> None:
-    """Sample in a way; for a process of its own."""
+    """Sample a variant, in its own process."""
     unet, run = sampling_step((width, 2 * width, 4 * width, 4 * width))
     run(None if way == PLAIN else watch_of(unet, way), steps=steps)
 

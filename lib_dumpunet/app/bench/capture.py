@@ -1,4 +1,4 @@
-"""What capturing and drawing cost a U-Net of SD 1.5's real width."""
+"""Measure what capturing and drawing cost, with a U-Net of SD 1.5's real width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS = 3
 
 
 def measure_capture(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
-    """Compare CPU seconds of a sampling step: plain, with all blocks captured, with pictures of all blocks."""
+    """Compare CPU seconds of a sampling step: plain, capturing all blocks, and drawing all blocks."""
     unet, run = sampling_step(widths)
     want = CaptureRequest(unet.order.names, {1})
     capture = {"capture": lambda: Watch(Plan(features=want), (Forget(),))}
@@ -31,10 +31,10 @@ def measure_capture(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> l
 
 
 class Forget(Sink):
-    """A sink that does nothing, to see what capturing alone costs."""
+    """A sink that does nothing, to measure capturing alone."""
 
     def accept(self, capture: object) -> None:
-        """Let go of a capture."""
+        """Discard a capture."""
 
 
 def _encode(picture: Picture) -> None:

@@ -1,4 +1,4 @@
-"""Measure how fast blocks are coloured, against one pixel at a time and against one bare gather."""
+"""Measure how fast blocks are coloured, compared with one pixel at a time and with a bare gather."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RGB = tuple[int, int, int]
 
 
 def measure_colour(rounds: int = 5, shape: Sequence[int] = (320, 64, 64)) -> list[Row]:
-    """Colour a half-precision block by the default formulas in all ways, in turn, and compare the best times.
+    """Colour a half-precision block with the default formulas in all variants by turns, and compare the best times.
 
-    Time is that of the thread: colouring uses one, and other work on the machine does not count. One pixel at a
-    time is measured on a sixteenth of the maps, as it takes seconds, and counted sixteen times.
+    Times are of the thread, because colouring uses one thread and other work must not count. One pixel at a time
+    takes seconds, so it is measured on a sixteenth of the maps and multiplied.
     """
     block = _block(shape)
     part = block[: max(1, shape[0] // 16)]
@@ -58,7 +58,7 @@ def measure_colour(rounds: int = 5, shape: Sequence[int] = (320, 64, 64)) -> lis
 
 
 def colour_by_pixel(block: Tensor, transform: Callable[[list[float]], list[float]]) -> list[list[_RGB]]:
-    """Colour "c h w" by the default HSL formulas with ``colorsys``, one pixel after another."""
+    """Colour "c h w" with the default HSL formulas and ``colorsys``, pixel by pixel."""
     return [[_pixel(x) for x in transform(values.flatten().tolist())] for values in block.float()]
 
 
@@ -81,12 +81,12 @@ def _sigmoid(values: list[float]) -> list[float]:
 
 
 def _block(shape: Sequence[int]) -> Tensor:
-    """Make a block of half-precision noise, whose values are as varied as a real block's."""
+    """Make a block of half-precision noise, as varied as a real block."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).half()
 
 
 def _best_times(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Run the ways in turn and give the shortest time of each, in seconds; a first round warms tables up."""
+    """Run the variants by turns and return the shortest time of each, in seconds; a first round warms up tables."""
     best = dict.fromkeys(ways, math.inf)
     for turn in range(rounds + 1):
         for name, way in ways.items():

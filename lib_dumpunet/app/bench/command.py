@@ -1,4 +1,4 @@
-"""Measure what a whole command costs beside other programs that want the same cores, against an idle machine."""
+"""Measure how much slower a whole command is while other programs use the same cores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lib_dumpunet.app.bench.rows import Row
 
 COMMAND = ("generate", "a red circle", "--steps", "20", "--blocks", "M00")
 BUSY = "while True: pass"
-SLOWER = 3.0  # a core that two programs want gives each its half
+SLOWER = 3.0  # two programs on a core get half of it each
 DEARER = 1.5
 
 
 def measure_command(*, rounds: int = 3, command: Sequence[str] = COMMAND) -> list[Row]:
-    """Run a command by turns alone and beside a busy program for each core.
+    """Run a command by turns alone and together with a busy program for each core.
 
-    Threads that spin while they wait would take both of these figures to three and more.
+    If threads spun while they wait, both ratios would be three or more.
     """
     alone, beside = [], []
     for _ in range(rounds):
@@ -32,7 +32,7 @@ def measure_command(*, rounds: int = 3, command: Sequence[str] = COMMAND) -> lis
     rows = []
     for number, (what, bound) in enumerate((("time", SLOWER), ("CPU time", DEARER))):
         ratios = [b[number] / a[number] for a, b in zip(alone, beside, strict=True) if a[number]]
-        if ratios:  # Windows does not tell the CPU time of programs that have ended
+        if ratios:  # Windows does not report the CPU time of ended programs
             name = f"generate beside busy programs, {what} of it alone"
             rows.append(Row(name, statistics.median(ratios), "x", bound, at_least=False))
     return rows
@@ -40,7 +40,7 @@ def measure_command(*, rounds: int = 3, command: Sequence[str] = COMMAND) -> lis
 
 @contextmanager
 def busy_programs(count: int) -> Iterator[None]:
-    """Keep some programs busy that do nothing but compute."""
+    """Run ``count`` programs that do nothing but compute."""
     programs = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
     try:
         yield
@@ -51,9 +51,9 @@ def busy_programs(count: int) -> Iterator[None]:
 
 
 def _run(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command of ours by itself; returns seconds that passed, and seconds of CPU."""
+    """Run a command of ours in its own process; return elapsed seconds and CPU seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        # As someone's shell would run it: what this process has set for itself is not handed on.
+        # As from a shell, without the variables that this process set for itself.
         own = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
         before, begin = _cpu_of_children(), time.perf_counter()
         subprocess.run(

@@ -1,7 +1,7 @@
-"""Sample with daam watching, and print what that adds as JSON: run by the Python of daam's own environment.
+"""Sample with daam and print what it adds as JSON; the Python of daam's own environment runs this.
 
-Arguments: rounds to time, steps for the peak of memory, the width of the U-Net. Nothing of this project is imported, as
-daam asks for older versions of the libraries.
+Arguments: number of timed rounds, number of steps for peak memory, width of the U-Net. This imports nothing of the
+project, because daam needs older versions of the libraries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusers import UNet2DConditionModel
 
 
 class Pipeline:
-    """As much of a pipeline as daam's trace touches."""
+    """The parts of a pipeline that daam's trace uses."""
 
     image_processor = None
     vae_scale_factor = 8
@@ -30,14 +30,14 @@ class Pipeline:
         self.unet = unet
 
     def check_inputs(self) -> None:
-        """Stand for the pipeline's function, which trace replaces."""
+        """Do nothing; trace replaces this method."""
 
     def run_safety_checker(self) -> None:
-        """Stand for the pipeline's function, which trace replaces."""
+        """Do nothing; trace replaces this method."""
 
 
 def main(rounds: int, steps: int, width: int) -> None:
-    """Time plain and watched steps in turn, then let the watched ones add up to their peak of memory."""
+    """Time plain and traced steps by turns, then measure the peak memory of several traced steps."""
     widths = (width, 2 * width, 4 * width, 4 * width)
     with torch.device("meta"):
         unet = UNet2DConditionModel(
@@ -51,7 +51,7 @@ def main(rounds: int, steps: int, width: int) -> None:
 
     spent = Stopwatch([module for name, module in unet.named_modules() if name.endswith(".attn2")])
     with torch.inference_mode():
-        for _ in range(2):  # warms up
+        for _ in range(2):  # warm-up
             unet(*inputs)
         plain_peak = peak()
         times = [
@@ -66,10 +66,9 @@ def main(rounds: int, steps: int, width: int) -> None:
 
 
 class Stopwatch:
-    """Measures CPU seconds of a step, and those of its cross-attention alone.
+    """Measures CPU seconds of a step, and of its cross-attention alone.
 
-    All that daam does in a step is there, and a whole step differs by some percent from time to time, which is more
-    than what is to be measured.
+    daam works only in cross-attention, and whole steps vary by more than what daam adds.
     """
 
     def __init__(self, modules: list[Any]) -> None:
@@ -79,7 +78,7 @@ class Stopwatch:
             module.register_forward_hook(self._stop)
 
     def on(self, unet: Any, inputs: tuple[Any, ...], watching: Any) -> tuple[float, float]:
-        """Run a step: seconds of all, and of cross-attention."""
+        """Run a step; return seconds of the whole step and of cross-attention."""
         self._seconds = 0.0
         with watching:
             start = time.process_time()
@@ -94,9 +93,9 @@ class Stopwatch:
 
 
 def peak() -> float:
-    """Return the most memory that this process has held, in MiB."""
+    """Return this process's peak memory, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the process that started this one held, too
+    if status.exists():  # getrusage would include the memory of the parent process
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 

@@ -1,4 +1,4 @@
-"""Measure how fast tensors get to disk, against plain ``numpy.save`` of the same bytes."""
+"""Measure how fast tensors are written to disk, compared with ``numpy.save`` of the same bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PROMPT = "a cute girl in a garden, masterpiece, " * 8
 
 
 def sd1_captures(*, size: int = 64, step: int = 1) -> list[Capture]:
-    """Make captures of the size that the blocks of SD 1.5 put out for a latent of ``size``: at 64, 65 MiB."""
+    """Make captures with the output shapes of SD 1.5's blocks for latents of ``size``; 65 MiB at 64."""
     widths = (320, 640, 1280, 1280)
     shapes = [(widths[i // 3] if i % 3 else widths[max(0, i // 3 - 1)], size >> (i // 3)) for i in range(12)]
     names = [f"IN{i:02}" for i in range(12)] + ["M00"] + [f"OUT{i:02}" for i in range(12)]
@@ -37,10 +37,10 @@ def sd1_captures(*, size: int = 64, step: int = 1) -> list[Capture]:
 
 
 def measure_dump(*, repeats: int = 9, size: int = 64, folder: Path | None = None) -> list[Row]:
-    """Time a dump of one step of SD 1.5, queue, manifest and renaming included.
+    """Time a dump of one step of SD 1.5, including queue, manifest and renaming.
 
-    The ways of writing take turns, and each round starts with another one, so that what else the machine does hits
-    all alike. A row's value is the median over the rounds of (time of ``numpy.save``) / (time of the dump).
+    The formats take turns, and each round starts with another one, so that other work on the machine affects all
+    equally. A row's value is the median over rounds of (time of ``numpy.save``) / (time of the dump).
     """
     captures = sd1_captures(size=size)
     ways: dict[str, Callable[[Path], None]] = {"numpy": lambda target: _save_plainly(captures, target)}
@@ -52,7 +52,7 @@ def measure_dump(*, repeats: int = 9, size: int = 64, folder: Path | None = None
         for name in order:
             times[name].append(_time(ways[name], folder))
         order = [*order[1:], order[0]]
-        if turn == 0:  # the first touches memory, folders and code for the first time
+        if turn == 0:  # the first round warms up memory, folders and code
             times = {name: [] for name in ways}
     ratios = {name: [n / t for n, t in zip(times["numpy"], times[name], strict=True)] for name in _FORMATS}
     return [

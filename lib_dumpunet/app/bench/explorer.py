@@ -1,4 +1,4 @@
-"""How large the page of a real run is, and how fast it follows the hand: 25 blocks of SD 1.x, 20 steps, 512x512."""
+"""Measure the size and responsiveness of the explorer page of a real run: 25 blocks of SD 1.x, 20 steps, 512x512."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SHAPES = (
     (1280, 8), *[(1280, 8)] * 2, (1280, 16), *[(1280, 16)] * 2, (1280, 32), *[(640, 32)] * 2, (640, 64),
     *[(320, 64)] * 3,
 )  # fmt: skip
-"""Channels and side of what the blocks put out, in forward order."""
-FRAMES = 60  # drawn by the browser, each of another step
+"""Channels and side of the blocks' outputs, in forward order."""
+FRAMES = 60  # drawn by the browser, each at another step
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu")
 DRAG = """async (count) => {
     document.querySelector("[data-block=OUT08]").click();
@@ -45,7 +45,7 @@ DRAG = """async (count) => {
 
 
 def measure_explorer() -> list[Row]:
-    """Measure a page of features; its speed only where there is Chromium, and Playwright to drive it."""
+    """Measure a page of features; its speed only if Chromium and Playwright are installed."""
     about = About(
         SD1.names,
         [],
@@ -66,7 +66,7 @@ def measure_explorer() -> list[Row]:
 
 
 def _features(channels: int, side: int, step: int) -> Tensor:
-    """Make maps that are smooth to a degree, as those of a model are; noise alone could not be compressed."""
+    """Make partly smooth maps, as a model's are, because pure noise does not compress."""
     generator = torch.Generator().manual_seed(step)
     coarse = torch.randn(1, channels, max(1, side // 4), max(1, side // 4), generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")[0]

@@ -1,4 +1,4 @@
-"""Whether memory grows with the number of steps."""
+"""Measure whether memory grows with the number of steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ sys.exit(code)
 """
 STATUS = Path("/proc/self/status")
 TIDY = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
-"""Lets glibc give memory of large tensors back at once: else peaks of equal runs differ by more than 100 MiB."""
+"""Makes glibc return the memory of large tensors at once; otherwise peaks of equal runs differ by over 100 MiB."""
 
 
 FEW, MANY = 10, 50  # steps
@@ -30,8 +30,8 @@ SIZE = 384
 
 
 def measure_memory() -> list[Row]:
-    """Compare peak memory of whole runs that differ in steps: all blocks, each step drawn and dumped, two images; and
-    those that write an explorer page of each image instead.
+    """Compare peak memory of whole runs with few and many steps: two images with every block drawn and dumped in every
+    step, or with explorer pages instead.
     """
     pages = ("a red circle", "--html-only", "--html-limit", "2")
     return [
@@ -41,9 +41,9 @@ def measure_memory() -> list[Row]:
 
 
 def growth(name: str, *arguments: str) -> Row:
-    """Compare peak memory of two whole runs of ``generate``; ``arguments`` say what they are to do.
+    """Compare peak memory of two whole runs of ``generate`` with the given ``arguments``.
 
-    What is captured of all blocks in the additional steps is about a fifth of the peak, so that keeping it would show.
+    Captures of all blocks in the additional steps are about a fifth of the peak, so keeping them would be visible.
     """
     few, many = (_peak(steps, arguments) for steps in (FEW, MANY))
     return Row(f"{name} with {MANY} steps, above {FEW} steps", 100 * (many / few - 1), "%", 5, at_least=False)
@@ -57,9 +57,9 @@ def _peak(steps: int, asked: Sequence[str]) -> float:
 
 
 def own_peak() -> float:
-    """Return the most memory that this process has held, in MiB.
+    """Return this process's peak memory, in MiB.
 
-    On Linux not by ``getrusage``, which counts what the process that started this one held at that moment, too.
+    On Linux ``getrusage`` would include the memory of the parent process at the time of the start.
     """
     if STATUS.exists():
         return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
@@ -69,7 +69,7 @@ def own_peak() -> float:
 
 
 def peak_of(program: str, arguments: Sequence[str]) -> float:
-    """Run a program in a process of its own and give the last thing it prints, its peak memory.
+    """Run a program in its own process and return the last number it prints, its peak memory.
 
     Raises:
         HostError: if it fails.
@@ -79,7 +79,5 @@ def peak_of(program: str, arguments: Sequence[str]) -> float:
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode:
         reason = result.stderr.strip().rpartition("\n")[2]
-        raise HostError(
-            f"the run to be measured failed ({reason})", remedy="On Windows memory is not measured."
-        )
+        raise HostError(f"the measured run failed ({reason})", remedy="Memory cannot be measured on Windows.")
     return float(result.stdout.split()[-1])

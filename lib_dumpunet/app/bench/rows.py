@@ -1,4 +1,4 @@
-"""One line of the benchmark: what was measured, and the bound it must hold."""
+"""One row of the benchmark: a measured value and its limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Row:
-    """A measured value; ``bound`` is the least it must reach if ``at_least``, else the most it may be."""
+    """A measured value; ``bound`` is its minimum if ``at_least``, else its maximum."""
 
     name: str
     value: float
@@ -17,7 +17,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether the value holds its bound."""
+        """Whether the value is within its bound."""
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
     def __str__(self) -> str:

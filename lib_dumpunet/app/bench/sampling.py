@@ -1,4 +1,4 @@
-"""A sampling step of a U-Net of SD 1.5's real width, to measure against."""
+"""A sampling step with a U-Net of SD 1.5's real width, as a baseline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAIN = "plain"
 
 
 class _Steps:
-    """A clock for U-Net calls with a negative and a positive row, each call a step."""
+    """A clock for U-Net calls with a row for the negative prompt and one for the prompt; each call is a step."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -36,7 +36,7 @@ class _Steps:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is done beside sampling."""
+    """What to do in addition to sampling."""
 
     plan: Plan = field(default_factory=Plan)
     sinks: tuple[Sink, ...] = ()
@@ -46,8 +46,8 @@ class Watch:
 def sampling_step(widths: tuple[int, ...] = WIDTHS, *, size: int = 64) -> tuple[Model, Callable[..., None]]:
     """Make a U-Net with random weights, and a function that runs it ``steps`` times on a latent of ``size``.
 
-    The function takes what to watch, None for nothing. ``copies`` of it watch at once, so that what one costs
-    can be told from noise.
+    The function takes a ``Watch``, or None for plain sampling. It installs ``copies`` of it at once, so that the cost
+    of one stands out from noise.
     """
     with torch.device("meta"):
         module = UNet2DConditionModel(
@@ -76,8 +76,8 @@ def added_seconds(
 ) -> dict[str, float]:
     """Return what each plan adds to the CPU seconds of a plain step, in percent.
 
-    The ways take turns, after a step for warming up, and medians are compared. CPU seconds count all threads, so that
-    work in the background counts, and other programs do not. They still differ by some percent from step to step.
+    The plans take turns after a warm-up step, and medians are compared. CPU seconds count all threads of this process,
+    so background work counts and other programs do not. They still vary by some percent from step to step.
     """
     run(None)
     seconds: dict[str, list[float]] = {name: [] for name in (PLAIN, *plans)}

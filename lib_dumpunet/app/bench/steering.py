@@ -1,4 +1,4 @@
-"""What per-block prompts cost a U-Net of SD 1.5's real width, and whether difference maps need memory for each step."""
+"""Measure what per-block prompts cost, and whether the memory for difference maps grows with the number of steps."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ DIFFERENCE = ("a (~: OUT10: blue ; _: red :~) circle", "--difference", "--no-fea
 
 
 def measure_steering(rounds: int = ROUNDS, widths: tuple[int, ...] = WIDTHS) -> list[Row]:
-    """Compare CPU seconds of a step whose blocks all read other texts, and the peak memory of two difference runs."""
+    """Measure CPU seconds of a step in which every block reads its own text, and peak memory of difference runs."""
     unet, run = sampling_step(widths)
     watch = watch_of(unet)
     added = added_seconds(run, {"steer": lambda: watch}, rounds)["steer"]
     return [
-        Row("a text of its own in every block, added to a step", added, "%", 1, at_least=False),
+        Row("per-block prompts in all blocks, added to a step", added, "%", 1, at_least=False),
         growth("peak memory of differences", *DIFFERENCE),
     ]
 
 
 def watch_of(unet: Model) -> Watch:
-    """Make a prompt in which each block has a text of its own, in the prompt and in the negative prompt."""
+    """Give each block its own text, in the prompt and in the negative prompt."""
     pairs = [f"{block}: {number}" for number, block in enumerate(unet.order)]
     template = parse_prompt(f"(~:{';'.join(pairs)}:~)", unet.order)
     attending = unet.attending

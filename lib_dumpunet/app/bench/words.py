@@ -1,4 +1,4 @@
-"""Whether words land on what they name: heatmaps of the bundled model against the objects in its pictures."""
+"""Measure whether words land on what they name: compare the bundled model's heatmaps with the objects in its images."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from lib_dumpunet.hosts.diffusers.loading import load_pipeline
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.trace import trace
 from lib_dumpunet.image.overlay import resize_map
-from lib_dumpunet.tiny.evaluate import Prompt, draw_prompts
 from lib_dumpunet.tiny.judge import read_picture
+from lib_dumpunet.tiny.prompts import Prompt, draw_prompts
 
-REQUIRED = 1.5  # times the density outside
-SMALLEST = 0.01  # of the picture; a smaller object counts as missing
+REQUIRED = 1.5  # least ratio of attention inside to outside
+SMALLEST = 0.01  # fraction of the image; a smaller object counts as missing
 BATCH = 10
 
 Ratios = dict[str, list[float]]
 
 
 def measure_words(count: int = 40, steps: int = 20) -> list[Row]:
-    """Make pictures of two objects, and compare each word's heat inside of its object with that outside.
+    """Generate images of two objects, and compare each word's attention inside its object with that outside.
 
-    Maps are as users get them: means of all heads, layers and steps, resized to the picture. A picture's pixels tell
-    where the object is. Objects that the model has left out are not counted.
+    Maps are those that users get: means over heads, layers and steps, resized to the image. An image's pixels show
+    where the object is. Objects that the model left out are not counted.
     """
     pipe = load_pipeline("", device="cpu")
     ratios: Ratios = {"colour": [], "shape": []}
@@ -42,7 +42,7 @@ def measure_words(count: int = 40, steps: int = 20) -> list[Row]:
             _add(ratios, prompt, image, seen, number)
     return [
         Row(
-            f"heat of a {kind} word, inside its object / outside",
+            f"attention to a {kind} word, inside its object / outside",
             statistics.mean(values),
             "x",
             REQUIRED,
@@ -68,7 +68,7 @@ def _add(ratios: Ratios, prompt: Prompt, image: Image.Image, seen: Trace, number
     for color, shape in zip(prompt.colors, prompt.shapes, strict=True):
         inside = reading.where(color)
         if inside.mean() < SMALLEST or prompt.shapes.count(shape) > 1:
-            continue  # a shape that is named twice has two places
+            continue  # a shape named twice is in two places
         for kind, word in (("colour", color), ("shape", shape)):
             density = resize_map(seen.word(word, number), inside.shape[::-1])
             ratios[kind].append(float(np.mean(density[inside]) / np.mean(density[~inside])))

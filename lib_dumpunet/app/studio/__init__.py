@@ -1,1 +1,1 @@
-"""The studio: a page of its own for people without the webui, with the very panel of the extension."""
+"""The studio: a local web page with the same panel as the webui extension, without the webui."""

@@ -1,4 +1,4 @@
-"""The studio's own controls: the model, the prompts, and how to sample."""
+"""The studio's own controls: model, prompts and sampling."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ PROMPT, NEGATIVE, MODEL = "Prompt", "Negative prompt", "Model"
 BUNDLED_NAME = "the bundled model"
 EXAMPLE = "a red circle and a blue square"
 GUIDANCE = 4.0
-"""Weight of the prompt at first: that of the bundled model's pictures."""
+"""Initial CFG scale, the one used for the bundled model's pictures."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SHORT = {
     "sampler": None,
     "steps": None,
     "guidance": "Weight of the prompt.",
-    "seed": "Of the first image; -1 for any.",
+    "seed": "Of the first image; -1: random.",
     "width": "A multiple of 8.",
     "height": "A multiple of 8.",
-    "batch": "Images at a time.",
+    "batch": "Images per batch.",
     "count": "Number of batches.",
 }
-"""What stands below the name of a control, where room is short; the rest is told by its mistakes."""
+"""Short help texts, where space is limited; error messages give the rest."""
 DECLARED: dict[str, Field[Any]] = {f.name: f for f in fields(GenerateSettings)}
 
 
 @dataclass(frozen=True)
 class Own:
-    """A control, its name for people, and the place below it for what is wrong."""
+    """A control, its label, and the element below it for error messages."""
 
     label: str
     component: Any
@@ -48,14 +48,14 @@ class Own:
 
 
 class OwnFields:
-    """Makes each control where the layout asks for it; ``read`` puts their values together again."""
+    """Makes the controls where the layout places them; ``read`` collects their values."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
         self.by_name: dict[str, Own] = {}
 
     def add(self, name: str, **more: Any) -> Own:
-        """Put a control of sampling here."""
+        """Add a sampling control here."""
         metadata = DECLARED[name].metadata
         common = {
             "label": metadata["label"],
@@ -72,7 +72,7 @@ class OwnFields:
         return self._put(name, gr.Number, **{**common, "value": default, "step": step})
 
     def add_prompt(self) -> Own:
-        """Put the prompt here."""
+        """Add the prompt here."""
         return self._put(
             "prompt",
             gr.Textbox,
@@ -84,7 +84,7 @@ class OwnFields:
         )
 
     def add_model(self) -> Own:
-        """Put the model here: any, or one of those that are allowed."""
+        """Add the control for the model here: free text, or a choice if only some models are allowed."""
         first = self._models.first.model
         if self._models.allowed is not None:
             choices = [(one.model or BUNDLED_NAME, one.model) for one in self._models.allowed]
@@ -96,11 +96,11 @@ class OwnFields:
             value=first,
             placeholder=BUNDLED_NAME,
             max_lines=1,
-            info="A checkpoint file, a folder in diffusers format, or a hub id; empty is the bundled model.",
+            info="A checkpoint file, a folder in diffusers format, or a Hugging Face Hub id; empty: the bundled model.",
         )
 
     def add_loading(self) -> None:
-        """Put here where and how the model is loaded, where that may be chosen."""
+        """Add the controls for how the model is loaded here."""
         first = self._models.first
         device = {"choices": list(dict.fromkeys((first.device, *DEVICES))), "value": first.device}
         self._put("device", gr.Dropdown, label="Device", **device)
@@ -111,7 +111,7 @@ class OwnFields:
             label="Configuration",
             value=first.config or "",
             max_lines=1,
-            info="For a checkpoint file of an unusual shape: a model in diffusers format of the same shape.",
+            info="For a checkpoint file with a non-standard shape: a model in diffusers format of the same shape.",
         )
         self._put(
             "prediction",
@@ -119,7 +119,7 @@ class OwnFields:
             label="Prediction",
             choices=list(PREDICTIONS),
             value=first.prediction,
-            info="What the model predicts: noise (epsilon) or velocity (v); auto is what its files say.",
+            info="What the model predicts: noise (epsilon) or velocity (v); auto detects it from its files.",
         )
 
     def _put(self, name: str, kind: Callable[..., Any], **options: Any) -> Own:
@@ -135,7 +135,7 @@ class OwnFields:
         return list(self.by_name.values())
 
     def read(self, values: Sequence[Any]) -> tuple[Choice, str, GenerateSettings]:
-        """Read what the controls hold, in the order of ``all``.
+        """Read the values of the controls, in the order of ``all``.
 
         Raises:
             SettingsError: for the first mistake.
@@ -149,7 +149,7 @@ class OwnFields:
 
     def _choice(self, named: dict[str, Any]) -> Choice:
         model = read_text(named["model"], MODEL).strip()
-        if self._models.allowed is not None:  # what stands beside the model's name is not the page's to say
+        if self._models.allowed is not None:  # then the page chooses only the model's name
             return next((one for one in self._models.allowed if one.model == model), Choice(model))
         return Choice(
             model,
@@ -160,7 +160,7 @@ class OwnFields:
         )
 
     def watch(self, info: Info) -> None:
-        """Say below each control what is wrong with it, as one types; of the model once it is left."""
+        """Show errors below each control while the user types; for the model, when it loses focus."""
         for name, own in self.by_name.items():
             check = self._check_of(name, info)
             if name == "model":
@@ -190,11 +190,11 @@ class OwnFields:
             raise self.relabel(error) from None
 
     def messages(self, error: DumpUNetError | None) -> list[str]:
-        """Return what stands below each control: the error at its own, nothing at the others."""
+        """Return the message below each control: the error at its control, empty at the others."""
         return [message(str(error)) if error and error.field == own.label else "" for own in self.all]
 
     def relabel(self, error: DumpUNetError) -> DumpUNetError:
-        """Let a mistake name its control as the page does; the command line writes some names small."""
+        """Change an error's field to the control's label; the command line writes some names in lower case."""
         labels = {own.label.casefold(): own.label for own in self.all}
         error.field = labels.get(error.field.casefold(), error.field)
         return error

@@ -1,4 +1,4 @@
-"""The model that the studio has loaded: one at a time, as memory is short."""
+"""The studio's model: one is loaded at a time, because memory is limited."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lib_dumpunet.hosts.diffusers.loading import block_table, load_pipeline, une
 log = logging.getLogger("dumpunet")
 
 BUNDLED = ""
-"""What stands for the model that comes along."""
+"""The name of the bundled model."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A model as ``load_pipeline`` takes it."""
+    """A model, as arguments of ``load_pipeline``."""
 
     model: str = BUNDLED
     device: str = "auto"
@@ -31,11 +31,11 @@ class Choice:
 
 
 class Models:
-    """Loads models, and tells of the blocks of the one that was asked for last.
+    """Loads models, and lists the blocks of the last one.
 
     Args:
-        first: the one that the page begins with.
-        allowed: those that may be loaded; None for any.
+        first: the page's initial model.
+        allowed: the models that may be loaded; None for any.
     """
 
     def __init__(self, first: Choice, allowed: Sequence[Choice] | None = None) -> None:
@@ -45,14 +45,14 @@ class Models:
         self._config = _config_of(first.model) or _config_of(BUNDLED)
 
     def load(self, choice: Choice) -> Any:
-        """Return the pipeline of a model; called from one thread at a time.
+        """Return the pipeline of a model; only one thread calls this at a time.
 
         Raises:
             SettingsError, UnsupportedModelError: if there is no such model, or it may not be loaded.
         """
         self.check(choice)
         if choice != self._choice:
-            self._choice = self._pipe = None  # its memory is needed
+            self._choice = self._pipe = None  # free its memory first
             self._pipe = load_pipeline(
                 choice.model,
                 device=choice.device,
@@ -66,7 +66,7 @@ class Models:
         return self._pipe
 
     def check(self, choice: Choice) -> None:
-        """Make sure that a model may be loaded, in the way that is asked for.
+        """Check that a model may be loaded with these options.
 
         Raises:
             SettingsError: if not.
@@ -74,7 +74,7 @@ class Models:
         if self.allowed is not None and choice not in self.allowed:
             raise SettingsError(
                 f"the studio can be reached from other computers, so {choice.model or 'this'} is not allowed",
-                remedy="Choose one of the list.",
+                remedy="Choose one from the list.",
                 field="Model",
             )
 
@@ -84,13 +84,13 @@ class Models:
 
     @property
     def side(self) -> int:
-        """Width and height that the model was made for, in pixels."""
+        """The model's default width and height, in pixels."""
         return int((self._config or {}).get("sample_size") or 64) * 8
 
 
 @dataclass(frozen=True, eq=False)
 class _Config:
-    """A configuration, told apart by identity, so that tables can be kept."""
+    """A configuration that is compared and hashed by identity, as a cache key."""
 
     values: Any
 
@@ -107,7 +107,7 @@ def _table(config: _Config, width: int, height: int) -> Sequence[BlockInfo]:
 
 
 def _config_of(model: str) -> Mapping[str, Any] | None:
-    """Read the configuration of a model's U-Net without loading it, where that is possible."""
+    """Read the configuration of a model's U-Net without loading it; None if that is not possible."""
     try:
         return unet_config(model)
     except DumpUNetError:

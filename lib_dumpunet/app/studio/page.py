@@ -1,4 +1,4 @@
-"""The studio's page: its layout, and what happens on it."""
+"""The studio's page: its layout and events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import gradio as gr
 from lib_dumpunet.app.studio import render
 from lib_dumpunet.app.studio.fields import GUIDANCE, OwnFields
 from lib_dumpunet.app.studio.models import Models
-from lib_dumpunet.app.studio.runs import Request, Runs
+from lib_dumpunet.app.studio.request import Request
+from lib_dumpunet.app.studio.runs import Runs
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.settings import (
     AttentionSettings,
@@ -25,9 +26,9 @@ from lib_dumpunet.ui.events import message
 from lib_dumpunet.ui.panel import Panel, build
 
 TITLE = "Dump U-Net studio"
-POLL = 0.5  # seconds between two looks at a run
-BETWEEN = 3.0  # seconds at least between two changes of the gallery while pictures come
-DRAWN = 100  # pictures a second, that a gallery may be drawn again with
+POLL = 0.5  # seconds between two updates
+BETWEEN = 3.0  # least seconds between two updates of the gallery during a run
+DRAWN = 100  # pictures per second; the gallery is updated less often if it has more
 NAMED = """async () => {
     const tabs = new BroadcastChannel("dumpunet-studio");
     let name = sessionStorage.getItem("dumpunet-studio");
@@ -43,18 +44,18 @@ NAMED = """async () => {
     tabs.onmessage = (event) => { if (event.data === "who has " + name) tabs.postMessage("taken " + name); };
     return [name];
 }"""
-"""Gives each tab a secret name, which it keeps when it is reloaded: by it a page finds its runs again, and no other.
+"""Gives each tab a secret name that survives a reload, so that a tab finds its own runs again, and only those.
 
-The browser copies the name to a tab that is duplicated, so tabs of one name ask each other.
+The browser copies the name when a tab is duplicated, so tabs ask each other whether a name is taken.
 """
 
 
 BUNDLED_LAYERS, LAYERS = "IN05,OUT08,OUT11", "IN05,M00,OUT05"
-"""Blocks that are looked at first: of the bundled model, and of any other, SDXL included."""
+"""The initially chosen blocks of the bundled model, and of any other model, including SDXL."""
 
 
 def at_first(models: Models) -> PanelSettings:
-    """Choose what the panel holds at first: a click on Generate shows something of each kind in little time."""
+    """Return the panel's initial settings, with which Generate quickly shows something of each kind."""
     layers = LAYERS if models.first.model else BUNDLED_LAYERS
     return PanelSettings(
         features=FeatureSettings(layers=layers, steps="1,10,20", average="2-norm"),
@@ -66,14 +67,14 @@ def at_first(models: Models) -> PanelSettings:
 
 @dataclass(frozen=True)
 class Page:
-    """The controls of a page, and the functions behind them; all pages share one, as Gradio has it."""
+    """The page's controls and event functions; in Gradio, all tabs share one instance."""
 
     runs: Runs
     own: OwnFields
     panel: Panel
 
     def generate(self, name: str, *values: Any) -> list[Any]:
-        """Begin a run, or say at its control what is wrong."""
+        """Start a run, or show the error at its control."""
         count = len(self.own.all)
         error: DumpUNetError | None = None
         try:
@@ -86,13 +87,13 @@ class Page:
         return [*(gr.skip() for _ in range(3)), *self._told(error), message(str(error))]
 
     def stop(self, name: str) -> Any:
-        """Stop the run of a page."""
+        """Stop the run of a tab."""
         run = self.runs.last(name)
         if run is not None:
             run.stop()
 
     def look(self, name: str, seen: dict[str, Any], *, anew: bool = False) -> list[Any]:
-        """Bring the page in line with its run; ``seen`` is what it shows already, unless it is ``anew``."""
+        """Update the page from its run; ``seen`` is what it already shows, ignored after a reload (``anew``)."""
         run = self.runs.last(name)
         unsaid = [gr.skip() for _ in self._told(None)]
         if run is None:
@@ -104,7 +105,7 @@ class Page:
         known = {} if anew else seen
         now = {"status": render.status(run, self.runs.ahead(run)), "stage": render.stage(run)}
         drawn = known.get("drawn", 0.0)
-        # Pictures come fast, and each change of the gallery draws all of it again.
+        # Pictures come fast, and each update redraws the whole gallery.
         if is_over or run.progress.last - drawn > max(BETWEEN, len(run.items) / DRAWN):
             now["gallery"], drawn = render.gallery(run), run.progress.last
         else:
@@ -119,7 +120,7 @@ class Page:
         return [gr.Button(interactive=not is_busy), gr.Button(interactive=is_busy)]
 
     def _told(self, error: DumpUNetError | None) -> list[str]:
-        """Return what stands below each control, of the studio's own and of the panel."""
+        """Return the messages below each control, of the studio and of the panel."""
         return [*self.own.messages(error), *self.panel.messages(error)]
 
 
@@ -164,7 +165,7 @@ def build_page(runs: Runs) -> gr.Blocks:
 
 
 def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
-    """Lay out how to sample, and with which model; gives the controls of width and height."""
+    """Lay out the controls for sampling and the model; return the controls for width and height."""
     own.add("sampler")
     with gr.Row():
         own.add("steps")
@@ -177,6 +178,6 @@ def _sampling(own: OwnFields, models: Models) -> Sequence[Any]:
         own.add("count")
     own.add_model()
     if models.allowed is None:
-        with gr.Accordion("How it is loaded", open=False), gr.Row():
+        with gr.Accordion("Loading options", open=False), gr.Row():
             own.add_loading()
     return [one.component for one in size]

@@ -1,4 +1,4 @@
-"""What a run looks like on the page, in HTML: how far it is, the image as it grows, and all results."""
+"""Render a run in HTML: its progress, the preview, and all results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import groupby
 from urllib.parse import quote
 
 from lib_dumpunet.app.studio.results import ORDER, Item
-from lib_dumpunet.app.studio.runs import Run
+from lib_dumpunet.app.studio.run import Run
 from lib_dumpunet.kinds import KINDS
 from lib_dumpunet.ui.events import message
 
@@ -20,12 +20,12 @@ IDLE = '<p class="studio-status" role="status">Ready.</p>'
 
 
 def address(run: Run, path: str) -> str:
-    """Return the address of something of a run."""
+    """Return the URL of a run's file."""
     return f"{ADDRESS}/{run.key}/{quote(path)}"
 
 
 def status(run: Run | None, ahead: int) -> str:
-    """Say how far a run is, and what went wrong."""
+    """Render the progress of a run, and errors."""
     if run is None:
         return IDLE
     bar = ""
@@ -43,12 +43,12 @@ def status(run: Run | None, ahead: int) -> str:
 
 
 def sentence(run: Run, ahead: int) -> str:
-    """Say in words how far a run is."""
+    """Describe the progress of a run in words."""
     if run.is_stopping:
         return "Stopping ..."
     if run.state == "waiting":
-        others = f"{ahead} others go" if ahead > 1 else "another goes"
-        return f"Waiting: {others} first." if ahead else "Waiting ..."
+        others = f"{ahead} runs are" if ahead > 1 else "one run is"
+        return f"Waiting: {others} ahead." if ahead else "Waiting ..."
     if run.state == "loading":
         return "Loading the model ..."
     if run.state == "sampling":
@@ -60,17 +60,21 @@ def sentence(run: Run, ahead: int) -> str:
     if run.state == "finishing":
         return "Finishing images, pictures and files ..."
     if run.state == "failed":
-        return "Nothing was made." if not run.items else "It ended too early; what was made is below."
+        return (
+            "The run failed without results."
+            if not run.items
+            else "The run failed; the results so far are below."
+        )
     made = sum(item.kind == "image" for item in run.items)
     pictures = sum(item.kind in ORDER for item in run.items)
     counts = [f"{n} {name}{'s' * (n != 1)}" for n, name in ((made, "image"), (pictures, "picture")) if n]
-    said = "Stopped; what was made is below" if run.state == "stopped" else "Done"
+    said = "Stopped; the results so far are below" if run.state == "stopped" else "Done"
     where = f", in {run.folder}" if run.folder is not None and run.request.panel.output.save else ""
     return f"{said}: {' and '.join(counts) or 'nothing'}{where}."
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as people do: 45 s, 2 min 5 s, 1 h 3 min."""
+    """Format a duration: 45 s, 2 min 5 s, 1 h 3 min."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:
@@ -79,7 +83,7 @@ def duration(seconds: float) -> str:
 
 
 def stage(run: Run | None) -> str:
-    """Show the image as it grows, and at the end all images that came out."""
+    """Render the preview, and later all finished images."""
     if run is None or run.folder is None:
         return ""
     images = [item for item in run.items if item.kind in MADE]
@@ -87,14 +91,14 @@ def stage(run: Run | None) -> str:
         if not run.preview_number:
             return ""
         source = f"{address(run, PREVIEW)}?{run.preview_number}"
-        return f'<div class="studio-stage"><img src="{source}" alt="The image as it grows"></div>'
+        return f'<div class="studio-stage"><img src="{source}" alt="Preview of the image"></div>'
     unfinished = ", unfinished" * (run.state == "stopped")
     shown = "".join(_thumb(item, run, is_large=True) for item in images)
     return f'<div class="studio-stage" data-note="{unfinished}">{shown}</div>'
 
 
 def gallery(run: Run | None) -> str:
-    """Show all pictures: by image, by what they show, by block; and links to explorer pages."""
+    """Render all pictures, grouped by image, kind and block, and links to explorer pages."""
     if run is None or run.folder is None:
         return ""
     items = [item for item in run.items if item.kind not in MADE]
@@ -106,7 +110,7 @@ def gallery(run: Run | None) -> str:
 
 
 def _filters(items: Sequence[Item]) -> str:
-    """Write menus to look at some pictures only; a script hides the others."""
+    """Render menus that filter the pictures; a script hides the others."""
     blocks = dict.fromkeys(item.block for item in items if item.kind in ORDER)
     steps = dict.fromkeys(item.step for item in items if item.step)
     images = dict.fromkeys(str(item.image) for item in items)
@@ -152,7 +156,7 @@ def _of_kind(kind: str, items: Sequence[Item], run: Run) -> str:
 
 
 def _thumb(item: Item, run: Run, *, is_large: bool = False) -> str:
-    """Write a picture that can be enlarged by a click."""
+    """Render a picture that a click enlarges."""
     numbers = html.escape(json.dumps(item.numbers, ensure_ascii=False), quote=True)
     small, whole = address(run, item.path if is_large else item.small), address(run, item.path)
     text = html.escape(item.text, quote=True)
@@ -164,5 +168,5 @@ def _thumb(item: Item, run: Run, *, is_large: bool = False) -> str:
 
 
 def _short(item: Item) -> str:
-    more = [f"step {item.step}"] if item.step else [item.block]  # of a word or a point, its text
+    more = [f"step {item.step}"] if item.step else [item.block]  # the text of a word or point
     return ", ".join(more if item.role == "whole" else [*more, item.role])

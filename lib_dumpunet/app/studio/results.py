@@ -1,4 +1,4 @@
-"""What a run has made, as it comes: images, pictures and pages in its folder, small copies to look through."""
+"""The results of a run so far: images, pictures and pages in its folder, with thumbnails."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from lib_dumpunet.kinds import KINDS, Role, of_image
 from lib_dumpunet.ports import Page, Picture
 
 SMALL = 256
-"""Longest side of a small copy, in pixels."""
+"""Longest side of a thumbnail, in pixels."""
 SMALL_ROOM = ".small"
-"""Folder of small copies, in that of the run."""
+"""Folder of thumbnails, inside the run's folder."""
 ORDER = {row.name: (row.scope != "image", n) for n, row in enumerate(KINDS.values()) if row.heading}
-"""Where each kind stands of which there are pictures: words and points first."""
+"""The order of kinds that have pictures: words and points first."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture on the shelf.
+    """A picture, image or page among the results.
 
     Attributes:
-        path, small: of the picture and of its small copy, from the run's folder on.
+        path, small: paths of the file and of its thumbnail, relative to the run's folder.
         image: number of the image that it belongs to.
-        kind: what it shows, as captures have it; "image", "plain" or "page" for what is made, not seen.
-        block: name of the block; of a word or point, its text.
-        step: of the sampler, as people read it; empty for what is of no single step.
+        kind: the kind of capture, or "image", "plain" or "page".
+        block: name of the block, or the text of a word or point.
+        step: the sampling step, for display; empty if it has none.
         role: which picture of a tensor it is.
-        order: where it stands among those of its kind.
-        text: what it is, for people.
-        numbers: what its numbers are like, by name.
+        order: sort key among the results of its image.
+        text: description for display.
+        numbers: statistics by name.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Item:
 
 
 class RunResults:
-    """Collects the results of a run; pictures come from several threads at once."""
+    """Collects the results of a run; several threads may add pictures at once."""
 
     def __init__(self, folder: ResultFolder, job: Job, order: BlockOrder, say: Callable[[str], None]) -> None:
         self.folder, self._job = folder, job
@@ -65,7 +65,7 @@ class RunResults:
 
     @property
     def items(self) -> list[Item]:
-        """All that has come so far, in the order in which it is shown."""
+        """All results so far, in display order."""
         with self._lock:
             return sorted(self._items, key=lambda item: (item.image, item.order))
 
@@ -83,10 +83,10 @@ class RunResults:
         self._add_made(f"{number:03}-plain", number, "plain", image, text)
 
     def picture(self, picture: Picture) -> None:
-        """Take a picture of what was seen."""
+        """Take a picture."""
         path = self._collector.picture(picture)
         tag, role = picture.tag, picture.role
-        # Words stand as they do in the prompt.
+        # Words are in prompt order.
         number = self._order[tag.block] if tag.block else self._job.prompts[tag.image].find(tag.name)
         order = (
             2,
@@ -106,7 +106,7 @@ class RunResults:
             self._items.append(Item(f"{page.image:03}.html", "", page.image, "page", "", (1,), page.about))
 
     def finish(self) -> list[DumpUNetError]:
-        """Save the pictures of many; returns what went wrong."""
+        """Save the overview pictures; return errors."""
         return self._collector.save_sheets()
 
     def _add_made(self, name: str, number: int, kind: str, image: Image.Image, text: str) -> None:
@@ -125,7 +125,7 @@ class RunResults:
             self._items.append(replace(item, path=names[0], small=names[1]))
 
     def _save_small(self, path: Path, image: Image.Image) -> Path:
-        """Write a small copy; one that is small already needs none, nor does one that the disk has no room for."""
+        """Write a thumbnail and return its path; return ``path`` if the picture is small or the disk is full."""
         if max(image.size) <= SMALL:
             return path
         room = self.folder.path / SMALL_ROOM

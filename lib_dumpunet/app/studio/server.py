@@ -1,4 +1,4 @@
-"""Serve the studio's page, and the results of each run to who has its key."""
+"""Serve the studio's page, and the results of each run to anyone who has its key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lib_dumpunet.errors import HostError
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # is read when gradio is imported
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException
@@ -28,7 +28,7 @@ ROOT = HERE.parent.parent.parent
 
 
 def _of_panel(path: str) -> Path:
-    """Find a file of the panel: beside the package, where a webui looks for it, or in a package that was built."""
+    """Return a file of the panel: next to the package, where a webui expects it, or inside a built package."""
     beside = ROOT / path
     return beside if beside.exists() else HERE / "panel" / beside.name
 
@@ -46,10 +46,10 @@ class Server:
     """How the page is served.
 
     Attributes:
-        port: None chooses one that is free.
-        listen: other computers of the network can reach it.
-        share: everyone can, by an address that Gradio gives.
-        opens_browser: whether a browser is opened.
+        port: None chooses a free one.
+        listen: whether other computers in the network can reach it.
+        share: whether everyone can reach it, through a public Gradio URL.
+        opens_browser: whether to open a browser.
     """
 
     port: int | None = None
@@ -59,7 +59,7 @@ class Server:
 
     @property
     def hosts(self) -> Sequence[str] | None:
-        """Names that the server may be called by; None for any."""
+        """Host names that requests may use; None for any."""
         return None if self.listen or self.share else OWN_NAMES
 
 
@@ -78,9 +78,9 @@ def serve(runs: Runs, server: Server, say: Callable[[str], None], until: threadi
         add_results(app, runs)
         say(f"The studio is at {local}")
         if server.listen:
-            say(f"Others reach it at port {port} of this computer's address in the network.")
+            say(f"Others can reach it at port {port} of this computer's network address.")
         if server.share:
-            say(f"Everyone who knows this address can use it: {shared}")
+            say(f"Everyone who knows this URL can use it: {shared}")
         if server.opens_browser:
             webbrowser.open(local)
         while not until.wait(1.0):  # Windows delivers an interrupt only between waits
@@ -90,7 +90,7 @@ def serve(runs: Runs, server: Server, say: Callable[[str], None], until: threadi
 
 
 def _launch(page: gr.Blocks, server: Server, ports: Sequence[int]) -> tuple[FastAPI, int, str]:
-    """Serve at the first port that is free; gives it, and the address for everyone, if that was asked for."""
+    """Serve at the first free port; return the app, the port, and the public URL if shared."""
     theme = _theme()
     problem: Exception | None = None
     for port in ports:
@@ -113,7 +113,7 @@ def _launch(page: gr.Blocks, server: Server, ports: Sequence[int]) -> tuple[Fast
         except Exception as error:
             raise HostError(
                 f"the studio's page did not start ({' '.join(str(error).split())})",
-                remedy="Try again; a busy computer may take too long. Else try another --port.",
+                remedy="Try again, because a busy computer may take too long, or try another --port.",
             ) from error
         if server.share and not shared:
             page.close(verbose=False)
@@ -121,24 +121,24 @@ def _launch(page: gr.Blocks, server: Server, ports: Sequence[int]) -> tuple[Fast
         return app, port, shared or ""
     raise HostError(
         f"port {ports[0]} is taken" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]} are taken",
-        remedy="Choose another by --port.",
+        remedy="Choose another with --port.",
         field="--port",
     ) from problem
 
 
 def _keep_off_proxies() -> None:
-    """Let this computer be reached directly: Gradio asks its own page whether it is there, by a proxy if one is set."""
+    """Exclude this computer from proxies: Gradio requests its own page to check that it is up."""
     for name in ("no_proxy", "NO_PROXY"):
         others = [part for part in os.environ.get(name, "").split(",") if part]
         os.environ[name] = ",".join(dict.fromkeys((*others, *OWN_NAMES)))
 
 
 def _theme() -> gr.themes.Default:
-    """Make Gradio's own look readable for everyone, and independent of a network."""
+    """Return Gradio's default theme with readable colours and without web fonts."""
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    # Gradio's own colours of these are hard to read.
+    # Gradio's own colours for these have too little contrast.
     dim = {"block_info_text_color": "*neutral_600", "body_text_color_subdued": "*neutral_600"}
     theme.set(
         **dim,
@@ -151,12 +151,12 @@ def _theme() -> gr.themes.Default:
 
 
 def _texts(files: tuple[Path, ...]) -> list[str]:
-    """Read what a page needs."""
+    """Read text files."""
     return [file.read_text(encoding="utf-8") for file in files]
 
 
 def add_results(app: FastAPI, runs: Runs) -> None:
-    """Let the server give out what runs have made, to who knows the run's key."""
+    """Add the route that serves a run's results to anyone who has its key."""
 
     def result(key: str, path: str) -> Response:
         found = runs.find(key)
@@ -169,5 +169,5 @@ def add_results(app: FastAPI, runs: Runs) -> None:
         raise HTTPException(NOT_FOUND, detail="There is no such result.")
 
     app.add_api_route(f"/{ADDRESS}/{{key}}/{{path:path}}", result, methods=["GET"])
-    # Ahead of Gradio's own, one of which may take any path.
+    # Before Gradio's own routes, one of which may match any path.
     app.router.routes.insert(0, app.router.routes.pop())

@@ -1,4 +1,4 @@
-// The studio's gallery: pictures that are enlarged by a click, with their numbers, and menus to look at some only.
+// The studio's gallery: a click enlarges a picture and shows its statistics, and menus filter the pictures.
 
 (function () {
     var chosen = {image: "", block: "", step: ""};
@@ -103,7 +103,7 @@
         });
     }
 
-    // A gallery that is drawn anew is to show what was chosen.
+    // Apply the filters again when the gallery is redrawn.
     new MutationObserver(function () {
         all(document, "select[data-filter]:not([data-done])").forEach(function (menu) {
             menu.dataset.done = "1";

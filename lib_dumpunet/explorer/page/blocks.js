@@ -46,7 +46,7 @@ function reads(block, branch) {
     return text === undefined ? -1 : text;
 }
 
-// What a steered block reads, of the negative prompt where only that is its own.
+// The text of a steered block: of the negative prompt if only that differs from the main text.
 function ownText(block) {
     const [branch] = block.steered;
     if (!branch || reads(block, branch) < 0) return "";
@@ -55,10 +55,10 @@ function ownText(block) {
 
 function describe(block, map) {
     const parts = [block.name, block.kind];
-    if (block.output) parts.push("puts out " + block.output.join(" by "));
+    if (block.output) parts.push("output " + block.output.join(" by "));
     if (!block.attends) parts.push("no cross-attention");
     if (ownText(block)) parts.push("reads: " + ownText(block));
-    if (map && map.frame !== state.frame) parts.push("shown as of step " + label(map.frame));
+    if (map && map.frame !== state.frame) parts.push("shown at step " + label(map.frame));
     if (map) parts.push("values from " + number(map.fullLow) + " to " + number(map.fullHigh));
     else if (map === null) parts.push("no map here");
     return parts.filter(Boolean).join(", ");

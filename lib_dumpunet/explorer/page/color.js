@@ -1,5 +1,5 @@
-// Colours of feature maps, the same as Dump U-Net draws: first the transform, then the method. All numbers are float32,
-// rounded after every operation, in the order of the Python code in image/, so that pixels are equal.
+// Colour feature maps exactly as Python does: first the transform, then the method. All numbers are float32, rounded
+// after every operation, in the same order as in image/, so that pixels are equal.
 
 globalThis.DumpUNetColor = (function () {
     "use strict";
@@ -19,7 +19,7 @@ globalThis.DumpUNetColor = (function () {
         return auto(color.transform === "auto11");
     }
 
-    // All are functions of a map's lowest and highest number that give a function of one number.
+    // Each takes a map's minimum and maximum and returns a function of one value.
     function auto(isSigned) {
         return (low, high) => {
             const span = f(high - low);
@@ -101,8 +101,9 @@ globalThis.DumpUNetColor = (function () {
         return q === TOP ? high : f(low + f(q * f(f(high - low) / TOP)));
     }
 
-    // Colours of one setting. `table` gives the pixel of each of the 256 levels of a map between `low` and `high`, red
-    // in the lowest byte; with `absolute` those of the numbers' sizes, for which it has to see which `levels` occur.
+    // Colours with given settings. `table` returns the pixel for each of the 256 levels of a map between `low` and
+    // `high`, red in the lowest byte; with `absolute`, for absolute values, whose range depends on the `levels` that
+    // occur.
     class Painter {
         constructor(color) {
             this._transform = transformOf(color);
@@ -123,7 +124,7 @@ globalThis.DumpUNetColor = (function () {
         }
     }
 
-    // The range of the sizes of the numbers that occur.
+    // The range of the absolute values that occur.
     function sizes(low, high, levels) {
         const occurs = new Uint8Array(TOP + 1);
         for (let i = 0; i < levels.length; i++) occurs[levels[i]] = 1;

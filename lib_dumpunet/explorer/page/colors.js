@@ -1,4 +1,4 @@
-// The controls of colours.
+// The colour controls.
 
 const TEXTS = ["formula-0", "formula-1", "formula-2"], NUMBERS = ["clamp_min", "clamp_max", "gain", "offset"];
 
@@ -6,7 +6,7 @@ function fillMenu(id, choices) {
     element(id).append(...Object.entries(choices).map(([value, textContent]) => make("option", {value, textContent})));
 }
 
-// Bring the controls in line with the colours of the mode.
+// Set the controls to the mode's colours.
 function fillColors() {
     const color = state.colors[state.mode];
     field("method").value = color.method;
@@ -28,7 +28,7 @@ function showForms() {
     all("#colors .formula").forEach((part) => (part.hidden = !data.menus.formulas[method]));
 }
 
-// Read the colours off the controls; what is wrong is told, and the maps stay as they are.
+// Read the colours from the controls; on a mistake, show a message and keep the maps' colours.
 function readColors() {
     const method = field("method").value, defaults = data.menus.formulas[method];
     const typed = TEXTS.map((id) => field(id).value.trim());
@@ -52,7 +52,7 @@ function readColors() {
 
 function check(color) {
     if (NUMBERS.some((name) => !Number.isFinite(color[name]) || field(name).value === "")) {
-        throw {field: "Colours", problem: "there is no number", remedy: "Write one."};
+        throw {field: "Colours", problem: "a number is missing", remedy: "Write one."};
     }
     if (color.transform === "linear" && color.clamp_min >= color.clamp_max) {
         throw {field: "Clamp min.", problem: `${color.clamp_min} is not below Clamp max. ${color.clamp_max}`, remedy: "Make it smaller."};
@@ -72,7 +72,7 @@ function buildColors() {
     fillMenu("method", data.menus.methods);
     fillMenu("transform", data.menus.transforms);
     element("method").addEventListener("change", () => {
-        // Formulas are those of a method.
+        // Each method has its own formulas.
         TEXTS.forEach((id, i) => {
             const defaults = data.menus.formulas[field("method").value];
             field(id).value = "";

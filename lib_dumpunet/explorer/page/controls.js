@@ -53,7 +53,7 @@ function buildModes() {
     data.layers.filter((layer) => layer.mode === "attention")
         .forEach((layer) => layer.summary.names.forEach((name) => tokens.add(name)));
     const names = [...tokens];
-    // A word that shows something by itself, if there is one.
+    // Start with a content word, if there is one.
     const isWord = (name) => data.words.some((word) => word.kind === "word" && word.name === name);
     state.token = names.find(isWord) || names.find((name) => !name.startsWith("<")) || names[0] || null;
     names.forEach((name) => element("tokens").append(radio("token", name, name, name === state.token, (token) => {

@@ -1,4 +1,4 @@
-// What the page knows, and maps that are unpacked when they are first looked at.
+// The page's data, and maps that are decompressed on first use.
 
 (function () {
     "use strict";
@@ -6,7 +6,7 @@
     const HEAD = 16; // bytes of a map's ranges
 
     function fromBase64(text) {
-        const newest = /** @type {any} */ (Uint8Array); // browsers of 2025 decode by themselves
+        const newest = /** @type {any} */ (Uint8Array); // Uint8Array.fromBase64, in browsers since 2025
         if (newest.fromBase64) return newest.fromBase64(text);
         const signs = atob(text);
         const bytes = new Uint8Array(signs.length);
@@ -21,7 +21,7 @@
         return new Uint8Array(await new Response(plain).arrayBuffer());
     }
 
-    // Maps of one layer: of all its names, in each of its frames.
+    // The maps of one layer, for all its names in each of its frames.
     class Maps {
         constructor(told) {
             this.names = told.names || [told.name];
@@ -51,7 +51,7 @@
             return this._loading;
         }
 
-        // The last frame, of those that are here, that is not after the wanted one; -1 if there is none.
+        // The last available frame that is not after the wanted one, in the same pass; -1 if there is none.
         frameAt(frame, isSamePass) {
             let found = -1;
             this.frames.forEach((here, i) => {
@@ -60,7 +60,7 @@
             return found;
         }
 
-        // One map: its levels, the range that these stand for, and the range of the whole map that it was made of.
+        // One map: its levels, their range, and the range of the original map before downscaling.
         map(place, name) {
             const count = this.names.length, size = this.height * this.width;
             const start = place * count * (HEAD + size);

@@ -1,4 +1,4 @@
-// The single maps of a block, and one of them large.
+// The single maps of a block, and an enlarged one.
 
 let shown = []; // {figure, canvas, caption, index, isVisible}
 const watcher = new IntersectionObserver((entries) => {
@@ -90,9 +90,9 @@ function aboutBlock(block) {
 
 function aboutMaps(maps) {
     const parts = [], kept = maps.names.length;
-    if (kept < maps.total) parts.push(kept + " of " + maps.total + " maps are in this page, those that vary most");
+    if (kept < maps.total) parts.push("the " + kept + " most varied of " + maps.total + " maps are in this page");
     if (maps.source[0] !== maps.height || maps.source[1] !== maps.width) {
-        parts.push(`at ${maps.width}\u00d7${maps.height} places of ${maps.source[1]}\u00d7${maps.source[0]}`);
+        parts.push(`downscaled from ${maps.source[1]}\u00d7${maps.source[0]} to ${maps.width}\u00d7${maps.height}`);
     }
     return parts.length ? parts.join(", ") + "." : "";
 }
@@ -126,13 +126,13 @@ function showLarge() {
     element("large-title").textContent = `${state.block}, ${nameOf(maps, index)}, step ${label(state.frame)}`;
     if (!map || !map.isThere) {
         clear(element("large-map"));
-        element("large-text").textContent = "It is not here in this step.";
+        element("large-text").textContent = "There is no map at this step.";
         return;
     }
     paint(element("large-map"), map, tableOf(map, state.mode));
     large.map = map;
     element("large-text").textContent =
-        `${map.width}\u00d7${map.height} places, values from ${number(map.fullLow)} to ${number(map.fullHigh)}`;
+        `${map.width}\u00d7${map.height}, values from ${number(map.fullLow)} to ${number(map.fullHigh)}`;
 }
 
 function readValue(event) {

@@ -1,4 +1,4 @@
-// From the tree of a colour formula to a function of v, in float32.
+// Compile the syntax tree of a colour formula to a function of v, in float32.
 
 globalThis.DumpUNetFormula = (function () {
     "use strict";
@@ -10,7 +10,7 @@ globalThis.DumpUNetFormula = (function () {
     const CONSTANTS = grammar.constants, ARGUMENTS = grammar.functions, EXAMPLE = grammar.example;
     const NEEDS_MANY = new Set(grammar.needsMany);
 
-    // Length of the longest common stretches of two words, found by halves, over the mean length of both.
+    // Ratcliff/Obershelp similarity: total length of recursively found common substrings over the mean length.
     function likeness(a, b) {
         const matched = (a, b) => {
             let best = 0, ends = [0, 0];
@@ -47,7 +47,7 @@ globalThis.DumpUNetFormula = (function () {
             throw new FormulaError(this.text, node.at, problem, remedy);
         }
 
-        // A function of v, with `isConstant` where v plays no part.
+        // Return a function of v; `isConstant` says whether it does not depend on v.
         visit(node, depth) {
             this.nodes++;
             if (this.nodes > MOST_NODES || depth > MOST_DEPTH) {
@@ -68,14 +68,14 @@ globalThis.DumpUNetFormula = (function () {
             if (name === "v") return Object.assign((v) => v, {isConstant: false});
             if (Object.hasOwn(CONSTANTS, name)) return constant(f(CONSTANTS[name]));
             if (Object.hasOwn(ARGUMENTS, name)) {
-                this.fail(node, `${name} is a function`, `Write ${name}(...) with what it is applied to.`);
+                this.fail(node, `${name} is a function`, `Write ${name}(...) with its argument.`);
             }
             return this.unknown(node);
         }
 
         unknown(node) {
             if (NEEDS_MANY.has(node.text)) {
-                const remedy = "A formula sees one number at a time.";
+                const remedy = "A formula gets one number at a time.";
                 this.fail(node, `${node.text} needs more than one number`, remedy);
             }
             const name = node.text.slice(0, MOST_SHOWN);
@@ -87,7 +87,7 @@ globalThis.DumpUNetFormula = (function () {
         call(node, depth) {
             const name = node.called.text;
             if (node.called.kind !== "name") {
-                this.fail(node.called, "a call is a function's name and values in brackets", "Write 2*(v+1) for 2(v+1).");
+                this.fail(node.called, "a call is a function's name with values in brackets", "Write 2*(v+1) for 2(v+1).");
             }
             if (name === "v" || Object.hasOwn(CONSTANTS, name)) {
                 this.fail(node.called, `${name} is a number, not a function`, `Write ${name}*(v+1) to multiply.`);
@@ -96,7 +96,7 @@ globalThis.DumpUNetFormula = (function () {
             const [least, most] = ARGUMENTS[name], count = node.operands.length;
             if (count < least || count > most) {
                 const allowed = least === most ? `${least} argument${least > 1 ? "s" : ""}` : `${least} or ${most} arguments`;
-                this.fail(node.called, `${name} takes ${allowed}, not ${count}`, "Separate arguments by commas.");
+                this.fail(node.called, `${name} takes ${allowed}, not ${count}`, "Separate arguments with commas.");
             }
             return this.apply(FUNCTIONS[name], node, depth);
         }
@@ -119,13 +119,13 @@ globalThis.DumpUNetFormula = (function () {
         return Object.assign(() => value, {isConstant: true});
     }
 
-    // a < b < c: neighbours are compared, all of which must hold.
+    // a < b < c: every comparison of neighbours must hold.
     function chained(operators) {
         return (...values) => flag(operators.every((one, i) => BINARY[one](values[i], values[i + 1])));
     }
 
-    // NumPy's own names, as formulas of the original extension have them. Blanks take their place, so that what is read
-    // has every character where the user has it.
+    // NumPy prefixes, as in formulas of the original extension. They are replaced by spaces, which keeps the positions
+    // of errors right.
     const PREFIX = /(?<![A-Za-z_0-9.])(?:np|numpy)\.(?=[A-Za-z_])/g;
 
     function compileFormula(text) {
@@ -140,7 +140,7 @@ globalThis.DumpUNetFormula = (function () {
     function readFormula(text) {
         const reader = new Reader(text);
         const early = reader.tokens.find((token) => token.kind === "number" && /^0[0-9]*[1-9][0-9]*$/.test(token.text));
-        if (early) throw new FormulaError(text, early.at, "the formula cannot be read from here on", EXAMPLE);
+        if (early) throw new FormulaError(text, early.at, "the formula cannot be parsed from here on", EXAMPLE);
         return new Compiler(text).visit(reader.all(), 1);
     }
 

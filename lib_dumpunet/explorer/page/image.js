@@ -1,4 +1,4 @@
-// The image, what is laid over it, and where its points look.
+// The image, the heatmap over it, and the point for self-attention.
 
 function overlayMap() {
     const word = state.word === null ? state.pinned : state.word;
@@ -11,12 +11,12 @@ function overlayMap() {
     return (state.look && mapOf(looking(), "self", showImage)) || null;
 }
 
-// The block whose self-attention is laid over the image: the one that is open, or the sharpest.
+// The block whose self-attention is shown over the image: the open one, or the one of highest resolution.
 function looking() {
     return state.block && layerOf(state.block, "self") ? state.block : sharpest();
 }
 
-// The last of the blocks whose self-attention is the finest.
+// The last block whose self-attention has the highest resolution.
 function sharpest() {
     let best = /** @type {any} */ (null);
     data.layers.filter((layer) => layer.mode === "self").forEach((layer) => {
@@ -49,7 +49,7 @@ function showImage() {
     showRanking();
 }
 
-// Choose a point to see where it looks; a second time at the same place ends that.
+// Choose the point for self-attention; choosing it again clears it.
 function lookFrom(point) {
     if (!has("self")) return;
     const before = state.look && nearest();
@@ -60,7 +60,7 @@ function lookFrom(point) {
         soon(showBlocks);
         soon(showChannels);
     }
-    const from = state.look && `Laid over it: where it looks in ${looking()}`;
+    const from = state.look && `Overlay: self-attention of this point in ${looking()}`;
     element("look-text").textContent = from || (has("self") ? LOOK : "");
 }
 

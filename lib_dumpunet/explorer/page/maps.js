@@ -1,4 +1,4 @@
-// Which map a block shows.
+// The map that each block shows.
 
 function layerOf(name, mode = state.mode) {
     const hires = data.frames.length > 0 && data.frames[state.frame].hires;
@@ -14,7 +14,7 @@ function lattice() {
     return {rows: row + 1, columns: column + 1};
 }
 
-// The place in the lattice that is nearest to the point that was clicked; the middle if none was.
+// The query point of the grid nearest to the clicked point; the middle one if none was clicked.
 function nearest() {
     const point = state.look || {x: 0.5, y: 0.5}, {rows, columns} = lattice();
     const row = Math.min(rows - 1, Math.floor(point.y * rows));
@@ -31,7 +31,7 @@ function wanted(mode) {
     return state.average;
 }
 
-// The map that a block shows now: null where it has none, undefined where it is being unpacked.
+// The map that a block shows now: null if it has none, undefined while it is being decompressed.
 function mapOf(name, mode = state.mode, show = showBlocks) {
     const layer = layerOf(name, mode);
     if (!layer || !layer.summary) return null;

@@ -1,4 +1,4 @@
-// Functions of numbers, as NumPy has them: all are float32, rounded after every operation by whoever calls them.
+// NumPy's element-wise functions on float32; the caller rounds the result of every operation.
 
 globalThis.DumpUNetNumbers = (function () {
     "use strict";
@@ -11,7 +11,7 @@ globalThis.DumpUNetNumbers = (function () {
     const withSign = (x, y) => (isNegative(y) ? -Math.abs(x) : Math.abs(x));
     const flag = (held) => (held ? 1 : 0);
 
-    // Half to even, as NumPy does; Math.round goes up.
+    // Round half to even, as NumPy does; Math.round rounds half up.
     function rint(x) {
         const low = Math.floor(x), rest = x - low;
         const whole = rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : rest >= 0.5 ? low + 1 : x;
@@ -35,7 +35,7 @@ globalThis.DumpUNetNumbers = (function () {
         return f(quotient - whole) > 0.5 ? f(whole + 1) : whole;
     }
 
-    // C's pow gives 1 where JavaScript's gives NaN.
+    // C's pow returns 1 in cases where JavaScript's returns NaN.
     function power(a, b) {
         return a === 1 || (a === -1 && !Number.isFinite(b) && !Number.isNaN(b)) ? 1 : Math.pow(a, b);
     }
@@ -88,7 +88,7 @@ globalThis.DumpUNetNumbers = (function () {
 
     const TO_RADIANS = f(Math.PI / 180), TO_DEGREES = f(180 / Math.PI);
 
-    // By name, as Python's table has them; how many arguments each takes stands there.
+    // By the names in Python's table, which also has the number of arguments.
     const FUNCTIONS = {
         absolute: Math.abs, add: (a, b) => a + b, arccos: Math.acos, arccosh: Math.acosh,
         arcsin: Math.asin, arcsinh: Math.asinh, arctan: Math.atan, arctan2: Math.atan2,

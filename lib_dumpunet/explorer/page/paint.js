@@ -1,4 +1,4 @@
-// How maps become pixels.
+// Paint maps on canvases.
 
 const painters = {};
 

@@ -1,4 +1,4 @@
-// The prompt, what blocks read of it, and what the image was made with.
+// The prompt, what blocks read from it, and the generation parameters.
 
 function buildPrompt() {
     data.prompt.filter(({parts}) => parts.some(([text]) => text.trim())).forEach(({branch, parts}) => {
@@ -21,8 +21,8 @@ function buildPrompt() {
         "seed " + data.parameters.Seed, data.parameters.Sampler, data.parameters.Model, blocksHere + " blocks, " + of,
     ].filter((part) => part && !/undefined/.test(part)).join(" \u00b7 ");
     element("about").textContent =
-        "Each map has 256 levels between its lowest and its highest number, so that a number read here is off by at most " +
-        "1/510 of that range. Colours are those of Dump U-Net, by the same formulas.";
+        "Each map has 256 levels between its minimum and its maximum, so a value read here is off by at most 1/510 of " +
+        "that range. Colours are exactly those of Dump U-Net's pictures.";
     element("steered-legend").hidden = !data.blocks.some((block) => block.steered.length);
 }
 

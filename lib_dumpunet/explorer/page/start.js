@@ -1,4 +1,4 @@
-// Build the page, view by view.
+// Build all views of the page.
 
 buildPrompt();
 buildImage();

@@ -1,10 +1,10 @@
-// What the page is in: one state, and small things that all views use.
+// The page's state, and small helpers that all views use.
 
 const data = globalThis.DumpUNetData, colorer = globalThis.DumpUNetColor;
 
 /** @param {string} id @returns {HTMLElement} */
 const element = (id) => document.getElementById(id);
-/** What a person fills in or chooses from. @param {string} id @returns {HTMLInputElement} */
+/** A form control. @param {string} id @returns {HTMLInputElement} */
 const field = (id) => /** @type {HTMLInputElement} */ (element(id));
 /** @param {string} id @returns {HTMLDialogElement} */
 const dialog = (id) => /** @type {HTMLDialogElement} */ (element(id));
@@ -14,11 +14,11 @@ const all = (selector) => document.querySelectorAll(selector);
 const targetOf = (event) => /** @type {HTMLElement} */ (event.target);
 
 const MODES = Object.fromEntries(data.modes.map((mode) => [mode.name, mode]));
-const SPEED = 125; // milliseconds of a step while playing
-const STEP = 0.02; // of the image, that an arrow key moves the point
+const SPEED = 125; // milliseconds per step while playing
+const STEP = 0.02; // fraction of the image that an arrow key moves the point
 const RANKED = 8;
 const LOOK = "Click a point to see where it looks.";
-const TEXT_COLORS = 8; // of texts that blocks read, see the style
+const TEXT_COLORS = 8; // number of colours for texts, see page.css
 
 const blocks = new Map(data.blocks.map((block) => [block.name, block]));
 const isSamePass = (a, b) => data.frames[a].hires === data.frames[b].hires;
@@ -32,10 +32,10 @@ const state = {
     token: null,
     site: 0,
     block: null, // whose single maps are shown
-    word: null, // of data.words, laid over the image
+    word: null, // index into data.words, shown over the image
     pinned: null, // the word that stays when the pointer leaves
     point: null, // under the pointer, {x, y} in fractions of the image
-    look: null, // that was clicked, to see where it looks
+    look: null, // the clicked point, for self-attention
     colors: structuredClone(data.colors),
 };
 
@@ -47,7 +47,7 @@ function make(name, properties = {}, ...children) {
 }
 
 function number(value) {
-    if (Number.isNaN(value)) return "no number";
+    if (Number.isNaN(value)) return "NaN";
     if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2);
     return String(Number(value.toPrecision(4)));
 }
@@ -57,7 +57,7 @@ function label(frame) {
     return (hires ? "hr" : "") + step;
 }
 
-// Blocks that follow each other as a range: IN00-IN03, M00.
+// Abbreviate consecutive blocks as ranges: IN00-IN03, M00.
 function spans(names) {
     const order = data.blocks.map((block) => block.name);
     const parts = [];
@@ -70,7 +70,7 @@ function spans(names) {
     return parts.map(([a, b]) => (a === b ? a : a + "-" + b)).join(", ");
 }
 
-// What a bracket leaves has its blanks twice.
+// Removing a bracket leaves double spaces.
 function textOf(index) {
     return index < 0 ? "" : data.texts[index].trim().replace(/\s+/g, " ");
 }

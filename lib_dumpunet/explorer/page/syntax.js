@@ -1,5 +1,5 @@
-// From the text of a colour formula to a tree, by Python's precedence. What may stand in it, and what is said of what
-// may not, comes from Python: DumpUNetGrammar.
+// Parse a colour formula into a tree, with Python's precedence. The limits and remedies come from Python, in
+// DumpUNetGrammar.
 
 globalThis.DumpUNetSyntax = (function () {
     "use strict";
@@ -22,7 +22,7 @@ globalThis.DumpUNetSyntax = (function () {
         }
     }
 
-    // A character as Python shows it.
+    // A character as Python's repr shows it.
     function shown(character) {
         if (character === "'") return `"'"`;
         if (character === "\\") return "'\\\\'";
@@ -89,7 +89,7 @@ globalThis.DumpUNetSyntax = (function () {
                 }
             } else if (token.text === "if") {
                 if (this.conditions[level] !== null) {
-                    this.fail(token.at, "a condition stands inside of another", "Put the inner condition into brackets.");
+                    this.fail(token.at, "a condition is nested in another", "Put the inner condition in brackets.");
                 }
                 this.conditions[level] = token.at;
             } else if (token.text === "else") {
@@ -100,7 +100,7 @@ globalThis.DumpUNetSyntax = (function () {
             } else if (token.text === ")" || token.text === ",") {
                 this.requireElse();
                 if (token.text === ",") return;
-                if (!this.open.length) this.fail(token.at, "this bracket was never opened", "Take it out.");
+                if (!this.open.length) this.fail(token.at, "this bracket was never opened", "Remove it.");
                 this.open.pop();
                 this.conditions.pop();
             }
@@ -117,8 +117,8 @@ globalThis.DumpUNetSyntax = (function () {
         }
     }
 
-    // Tokens in an order that arithmetic has, or an error. They are looked at one by one, as Python's reader does, so
-    // that of two mistakes the same is told.
+    // Return the tokens, checked for order and brackets. They are checked one by one, as in Python, so that of two
+    // mistakes the same one is reported.
     function checkedTokens(text) {
         if (text.length > MOST_CHARACTERS) {
             const problem = `the formula has ${text.length} characters`;
@@ -145,7 +145,8 @@ globalThis.DumpUNetSyntax = (function () {
         return tokens;
     }
 
-    // Python's precedence. A node is {kind, at, ...}; what is read is {node, from}, which begins at a bracket, if any.
+    // A recursive descent parser with Python's precedence. A node is {kind, at, ...}; methods return {node, from}, where
+    // `from` includes an opening bracket.
     class Reader {
         constructor(text) {
             this.text = text;

@@ -1,4 +1,4 @@
-// The words: where each lands, and which are at a point.
+// The words: the heatmap of each, and the words at a point.
 
 function valueAt(map, {x, y}) {
     const column = Math.min(map.width - 1, Math.floor(x * map.width));
@@ -8,7 +8,7 @@ function valueAt(map, {x, y}) {
 
 function ranked() {
     const there = data.words.filter((word) => word.kind === "word" && word.maps.isLoaded);
-    // Some words get more than others everywhere, so each is measured by its own mean.
+    // Some words get more attention than others everywhere, so each is compared with its own mean.
     const all = there.map((word) => ({word, times: valueAt(word.maps.map(0, 0), state.point) / meanOf(word)}));
     return all.sort((a, b) => b.times - a.times).slice(0, RANKED);
 }
@@ -50,10 +50,10 @@ function showRanking() {
 
 function buildWords() {
     if (!data.words.length) {
-        element("words-hint").textContent = "Words were not captured; they need attention with the choice words.";
+        element("words-hint").textContent = "Words were not captured; to see them, choose words under attention.";
         return;
     }
-    // Room for the ranking is kept, or the words would move away below the pointer that comes from the image.
+    // Reserve space for the ranking, so that the words do not move away from under the pointer.
     const words = data.words.filter((word) => word.kind === "word").length;
     element("ranking").style.setProperty("--rows", String(Math.min(RANKED, words)));
     element("words-hint").textContent = "Point at a word to see where it lands, at the image to see which words are there.";

@@ -1,1 +1,1 @@
-"""What hosts have in common, whichever program samples."""
+"""Code that all hosts share."""

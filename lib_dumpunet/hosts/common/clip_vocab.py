@@ -1,4 +1,4 @@
-"""The pieces of text that CLIP's tokenizers know, in the core's words."""
+"""Convert the entries of CLIP's vocabulary into tokens."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ WORD_END = "</w>"
 
 
 def piece(name: str) -> Token:
-    """Read a piece's name in the vocabulary, in which characters stand for bytes."""
+    """Convert a vocabulary entry, in which characters stand for bytes, into a token."""
     letters = name.removesuffix(WORD_END)
     return Token(bytes(_byte_values()[letter] for letter in letters), ends_word=letters != name)
 
 
 @cache
 def _byte_values() -> Mapping[str, int]:
-    """Invert the table by which byte-level tokenizers write bytes as characters that can be seen.
+    """Invert the table with which byte-level tokenizers write bytes as visible characters.
 
-    Bytes that are printable in Latin-1 stand for themselves, the others are numbered from 256 in their order. The
-    space and the soft hyphen do not count as printable there.
+    Bytes that are printable in Latin-1 stand for themselves; the others are numbered from 256 in order. The space and
+    the soft hyphen do not count as printable.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]

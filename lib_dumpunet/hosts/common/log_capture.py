@@ -1,4 +1,4 @@
-"""What the core logs while a request is worked on: warnings are kept for its user, all of it may go to the console."""
+"""Capture the core's log during a request: keep warnings for the user, and optionally print everything to stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TITLE = "Dump U-Net"
 
 @contextmanager
 def capture_log(warnings: list[str], *, to_console: bool) -> Iterator[None]:
-    """Collect what is logged as a warning, and print everything to stderr if that is asked for."""
+    """Append warnings to a list, and print all log messages to stderr if ``to_console``."""
     keeper = _Keeper(warnings)
     handlers: list[logging.Handler] = [keeper]
     level = log.level
@@ -33,7 +33,7 @@ def capture_log(warnings: list[str], *, to_console: bool) -> Iterator[None]:
 
 
 class _Keeper(logging.Handler):
-    """Keeps the messages of warnings."""
+    """Appends the messages of warnings to a list, each once."""
 
     def __init__(self, warnings: list[str]) -> None:
         super().__init__(logging.WARNING)

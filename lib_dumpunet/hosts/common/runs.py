@@ -1,4 +1,4 @@
-"""The runs of a request: of its images, and where the two are compared, of those without per-block prompts."""
+"""The runs of a request: with per-block prompts, and for a difference also without them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from lib_dumpunet.settings import Settings
 
 
 class Runs:
-    """What a request looks into; each batch is made in ``plain``, where it is to be compared, then in ``steered``."""
+    """The runs of a request: each batch is sampled inside ``plain`` first, if compared, and then inside ``steered``."""
 
     def __init__(self, session: Session, beside: Session | None) -> None:
         self._session, self._beside = session, beside
 
     @property
     def compares(self) -> bool:
-        """Whether each batch has to be made without per-block prompts first."""
+        """Whether each batch must first be sampled without per-block prompts."""
         return self._session.compares
 
     @property
     def problems(self) -> list[DumpUNetError]:
-        """What went wrong; complete once the ``with`` has ended."""
+        """Errors so far; complete once the ``with`` has ended."""
         return [*self._session.problems, *(() if self._beside is None else self._beside.problems)]
 
     def report(self, problem: DumpUNetError) -> None:
-        """Add what went wrong with the host's own part, once."""
+        """Add an error from the host, once."""
         self._session.report(problem)
 
     @contextmanager
     def plain(self, model: Model | None = None, *, hires: bool = False) -> Iterator[None]:
-        """Watch a batch, or a part of one, that the host samples with the base prompts."""
+        """Capture a batch, or part of one, that the host samples with the base prompts."""
         with ExitStack() as stack:
             stack.enter_context(self._session.plain_run(model))
             if self._beside is not None:
@@ -48,17 +48,17 @@ class Runs:
 
     @contextmanager
     def steered(self, model: Model | None = None, *, hires: bool = False) -> Iterator[None]:
-        """Steer and watch a batch, or a part of one."""
+        """Steer and capture a batch, or part of one."""
         with self._session.run(model, hires=hires):
             yield
 
     def finish_plain(self, image: int, picture: Image.Image) -> None:
-        """Take an image without per-block prompts that has come out."""
+        """Take a finished image without per-block prompts."""
         if self._beside is not None:
             self._beside.finish(image, picture)
 
     def finish(self, image: int, picture: Image.Image) -> None:
-        """Take an image that has come out."""
+        """Take a finished image."""
         self._session.finish(image, picture)
 
 
@@ -89,13 +89,13 @@ def open_runs(
     *,
     threads: int | None = None,
 ) -> Iterator[Runs]:
-    """Prepare to watch and steer what the host samples.
+    """Open the runs, which capture and steer what the host samples.
 
     Args:
-        plain: gives the same without per-block prompts; asked for only where that run is looked into as well.
-        threads: that draw and write; None chooses their number.
+        plain: returns the generation without per-block prompts; called only if that run is captured too.
+        threads: number of threads that draw and write; None chooses it automatically.
     Raises:
-        SettingsError, UnsupportedModelError: for a mistake, before anything is hooked.
+        SettingsError, UnsupportedModelError: for a mistake, before any hook is installed.
     """
     plan, asked = resolve(settings, model.facts, generation.prompts), of_plain_run(settings)
     with ExitStack() as stack:
@@ -103,7 +103,7 @@ def open_runs(
         beside: Session | None = None
         if asked is not None and session.compares:
             same = plain()
-            # What is worth noting has been told already.
+            # The notes were logged already.
             plan = replace(resolve(asked, model.facts, same.prompts), notes=())
             opening = open_session(model, plan, _PlainHost(host), same, threads=threads)
             beside = stack.enter_context(opening)

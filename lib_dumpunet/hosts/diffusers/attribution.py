@@ -1,7 +1,7 @@
-"""Whose text a row of the U-Net's batch reads: known by comparing what arrives there with what was encoded.
+"""Find the tokens of each batch row's text by comparing the U-Net's embeddings with the text encoder's outputs.
 
-The order in which a pipeline, or its user, encodes prompts tells nothing: people encode the negative prompt first, both
-in one batch, or long before the call.
+The order in which prompts are encoded tells nothing: users encode the negative prompt first, both in one batch, or long
+before the call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lib_dumpunet.prompt.texts import Tokens
 log = logging.getLogger("dumpunet")
 
 MOST_HEARD = 64
-"""Calls of the text encoder that are remembered; the oldest are forgotten."""
+"""Number of latest calls of the text encoder to remember."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Heard:
 
 
 class Attribution:
-    """Finds out the tokens of each image's prompt and negative prompt, once, when their first U-Net call comes."""
+    """Finds the tokens of each image's prompt and negative prompt, at their first U-Net call."""
 
     def __init__(
         self, pipe: Any, clock: SchedulerClock, texts: dict[BatchRow, Tokens], report: Report
@@ -49,7 +49,7 @@ class Attribution:
         self._known: set[BatchRow] = set()
 
     def install(self, hooks: HookSet) -> None:
-        """Listen to the text encoder; a pipeline of its U-Net alone has none."""
+        """Install a hook on the text encoder, if the pipeline has one."""
         if self._encoder is not None:
             hooks.around(self._encoder, self._hear)
 
@@ -62,9 +62,9 @@ class Attribution:
             self._heard.append(_Heard(ids.detach(), kept))
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Attribute the texts of the images that have come up new.
+        """Find the tokens of images that are new in this call.
 
-        Where that fails, ``report`` hears of it, and the images have no words; the pipeline's call goes on.
+        If that fails, ``report`` gets the error, the images have no words, and the pipeline's call continues.
         """
         rows = self._clock.now().rows
         new = {row: place for place, row in enumerate(rows) if row not in self._known and not row.part}
@@ -86,7 +86,7 @@ class Attribution:
             )
 
     def _ids(self, context: Tensor) -> list[int]:
-        """Return the input of the encoder that a text "token dim" comes from, chunk by chunk; nothing if none does."""
+        """Return the encoder's input ids for an embedding "token dim", of all its chunks; empty if none matches."""
         ids: list[int] = []
         while len(ids) < len(context):
             chunk = next(self._matching(context[len(ids) :]), None)
@@ -96,9 +96,9 @@ class Attribution:
         return ids
 
     def _matching(self, context: Tensor) -> Iterator[list[int]]:
-        """Look for texts with which a context begins, the latest first.
+        """Yield the ids of encoded texts with which an embedding begins, latest first.
 
-        Of two encoders, the first one's output is in front, and its tokens are the columns' names.
+        With two encoders, the first one's output comes first along "dim", and its tokens are used.
         """
         for heard in reversed(self._heard):
             for state in self._variants(heard):
@@ -110,7 +110,7 @@ class Attribution:
                     yield heard.ids[int(same[0])].tolist()
 
     def _variants(self, heard: _Heard) -> Iterator[Tensor]:
-        """List what pipelines pass on: a layer's output as it is, or normed as the last one is (``clip_skip``)."""
+        """Yield the outputs that pipelines may use: a layer's output as is, or with the final norm (``clip_skip``)."""
         yield from heard.states
         encoder = self._encoder
         norm = getattr(getattr(encoder, "text_model", encoder), "final_layer_norm", None)

@@ -1,4 +1,4 @@
-"""Checkpoint files as webui users have them: one file, ldm's names, a whole model in it or something else."""
+"""Read single checkpoint files with ldm's tensor names, as used in the webui."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VAES = ("first_stage_model.", "vae.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The contents of a checkpoint file.
 
     Args:
         path: the file.
-        weights: its tensors by ldm's names, the text encoder's under the names that it has since 2023.
-        metadata: what else a .safetensors file says of itself.
+        weights: its tensors by ldm's names, with the text encoder's names of 2023 and later.
+        metadata: metadata of a .safetensors file.
     """
 
     path: Path
@@ -39,16 +39,16 @@ class Checkpoint:
 
     @property
     def header(self) -> Header:
-        """Return the names and shapes of the tensors."""
+        """The names and shapes of the tensors."""
         return Header(self.path, {name: tuple(t.shape) for name, t in self.weights.items()}, self.metadata)
 
     def has(self, *prefixes: str) -> bool:
-        """Whether a tensor's name begins with one of these."""
+        """Whether any tensor's name begins with one of ``prefixes``."""
         return any(name.startswith(prefixes) for name in self.weights)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file's tensors; code that a pickle holds is not run.
+    """Read a file's tensors without running code in a pickle.
 
     Raises:
         SettingsError: if it cannot be read.
@@ -68,54 +68,54 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
     zipped = is_zipfile(path)
-    # What stands for a name is a class that does nothing, so whatever a pickle calls by that name is not run.
+    # Every name in the pickle is replaced by a class that does nothing, so nothing the pickle calls is run.
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
     try:
         with torch.serialization.safe_globals([(Unread, name) for name in names]):
-            # What PyTorch wrote before 1.6 is no zip archive, and cannot be mapped into memory.
+            # Files from before PyTorch 1.6 are not zip archives and cannot be memory-mapped.
             contents = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
     except UnpicklingError as error:
-        # Of PyTorch's words only these tell code from a damaged file.
+        # Only these words of PyTorch's message distinguish code from a damaged file.
         if not re.search(r"Unsupported (global|class)|unsupported GLOBAL|unrecognized function", str(error)):
-            raise damaged(path, "it holds nothing that PyTorch has saved") from error
+            raise damaged(path, "it contains nothing that PyTorch saved") from error
         raise SettingsError(
-            f"{path.name} holds code or objects beside its tensors, which is not run for safety",
-            remedy="Take the .safetensors file of the same model.",
+            f"{path.name} contains code or objects besides tensors, which are not run for safety",
+            remedy="Use the .safetensors file of the same model.",
             field=FIELD,
         ) from error
     if names:
         log.info("%s: left unread: %s", path.name, ", ".join(sorted(names)))
     if not isinstance(contents, dict):
-        raise damaged(path, f"it holds a {type(contents).__name__}, not tensors by name")
+        raise damaged(path, f"it contains a {type(contents).__name__}, not tensors by name")
     contents = contents.get("state_dict", contents)
-    if "string_to_param" in contents:  # an embedding keeps its tensors one level further in
+    if "string_to_param" in contents:  # an embedding has its tensors one level deeper
         contents = {"string_to_param": torch.zeros(0)}
     return {name: tensor for name, tensor in contents.items() if isinstance(tensor, Tensor)}
 
 
 class Unread:
-    """Stands for an object that a training program has pickled beside the weights."""
+    """Placeholder for an object that a training program pickled with the weights."""
 
     def __new__(cls, *unused: object) -> Unread:
-        """Take whatever the object was made of."""
+        """Accept any constructor arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Take whatever it held."""
+        """Accept any state."""
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype, part: str, path: Path) -> None:
-    """Give a model on the meta device its weights.
+    """Load weights into a model on the meta device.
 
     Raises:
-        SettingsError, UnsupportedModelError: if some are missing, or of another shape.
+        SettingsError, UnsupportedModelError: if weights are missing or have the wrong shape.
     """
     own = dict(model.named_parameters())
     for name, tensor in own.items():
         if name in weights and weights[name].shape != tensor.shape:
             has, wants = (" x ".join(map(str, t.shape)) for t in (weights[name], tensor))
             raise UnsupportedModelError(
-                f"{path.name}: {part} has another shape than its configuration ({name} is {has}, not {wants})",
+                f"{path.name}: {part} does not have the shape of its configuration ({name} is {has}, not {wants})",
                 remedy="Give --config with a folder in diffusers format of the same family and size.",
                 field=FIELD,
             )
@@ -129,10 +129,10 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype, pa
 
 
 def prediction_of(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Find what the file says of its prediction: "epsilon", "v_prediction" or nothing, and where it says so.
+    """Return the file's prediction type, "epsilon", "v_prediction" or "" if unknown, and where it was found.
 
     Raises:
-        SettingsError: if the .yaml file beside it cannot be read.
+        SettingsError: if the .yaml file next to it cannot be read.
     """
     beside = checkpoint.path.with_suffix(".yaml")
     if beside.is_file():
@@ -140,7 +140,7 @@ def prediction_of(checkpoint: Checkpoint) -> tuple[str, str]:
             text = beside.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
-                f"{beside.name} could not be read ({error})", remedy="Remove or mend it.", field=FIELD
+                f"{beside.name} could not be read ({error})", remedy="Remove or repair it.", field=FIELD
             ) from None
         found = re.search(r"^\s*parameterization\s*:\s*[\"']?(\w+)", text, re.MULTILINE)
         return _named(found[1] if found else "eps"), beside.name
@@ -156,10 +156,10 @@ def _named(parameterization: str) -> str:
 
 @torch.no_grad()
 def probed_prediction(unet: Any) -> str:
-    """Find out by one call whether a U-Net of SD 2.x predicts velocity.
+    """Return the prediction type of an SD 2.x U-Net, found by one call.
 
-    At the noisiest step a net that predicts noise gives back its input, and one that predicts velocity far less. The
-    test and its bound are those of the webui (modules/sd_models_config.py).
+    At the noisiest step, a model that predicts noise returns its input, and one that predicts velocity far less. The
+    test and its bound are the webui's (modules/sd_models_config.py).
     """
     gray = torch.full((1, unet.config.in_channels, 8, 8), 0.5, dtype=unet.dtype, device=unet.device)
     text = torch.full((1, 2, unet.config.cross_attention_dim), 0.5, dtype=unet.dtype, device=unet.device)

@@ -1,7 +1,7 @@
-"""CLIP's tokenizer, so that checkpoint files need no network: they hold no vocabulary.
+"""CLIP's tokenizer for checkpoint files, which contain no vocabulary, without a network.
 
-`clip_merges.txt` is the list of byte pairs that CLIP's text encoders were trained with: the first 48,894 of
-`bpe_simple_vocab_16e6.txt`, as the packages `clip` and `open-clip-torch` ship it (MIT License, copyright 2021 OpenAI).
+`clip_merges.txt` is the list of byte pairs that CLIP's text encoders were trained with: the first 48,894 lines of
+`bpe_simple_vocab_16e6.txt` in the packages `clip` and `open-clip-torch` (MIT License, copyright 2021 OpenAI).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MERGES = Path(__file__).with_name("clip_merges.txt")
 
 
 def clip_tokenizer(pad: str) -> Any:
-    """Make the tokenizer; `pad` is the token that fills up short prompts."""
+    """Make the tokenizer; `pad` is the padding token."""
     from transformers import CLIPTokenizer
 
     merges = [tuple(line.split(" ")) for line in MERGES.read_text("utf-8").splitlines()]

@@ -1,38 +1,25 @@
-"""Time on diffusers: which sampling step, and whose rows, a U-Net call is about.
+"""The clock for diffusers: the sampling step of a U-Net call, and what its batch rows are.
 
-The scheduler is the authority. It knows its place in its own list of timesteps, while U-Net calls cannot be counted:
-some samplers evaluate the U-Net twice a step, and a pipeline may be called several times.
+The step comes from the scheduler's index into its timesteps. Counting U-Net calls would be wrong: some samplers
+evaluate the U-Net twice a step, and a pipeline may be called several times.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_dumpunet.captures import Branch
-from lib_dumpunet.errors import HostError, UnsupportedModelError
+from lib_dumpunet.errors import HostError
+from lib_dumpunet.hosts.diffusers.pipelines import hides_guidance, is_a
 from lib_dumpunet.ports import BatchRow, ModelCall
-
-REFUSED = {
-    "PAG": "adds rows of its own to the U-Net's batch",
-    "Panorama": "calls the U-Net for parts of an image, several times a step",
-    "AnimateDiff": "makes several frames at once",
-    "Video": "makes several frames at once",
-    r"^IF[A-Z]": "works on pixels, with a U-Net of its own",
-}
-"""Kinds of pipelines that cannot be followed, by what stands in the name of their class or of one that it extends."""
-
-FRAMES = ("Motion", "3D", "SpatioTemporal", "I2VGen")
-"""What stands in the names of U-Nets that take several frames at once."""
 
 
 class SchedulerClock:
-    """The clock of one pipeline; ``see_call`` must see the arguments of each U-Net call before it runs."""
+    """The clock of one pipeline; ``see_call`` must get the arguments of each U-Net call before it runs."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
@@ -47,21 +34,21 @@ class SchedulerClock:
         self._answer: tuple[Branch, ...] | None = None
         self.trouble: HostError | None = None
         self.passed_over: HostError | None = None
-        """What to say of calls that were not looked at, if there were no others."""
+        """Error to report if every call was one that is not captured."""
 
     def now(self) -> ModelCall:
-        """Return the U-Net call that is under way."""
+        """Return the current U-Net call."""
         return self._model_call
 
     def begin(self, image: int) -> None:
-        """Number the images of the pipeline's next call from ``image`` on; without this, from the last one on."""
+        """Number the images of the pipeline's next call from ``image`` on; by default, numbers continue."""
         self._next = image
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the latents and the timestep of a U-Net call.
+        """Find the step and rows of a U-Net call from its arguments.
 
-        A call that cannot be placed belongs to no step, and the reason is kept in ``trouble``: someone else may use
-        the same U-Net, and must not be disturbed.
+        If this fails, the call gets step 0 and no rows, and the error is kept in ``trouble``, not raised: the call may
+        be that of other code that uses the same U-Net.
         """
         try:
             self._model_call = self._place(args, kwargs)
@@ -79,7 +66,7 @@ class SchedulerClock:
             self._timesteps, self._begin = scheduler.timesteps, index
             self._first = self._next
         if sample.ndim != 4:
-            raise HostError(f"the U-Net is called with latents of {sample.ndim} axes where 4 were expected")
+            raise HostError(f"the U-Net is called with latents of {sample.ndim} axes instead of 4")
         step = step_of(scheduler, index - self._begin)
         if not hides_guidance(self._pipe):
             guided = getattr(self._pipe, "do_classifier_free_guidance", False)
@@ -97,18 +84,18 @@ class SchedulerClock:
         return ModelCall(step, rows)
 
     def _probed(self, step: int, rows: Callable[[], tuple[BatchRow, ...]]) -> ModelCall:
-        """Place a call for some images alone, or for the prompts alone where there is guidance.
+        """Attribute a call for some images only, or for the prompts only although there is guidance.
 
-        Attend-and-Excite looks ahead so and throws away what comes out, hence nobody is to look at it.
+        It is not captured: Attend-and-Excite makes such calls in advance and discards their results.
         """
         self.passed_over = self._unknown()
         return ModelCall(0, ())
 
     def _alone(self, context: Any) -> tuple[BatchRow, ...]:
-        """Find the rows of a call for some images alone by their texts "row token dim".
+        """Attribute the rows of a call for some images only by their text embeddings "row token dim".
 
         Raises:
-            HostError: if a text is none of theirs.
+            HostError: if an embedding does not match exactly one image.
         """
         assert self._known is not None
         texts: dict[Branch, Tensor | None] = dict(zip(("cond", "uncond"), self._known, strict=True))
@@ -120,34 +107,34 @@ class SchedulerClock:
             if fitting and self._are_alike([BatchRow(i, branch) for i in fitting]):
                 return BatchRow(fitting[0], branch)
         raise HostError(
-            "the pipeline calls its U-Net for one image alone, and it cannot be told which it is",
-            remedy="Make one image at a time.",
+            "the pipeline calls its U-Net for one image alone, and its text does not tell which one",
+            remedy="Generate one image at a time.",
         )
 
     def _are_alike(self, rows: Sequence[BatchRow]) -> bool:
-        """Return whether either of some rows will do."""
+        """Return whether any of the rows will do."""
         return len(rows) == 1
 
     def know(self, cond: Tensor, uncond: Tensor | None, *, apart: bool = False) -> None:
-        """Take the texts of the images to come, each "image token dim"; no ``uncond`` where nothing is guided.
+        """Set the text embeddings of the next images, each "image token dim"; ``uncond`` is None without guidance.
 
-        ``apart`` tells that prompts and negative prompts are evaluated in calls of their own.
+        ``apart`` says that prompts and negative prompts are evaluated in separate calls.
         """
         self._known = cond.detach(), None if uncond is None else uncond.detach()
         self._apart, self._asked = apart, None
 
     def _ordered(self, batch: int) -> tuple[BatchRow, ...]:
-        """Attribute the batch by the pipeline's order: the negative prompt's rows are in front of the prompt's.
+        """Attribute the batch by the pipeline's order: the negative prompt's rows come before the prompt's.
 
-        InstructPix2Pix has a third part, without text and picture, and the prompt's rows in front.
+        InstructPix2Pix puts the prompt's rows first and has a third part, without text and image.
         """
         name = type(self._pipe).__name__
         try:
             guided = bool(self._pipe.do_classifier_free_guidance)
         except AttributeError:
             raise HostError(
-                f"the U-Net was called by something else than this {name}",
-                remedy="Trace the pipeline that makes the images.",
+                f"the U-Net was not called by this {name}",
+                remedy="Trace the pipeline that generates the images.",
             ) from None
         parts: tuple[tuple[Branch, int], ...] = (("uncond", 0), ("cond", 0)) if guided else (("cond", 0),)
         if guided and is_a(self._pipe, "InstructPix2Pix"):
@@ -159,10 +146,10 @@ class SchedulerClock:
         return tuple(BatchRow(image, branch, part) for branch, part in parts for image in images)
 
     def _compared(self, context: Any) -> tuple[BatchRow, ...]:
-        """Attribute the batch by its texts alone.
+        """Attribute the batch by its text embeddings alone.
 
         Raises:
-            HostError: if they are others than were heard of.
+            HostError: if the embeddings are not those of ``know``.
         """
         branches = self._branches(context)
         if branches is None:
@@ -170,14 +157,13 @@ class SchedulerClock:
         return self._rows(branches)
 
     def _branches(self, context: Any) -> tuple[Branch, ...] | None:
-        """Tell prompts and negative prompts apart by their texts "row token dim", as many rows at a time as images.
+        """Tell prompts and negative prompts apart by their text embeddings "row token dim", one row for each image.
 
-        Where both are the same, either will do, and the pipeline's usual order decides. None where texts are others
-        than were heard of.
+        If both are equal, the pipeline's usual order decides. None if the embeddings are not those of ``know``.
         """
         if self._known is None or not isinstance(context, Tensor):
             return None
-        # Comparing makes a GPU wait, and most pipelines pass the same tensor in each step.
+        # Comparing synchronizes the GPU, and most pipelines pass the same tensor in each step.
         if context is not self._asked:
             self._asked, self._answer = context, self._matching(context, *self._known)
         return self._answer
@@ -198,7 +184,7 @@ class SchedulerClock:
 
     def _unknown(self) -> HostError:
         return HostError(
-            f"whose rows {type(self._pipe).__name__} gives to the U-Net cannot be told by their texts",
+            f"the U-Net's batch rows of {type(self._pipe).__name__} cannot be identified by their text",
             remedy="Use a plain pipeline of SD 1.x, 2.x or XL.",
         )
 
@@ -207,99 +193,32 @@ def _same(part: Tensor, text: Tensor) -> bool:
     return part.shape == text.shape and torch.equal(part, text.to(part))
 
 
-def is_a(pipe: Any, kind: str) -> bool:
-    """Return whether the name of a pipeline's class, or of one that it extends, has a kind in it."""
-    return any(re.search(kind, cls.__name__) for cls in type(pipe).__mro__)
-
-
-def hides_guidance(pipe: Any) -> bool:
-    """Return whether a pipeline does not say whether it guides, so that only texts tell whose rows are whose."""
-    return not hasattr(type(pipe), "do_classifier_free_guidance")
-
-
-@contextmanager
-def overhearing(pipe: Any, clock: SchedulerClock) -> Iterator[None]:
-    """Let the clock know the texts that a pipeline encodes, as they tell rows apart."""
-    with ExitStack() as stack:
-        if hasattr(pipe, "encode_prompt"):
-            stack.enter_context(_heard(pipe, "encode_prompt", lambda _, result: clock.know(*result[:2])))
-        # Modular pipelines hand their texts to a guider, which has each evaluated by itself.
-        guider = getattr(pipe, "guider", None)
-        if hasattr(guider, "prepare_inputs"):
-
-            def hear(given: tuple[Any, ...], _: Any) -> None:
-                cond, uncond = given[0]["prompt_embeds"]
-                clock.know(cond, uncond, apart=True)
-
-            stack.enter_context(_heard(guider, "prepare_inputs", hear))
-        yield
-
-
-@contextmanager
-def _heard(owner: Any, name: str, hear: Callable[[tuple[Any, ...], Any], None]) -> Iterator[None]:
-    """Let ``hear`` have the arguments and the result of each call of a method."""
-    method, own = getattr(owner, name), vars(owner).get(name)
-
-    def heard(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        hear(args, result)
-        return result
-
-    setattr(owner, name, heard)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-        if own is not None:
-            setattr(owner, name, own)
-
-
-def require_plain(pipe: Any) -> None:
-    """Make sure that a pipeline has a U-Net, and calls it in a way that can be followed.
-
-    Raises:
-        HostError, UnsupportedModelError: if it is not so.
-    """
-    name = type(pipe).__name__
-    for kind, reason in REFUSED.items():
-        if is_a(pipe, kind):
-            raise HostError(f"{name} {reason}", remedy="Use a plain pipeline of SD 1.x, 2.x or XL.")
-    unet = getattr(pipe, "unet", None)
-    if unet is None:
-        raise UnsupportedModelError(f"{name} has no U-Net", remedy="Use a pipeline of SD 1.x, 2.x or XL.")
-    if any(kind in type(unet).__name__ for kind in FRAMES):
-        raise UnsupportedModelError(
-            f"the {type(unet).__name__} of {name} takes several frames at once",
-            remedy="Use a pipeline that makes single images, of SD 1.x, 2.x or XL.",
-        )
-
-
 def position(scheduler: Any, timestep: Any) -> int:
-    """Find the place of the running U-Net call in the scheduler's list of timesteps.
+    """Return the index of the current U-Net call in the scheduler's timesteps.
 
     Raises:
-        HostError: if the scheduler does not know it and the timestep is none of its own.
+        HostError: if the scheduler has no index and the timestep is not in its list.
     """
     for name in ("step_index", "counter"):
         value = getattr(scheduler, name, None)
         if value is not None:
             return int(value)
-    # Before its first `step`, or (DDIM) always, a scheduler has no index; timesteps are distinct then.
+    # A scheduler has no index before its first `step` (DDIM: never); its timesteps are distinct then.
     if scheduler.timesteps is None:
-        raise HostError("the U-Net was called outside of a pipeline's sampling")
+        raise HostError("the U-Net was called outside a pipeline's sampling")
     timesteps = torch.as_tensor(scheduler.timesteps)
     value = torch.as_tensor(timestep).to(timesteps).flatten()[0]
     found = (timesteps == value).nonzero()
     if not len(found):
-        raise HostError(f"timestep {value.item():g} is none of {type(scheduler).__name__}'s own")
+        raise HostError(f"timestep {value.item():g} is not one of {type(scheduler).__name__}'s timesteps")
     return int(found[0])
 
 
 def step_of(scheduler: Any, index: int) -> int:
-    """Turn a place among the timesteps, from 0, into the sampling step, from 1.
+    """Convert an index of the timesteps, from 0, to the sampling step, from 1.
 
-    Second-order schedulers list each timestep but the first twice. PNDM's linear multistep mode evaluates its first
-    step twice, to get started.
+    Second-order schedulers list each timestep except the first twice. PNDM's linear multistep mode evaluates its
+    first step twice.
     """
     if hasattr(scheduler, "counter"):
         return max(1, index)

@@ -1,4 +1,4 @@
-"""Turn what blocks are to read into what the pipeline and the hooks need: embeddings, and whose tokens they are."""
+"""Encode the texts that blocks read into embeddings for the pipeline and the steering hooks, with their tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lib_dumpunet.prompt.texts import Texts, Tokens
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text as the U-Net reads it: "token dim", its pooled output "dim" where the model takes one, and its tokens."""
+    """An encoded text: embedding "token dim", pooled embedding "dim" if the model takes one, and tokens."""
 
     embeds: Tensor
     pooled: Tensor | None
@@ -28,17 +28,17 @@ class EncodedText:
 
 
 class Encodings:
-    """Texts of one pipeline, each encoded once whoever asks for it."""
+    """A cache of a pipeline's encoded texts."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
         self._known: dict[str, EncodedText] = {}
 
     def learn(self, texts: Iterable[str]) -> None:
-        """Encode what is not known yet.
+        """Encode texts that are not cached.
 
-        Texts of the same number of chunks are one batch. So are all prompts of a pipeline, which cuts them to one
-        chunk; but where a text is known already, its bits are those that it got beside others.
+        Texts with the same number of chunks are encoded in one batch, as the pipeline does with all prompts, which it
+        truncates to one chunk. The bits of a cached text are those from the batch it was encoded in.
         """
         by_chunks: dict[int, list[str]] = {}
         for text in dict.fromkeys(texts):
@@ -57,7 +57,7 @@ class Encodings:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a batch of prompts was encoded to: arguments of the pipeline, the texts of blocks, and all tokens."""
+    """An encoded batch of prompts: arguments for the pipeline, the texts of blocks, and all tokens."""
 
     arguments: dict[str, Tensor]
     steering: Steering
@@ -65,10 +65,10 @@ class Conditioning:
 
 
 def condition(encodings: Encodings, plan: PromptPlan, images: Sequence[int]) -> Conditioning:
-    """Encode all that the blocks read of the prompts of ``images``, each distinct text once.
+    """Encode each distinct text that blocks read from the prompts of ``images``.
 
-    Main texts are one batch, as they are for the pipeline, so that their bits are its own; each of the others is one
-    by itself, so that its bits do not depend on those beside it.
+    Main texts are encoded in one batch, so that their bits are those of the pipeline; every other text is encoded
+    alone, so that its bits do not depend on other texts.
     """
     branches: tuple[Branch, ...] = ("cond", "uncond") if plan.uncond else ("cond",)
     mains = {branch: [plan.main(BatchRow(image, branch)) for image in images] for branch in branches}
@@ -90,7 +90,7 @@ def condition(encodings: Encodings, plan: PromptPlan, images: Sequence[int]) -> 
 
 
 def _arguments(prefix: str, texts: list[EncodedText], filler: EncodedText, tokens: int) -> dict[str, Tensor]:
-    """Name the embeddings as the pipeline does, a row for each image, all of the same length."""
+    """Return the embeddings as arguments of the pipeline, a row for each image, padded to the same length."""
     rows = [fill_up(text.embeds, tokens, filler=filler.embeds) for text in texts]
     named = {f"{prefix}prompt_embeds": torch.stack(rows)}
     pooled = [text.pooled for text in texts if text.pooled is not None]

@@ -1,7 +1,7 @@
-"""The families of Stable Diffusion whose checkpoint files are known: their parts, as diffusers describes them.
+"""The known families of Stable Diffusion checkpoint files, with diffusers' configurations of their parts.
 
-A checkpoint file holds tensors alone. What else makes a model of them are published facts, of the model cards and of
-the configurations beside the released weights, so that no network is needed.
+A checkpoint file contains only tensors. The rest of a model are published facts, from the model cards and from the
+configurations of the released weights, so that no network is needed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CLIP_L: Config = {
     "hidden_act": "quick_gelu",
     "projection_dim": 768,
 }
-# Of its 24 layers SD 2.x reads the last but one, so the last is left out.
+# SD 2.x uses the last but one of its 24 layers, so the last is left out.
 OPEN_CLIP_H: Config = {
     **_CLIP,
     "hidden_size": 1024,
@@ -115,16 +115,16 @@ UNET_REFINER: Config = {
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """One text encoder: where its tensors are in a file, its shape, and the token that fills up its prompts."""
+    """One text encoder: the prefix of its tensors in a file, its configuration, and its padding token."""
 
     prefix: str
     config: Config
-    projected: bool = False  # also gives the pooled text, by a projection
+    projected: bool = False  # also outputs a projected pooled embedding
     pad: str = "<|endoftext|>"
 
     @property
     def open_clip(self) -> bool:
-        """Whether its tensors have the names of OpenCLIP, else those of transformers."""
+        """Whether its tensors have OpenCLIP's names rather than transformers'."""
         return self.prefix.endswith(".model.")
 
 
@@ -133,10 +133,10 @@ class Family:
     """A family of models.
 
     Args:
-        name: as people call it.
+        name: for display.
         unet, vae: configurations of diffusers' classes.
-        text_encoders: by the pipeline's names of them.
-        scheduler: its own sampler, as diffusers' class and configuration.
+        text_encoders: by their names in the pipeline.
+        scheduler: its default sampler, as diffusers' class and configuration.
     """
 
     name: str
@@ -147,7 +147,7 @@ class Family:
 
     @property
     def xl(self) -> bool:
-        """Whether sizes and a pooled text go in beside the prompt."""
+        """Whether the U-Net also takes image sizes and a pooled text embedding."""
         return "addition_embed_type" in self.unet
 
 

@@ -1,4 +1,4 @@
-"""Find a model, and say what can be said of it without loading a library."""
+"""Find a model, and read its facts without importing a library."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from lib_dumpunet.hosts.diffusers.header import (
 from lib_dumpunet.tiny import MODEL
 
 MOST_BLOCKS = 100
-"""More than any U-Net has of one family."""
+"""More IN or OUT blocks than any U-Net has."""
 ANY_BLOCKS = block_order(MOST_BLOCKS, MOST_BLOCKS)
-"""Stands for the blocks of a model of which nothing is known."""
+"""The possible blocks of an unknown model."""
 
 
 def find_model(model: str, *, field: str = FIELD) -> Path | None:
-    """Find the file or folder that a text names; None for a hub id, of which only the hub can tell more.
+    """Return the file or folder of a model; None for a hub id.
 
     Raises:
-        SettingsError: if it is none of these.
+        SettingsError: if it is neither a file, a folder nor a hub id.
     """
     if re.match(r"https?://", model):
         hub = re.match(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)", model)
         hint = f"its hub id, {hub[1]}" if hub else "a hub id such as owner/name"
         raise SettingsError(
-            f"{model} is an address, and nothing is downloaded from an address",
+            f"{model} is a URL, and models are not downloaded from URLs",
             remedy=f"Download the file and give its path, or give {hint}.",
             field=field,
         )
@@ -57,17 +57,17 @@ def find_model(model: str, *, field: str = FIELD) -> Path | None:
 
 
 def model_facts(path: Path | None) -> ModelFacts:
-    """Return what a model's file or folder tells of its blocks; of what cannot be told, all that there may be.
+    """Return the facts of a model from its file or folder; if they are not known, all possible blocks.
 
     Raises:
-        SettingsError, UnsupportedModelError: for a file that is damaged, or no model that is looked into.
+        SettingsError, UnsupportedModelError: if the file is damaged, or the model is not supported.
     """
     if path is None:
         return ModelFacts(ANY_BLOCKS)
     if path.is_file():
         header = read_header(path)
         if header is None:
-            return ModelFacts(SD1)  # SDXL's are among them, and checkpoint files are of no other family
+            return ModelFacts(SD1)  # includes SDXL's blocks; no other family has such files
         recognise(header)
         return facts_of(header)
     check_folder(path)
@@ -78,7 +78,7 @@ def model_facts(path: Path | None) -> ModelFacts:
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that a folder is a model in diffusers format whose files are whole.
+    """Check that a folder is a model in diffusers format with complete files.
 
     Raises:
         SettingsError: if it is not.
@@ -90,14 +90,14 @@ def check_folder(folder: Path) -> None:
         other = f"its file {inside[0]}" if inside else "a checkpoint file"
         raise SettingsError(
             f"{folder} has no model_index.json, so it is not a model in diffusers format",
-            remedy=f"Give the folder that holds unet, vae and text_encoder, or {other}.",
+            remedy=f"Give the folder that contains unet, vae and text_encoder, or {other}.",
             field=FIELD,
         )
     try:
         content = json.loads(index.read_text("utf-8"))
         require_unet(content, str(folder))
     except (ValueError, TypeError, AttributeError) as error:
-        raise damaged(index, "it is no index of a model") from error
+        raise damaged(index, "it is not an index of a model") from error
     if not (folder / "unet" / "config.json").is_file():
         raise SettingsError(
             f"{folder} has no unet/config.json",
@@ -110,7 +110,7 @@ def check_folder(folder: Path) -> None:
 
 
 def require_unet(index: Mapping[str, Any], model: str) -> None:
-    """Refuse a pipeline without a U-Net by its index.
+    """Check that a pipeline has a U-Net, by its index.
 
     Raises:
         UnsupportedModelError: if it has none.
@@ -121,10 +121,10 @@ def require_unet(index: Mapping[str, Any], model: str) -> None:
 
 
 def facts_of_config(config: Mapping[str, Any]) -> ModelFacts:
-    """Count the blocks of a configuration of diffusers' UNet2DConditionModel, and the attention layers of each.
+    """Return the blocks and their attention layers from a configuration of diffusers' UNet2DConditionModel.
 
     Raises:
-        KeyError, TypeError, IndexError: for one that is made otherwise.
+        KeyError, TypeError, IndexError: if the configuration is of another class.
     """
     down, up = config["down_block_types"], config["up_block_types"]
     resnets = _by_level(config.get("layers_per_block", 2), len(down))
@@ -133,7 +133,7 @@ def facts_of_config(config: Mapping[str, Any]) -> ModelFacts:
     inputs = [0]
     for level, kind in enumerate(down):
         inputs += _attention(kind, depths[level], resnets[level])
-        inputs += [0] * (level < len(down) - 1)  # what makes it smaller is a block of its own
+        inputs += [0] * (level < len(down) - 1)  # the downsampler is its own block
     outputs: list[int] = []
     for level, kind in enumerate(up):
         outputs += _attention(kind, up_depths[level], resnets[::-1][level] + 1)
@@ -150,7 +150,7 @@ def _by_level(value: Any, levels: int) -> list[Any]:
 
 
 def _attention(kind: str, depth: int | Sequence[int], resnets: int) -> list[int]:
-    """Count the attention layers beside each of a level's resnets."""
+    """Return the number of attention layers after each of a level's resnets."""
     if "CrossAttn" not in kind:
         return [0] * resnets
     return [depth] * resnets if isinstance(depth, int) else [depth[i] for i in range(resnets)]

@@ -1,4 +1,4 @@
-"""Make images with a diffusers pipeline while looking into its U-Net."""
+"""Generate images with a diffusers pipeline while capturing and steering its U-Net."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lib_dumpunet.sinks.request import DumpRequest
 
 @dataclass
 class Outcome:
-    """What a request gave: how many images came out, whether it was stopped, and what went wrong on the way."""
+    """The outcome of a request: the number of images, whether it was stopped, and errors."""
 
     images: int = 0
     was_stopped: bool = False
@@ -34,11 +34,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ResultHandlers:
-    """Where results go. ``picture`` is called from several worker threads at once, the others are not.
+    """Callbacks for results. Several worker threads may call ``picture`` at once; the others run on one thread.
 
-    ``plain`` gets each image as it is without per-block prompts, before the image itself, where the two are compared.
-    ``preview`` gets images as they grow. ``stopped`` is asked all the time; once it says so, sampling ends, and what
-    has come so far is given out.
+    For a difference, ``plain`` gets each image without per-block prompts before ``image`` gets the one with them.
+    ``preview`` gets unfinished images. ``stopped`` is called often; once it returns True, sampling ends, and the
+    results so far are delivered.
     """
 
     image: Callable[[int, Image.Image], None]
@@ -67,9 +67,9 @@ class DiffusersHost:
 
 
 def generate(pipe: Any, job: Job, settings: Settings, outlet: ResultHandlers) -> Outcome:
-    """Run the job, showing pictures and images as they come; the pipeline is left as it was found.
+    """Run a job, passing pictures and images on as they are finished; the pipeline is left unchanged.
 
-    A fault of sampling ends the job, one of saving an image ends it after its batch; it is told in the outcome.
+    An error in sampling ends the job, an error in saving an image ends it after the batch; both are in the outcome.
 
     Raises:
         SettingsError: for a mistake, before sampling.
@@ -116,7 +116,7 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: ResultHandlers) ->
                     runs.report(fault)
                 if faults or sampler.was_stopped:
                     break
-        except HostError as error:  # what came before it is worth telling
+        except HostError as error:  # keep the results so far
             runs.report(error)
     outcome.problems = runs.problems
     if host.clock.trouble is not None and host.clock.trouble not in outcome.problems:
@@ -125,13 +125,13 @@ def generate(pipe: Any, job: Job, settings: Settings, outlet: ResultHandlers) ->
 
 
 def _finish(finish: Callable[[int, Image.Image], None], images: range, samples: Sequence[Sample]) -> None:
-    """Lay words and points over the images of a batch; one that was stopped may have none."""
+    """Finish the images of a batch; a stopped batch may have none."""
     for index, sample in zip(images, samples, strict=False):
         finish(index, sample.image)
 
 
 def dump_request(pipe: Any, job: Job, *, with_table: bool) -> DumpRequest:
-    """Collect what dumps and pages say about themselves; the block table takes a moment."""
+    """Collect the metadata of dumps and pages; the block table takes a moment."""
     table = (
         {row.block: asdict(row) for row in block_table(pipe.unet.config, job.width, job.height)}
         if with_table

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, by the names and shapes of its tensors alone: read in milliseconds, without torch."""
+"""Identify a checkpoint file by its tensors' names and shapes, in milliseconds and without torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ UNET = "model.diffusion_model."
 OLD_TEXT_ENCODER = re.compile(
     r"^cond_stage_model\.transformer\.(?=embeddings\.|encoder\.|final_layer_norm\.)"
 )
-"""How checkpoints of 2022 begin the names of their text encoder's tensors."""
-NO_UNET = "Dump U-Net looks into U-Nets; choose a model of Stable Diffusion 1.x, 2.x or XL."
-PARTS = "Give the whole model, as one checkpoint file or as a folder in diffusers format."
+"""Prefix of the text encoder's tensors in checkpoints of 2022."""
+NO_UNET = "Dump U-Net needs a U-Net; choose a model of Stable Diffusion 1.x, 2.x or XL."
+PARTS = "Give the whole model, as one checkpoint file or a folder in diffusers format."
 OTHER_FILES = {
     "a LoRA": r"lora_(up|down|A|B)\b|^lora_(unet|te)|\.hada_w|\.lokr_w",
     "a ControlNet": r"^(control_model|controlnet_cond_embedding)\.|^input_hint_block\.",
@@ -36,38 +36,38 @@ OTHER_FILES = {
     "an autoencoder (VAE) alone": r"^(first_stage_model\.)?decoder\.conv_in\.",
     "a text encoder alone": r"^(text_model|encoder\.block)\.",
 }
-"""Files that people take for a model, each with what a tensor's name has in it, the most special first."""
+"""Files easily mistaken for a model, with patterns of their tensors' names, the most specific first."""
 OTHER_INPUTS = {
     9: "an inpainting model",
     8: "a model that edits images (InstructPix2Pix)",
     7: "an upscaler",
     5: "a model that takes a depth map",
 }
-"""What a U-Net of so many input channels is for."""
+"""The purpose of a U-Net by its number of input channels."""
 LONGEST_HEADER = 100_000_000
-"""Bytes; the library allows no more."""
+"""The library's limit, in bytes."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its tensors: shapes by name, and what else a .safetensors file says of itself."""
+    """A file's tensors, as shapes by name, and the metadata of a .safetensors file."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
 
     def has(self, *prefixes: str) -> bool:
-        """Whether a tensor's name begins with one of these."""
+        """Whether any tensor's name begins with one of ``prefixes``."""
         return any(name.startswith(prefixes) for name in self.shapes)
 
 
 def modern(name: str) -> str:
-    """Rename a tensor of a checkpoint of 2022."""
+    """Return the current name of a tensor of a checkpoint of 2022."""
     return OLD_TEXT_ENCODER.sub("cond_stage_model.transformer.text_model.", name)
 
 
 def damaged(path: Path, why: str) -> SettingsError:
-    """Make the error of a file that cannot be read to its end."""
+    """Return the error for a damaged or incomplete file."""
     return SettingsError(
         f"{path.name} could not be loaded: it is damaged or incomplete ({why})",
         remedy="Download it again, or choose another file.",
@@ -76,12 +76,12 @@ def damaged(path: Path, why: str) -> SettingsError:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read the header of a .safetensors file; None for another checkpoint, of which only its first bytes are checked.
+    """Read the header of a .safetensors file; of other checkpoints, check only the first bytes and return None.
 
     The format: https://github.com/huggingface/safetensors#format
 
     Raises:
-        SettingsError: if it is no checkpoint, or cannot be read.
+        SettingsError: if it is not a checkpoint, or cannot be read.
     """
     if path.suffix.lower() not in CHECKPOINTS:
         raise SettingsError(
@@ -96,13 +96,13 @@ def read_header(path: Path) -> Header | None:
         is_safetensors = start[8:9] == b"{" and 8 + length <= path.stat().st_size
         if path.suffix.lower() != ".safetensors":
             if is_safetensors:
-                remedy = "Give it that ending."
+                remedy = "Rename it to that extension."
                 raise SettingsError(
                     f"{path.name} is a .safetensors file by its content", remedy=remedy, field=FIELD
                 )
             # A zip archive, or a pickle of protocol 2 and later.
             if not is_zipfile(path) and start[:1] != b"\x80":
-                raise damaged(path, "it holds nothing that PyTorch has saved")
+                raise damaged(path, "it contains nothing that PyTorch saved")
             return None
         if not is_safetensors or length > LONGEST_HEADER:
             raise damaged(path, "its header does not fit")
@@ -111,7 +111,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def _refuse_texts(path: Path, start: bytes) -> None:
-    """Name what is downloaded in place of a file."""
+    """Refuse an empty file, a Git LFS pointer or a web page in place of the file."""
     if not start:
         raise damaged(path, "it is empty")
     if start.startswith(b"version ") and b"git-lfs" in start[:64]:
@@ -138,15 +138,15 @@ def _parse(path: Path, text: bytes, size: int) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise damaged(path, "its header cannot be read") from error
     if end != size:
-        raise damaged(path, f"it has {size:,} bytes of tensors where {end:,} are expected")
+        raise damaged(path, f"it has {size:,} bytes of tensors, but {end:,} are expected")
     return Header(path, shapes, metadata)
 
 
 def recognise(header: Header) -> Family:
-    """Tell a whole model's family by its tensors.
+    """Return the family of a whole model, by its tensors.
 
     Raises:
-        UnsupportedModelError: if the file is something else.
+        UnsupportedModelError: if the file is not a supported model.
     """
     name, shapes = header.path.name, header.shapes
     first = shapes.get(f"{UNET}input_blocks.0.0.weight")
@@ -161,7 +161,7 @@ def recognise(header: Header) -> Family:
         what = OTHER_INPUTS.get(channels, f"a model with {channels} input channels")
         kind = family.name if family is REFINER else f"{what}, of {family.name}"
         raise UnsupportedModelError(
-            f"{name} is {kind}, not a model that makes images from text alone",
+            f"{name} is {kind}, not a text-to-image model",
             remedy="Choose one that is not for inpainting, refining or upscaling.",
             field=FIELD,
         )
@@ -169,19 +169,19 @@ def recognise(header: Header) -> Family:
 
 
 def _family(header: Header) -> Family:
-    families = (SDXL, SD2, SD1, REFINER)  # the refiner's encoder is the first where SDXL has another
+    families = (SDXL, SD2, SD1, REFINER)  # the refiner's only encoder has another place in SDXL
     for family in families:
         if all(header.has(encoder.prefix) for encoder in family.text_encoders.values()):
             return family
-    # Without a text encoder its width tells, of which the U-Net is made to read the output; and of models that are
-    # narrower than the released ones, whether sizes go in.
+    # Without a text encoder, the width that the U-Net reads decides; for other widths than the released ones, whether
+    # it takes image sizes.
     widths = {shape[1] for name, shape in header.shapes.items() if name.endswith(".attn2.to_k.weight")}
     other = SDXL if header.has(f"{UNET}label_emb.") else SD1
     return next((family for family in families if {family.unet["cross_attention_dim"]} == widths), other)
 
 
 def facts_of(header: Header) -> ModelFacts:
-    """Count the blocks of a checkpoint's U-Net, and the attention layers of each."""
+    """Return the blocks of a checkpoint's U-Net, and the number of attention layers of each."""
     inputs, outputs = (_count(header, rf"{part}_blocks\.(\d+)\.") for part in ("input", "output"))
     order = block_order(inputs, outputs, middle=header.has(f"{UNET}middle_block."))
     layer = re.compile(

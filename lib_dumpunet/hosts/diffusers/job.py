@@ -1,4 +1,4 @@
-"""What is to be made: prompts read, seeds and sizes settled, every mistake found that can be found without encoding."""
+"""A job: parsed prompts, seeds and sizes, checked for every mistake that can be found without encoding."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ BUNDLED = "bundled model"
 
 
 IMAGE_EXTRA = 64 << 10
-"""Bytes of an image's parameters and of what its format adds, at most."""
+"""The most bytes of an image's parameters and its format's overhead."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All images of one request: ``prompts`` and ``seeds`` go by image, of which a batch takes ``per_batch``.
+    """All images of one request: ``prompts`` and ``seeds`` by image, in batches of ``per_batch``.
 
-    ``plan`` says what each block reads of the prompts; ``plain_negative`` is the negative prompt without brackets.
-    ``sampler`` and ``model`` are named for people.
+    ``plan`` says what each block reads from the prompts, ``plain_negative`` is the negative prompt without brackets,
+    and ``sampler`` and ``model`` are names for display.
     """
 
     prompts: tuple[str, ...]
@@ -52,21 +52,21 @@ class Job:
 
     @property
     def batches(self) -> list[range]:
-        """Images of each call of the pipeline."""
+        """The images of each call of the pipeline."""
         total = len(self.prompts)
         return [range(first, first + self.per_batch) for first in range(0, total, self.per_batch)]
 
     @property
     def room(self) -> int:
-        """Bytes that the images of one batch take on a disk at most, with those that they are compared to."""
+        """The most bytes that the images of one batch take on disk, including plain images for a difference."""
         return 2 * self.per_batch * (3 * self.width * self.height + IMAGE_EXTRA)
 
     def parameters(self, image: int) -> str:
-        """Describe how an image was made, as the webui writes it into its files."""
+        """Return an image's generation parameters in the webui's format."""
         return self._describe(image, self.prompts[image], self.sampling.negative)
 
     def plain_parameters(self, image: int) -> str:
-        """Describe how an image was made without per-block prompts."""
+        """Return the generation parameters of an image without per-block prompts."""
         return self._describe(image, self.plan.cond[image].erased, self.plain_negative)
 
     def _describe(self, image: int, prompt: str, negative: str) -> str:
@@ -82,19 +82,19 @@ class Job:
 
 
 def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> Job:
-    """Settle what the settings leave open: size, seed, which image gets which prompt, and what blocks read of it.
+    """Make a job from settings: choose size and seeds, assign prompts to images, and plan what blocks read.
 
     Raises:
-        SettingsError: if no prompt is given, or one is no text.
+        SettingsError: if no prompt is given, or one is not text.
         PromptSyntaxError: for a broken per-block bracket.
     """
     if not prompts:
         raise SettingsError("no prompt is given", remedy="Write what the image should show.", field="prompt")
-    # Read even where it is not used, as a mistake in it is one.
+    # Parsed even if unused, to report mistakes in it.
     template = read_prompt(sampling.negative, describe(pipe.unet).order, "Negative prompt")
     negative = sampling.negative if sampling.guidance > 1 else None
     if negative is None and template.has_brackets:
-        log.warning("Negative prompt: it is not used, as CFG Scale is 1")
+        log.warning("Negative prompt: it is not used, because CFG Scale is 1")
     own = int(pipe.unet.config.sample_size) * 8
     seed = secrets.randbelow(2**32) if sampling.seed < 0 else sampling.seed
     in_batch = [prompt for prompt in prompts for _ in range(sampling.batch)]
@@ -114,7 +114,7 @@ def make_job(pipe: Any, prompts: Sequence[str], sampling: GenerateSettings) -> J
 
 
 def _model_of(pipe: Any) -> str:
-    """Name a model as the webui does, by its file or folder."""
+    """Return a model's display name, from its file or folder."""
     path = str(pipe.config.get("_name_or_path") or "")
     if not path:
         return type(pipe).__name__
@@ -122,10 +122,10 @@ def _model_of(pipe: Any) -> str:
 
 
 def read_prompts(unet: Model, prompts: Sequence[str], negative: str | None, steps: int) -> PromptPlan:
-    """Read the prompts, one for each image, and the negative prompt; None if it is not used.
+    """Parse the prompts, one for each image, and the negative prompt (None if unused), and plan what blocks read.
 
     Raises:
-        SettingsError: if one is no text.
+        SettingsError: if a prompt is not text.
         PromptSyntaxError: for a broken per-block bracket.
     """
     known = {prompt: read_prompt(prompt, unet.order, "prompt") for prompt in dict.fromkeys(prompts)}
@@ -136,16 +136,16 @@ def read_prompts(unet: Model, prompts: Sequence[str], negative: str | None, step
 
 
 def texts_of(pipe: Any, plan: PromptPlan) -> Texts:
-    """Cut what blocks read into tokens, without encoding it."""
+    """Tokenize the texts that blocks read, without encoding them."""
     read = (*plan.texts("cond"), *plan.texts("uncond"))
     return Texts(plan, {text: tokenize(pipe, text) for text in read}, tokenize(pipe, ""))
 
 
 def check(pipe: Any, job: Job, settings: Settings) -> None:
-    """Find all mistakes before anything is made; where there is attention, prompts are cut into tokens for that.
+    """Find all mistakes before sampling; prompts are tokenized if attention is captured.
 
     Raises:
-        SettingsError: for the first.
+        SettingsError: for the first mistake.
     """
     texts = texts_of(pipe, job.plan) if settings.attention.enabled else None
     templates = (*job.plan.cond, *job.plan.uncond)

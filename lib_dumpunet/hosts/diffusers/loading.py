@@ -1,4 +1,4 @@
-"""Load a pipeline from wherever people keep their models, or say in a sentence why not."""
+"""Load a pipeline from a file, a folder or the hub, or say in one sentence why that failed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = logging.getLogger("dumpunet")
 
 DTYPES = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 PREDICTIONS = {"auto": "", "epsilon": "epsilon", "v": "v_prediction"}
-"""What a model may predict, by the names of --prediction: the noise, or the velocity."""
+"""Prediction types by the names of --prediction: noise or velocity."""
 HUB_PATIENCE = 10
-"""Seconds in which the hub must answer."""
+"""Timeout for the hub, in seconds."""
 
 
 def load_pipeline(
@@ -43,11 +43,11 @@ def load_pipeline(
     Args:
         model: a hub id, a folder in diffusers format, a single checkpoint file, or empty for the bundled model.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        dtype: "auto" (fp16 on an accelerator, fp32 on a CPU), "fp16", "bf16" or "fp32".
-        config: folder in diffusers format or hub id to take a checkpoint file's configuration from, where it differs
-            from that of its family.
-        prediction: "auto" (what the model says of itself), "epsilon" or "v".
-        tell: takes a sentence on what a checkpoint file was taken for.
+        dtype: "auto" (fp16 on a GPU, fp32 on a CPU), "fp16", "bf16" or "fp32".
+        config: folder in diffusers format, or hub id, with the configuration of a checkpoint file, if it differs from
+            its family's.
+        prediction: "auto" (from the model's own configuration), "epsilon" or "v".
+        tell: receives a sentence about the detected family and prediction type of a checkpoint file.
     Raises:
         SettingsError: if there is no such model, or it cannot be read.
         UnsupportedModelError: if the model has no U-Net.
@@ -66,7 +66,7 @@ def load_pipeline(
 
 @contextmanager
 def _as_user_error(model: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a model into a sentence: libraries raise all kinds of things for a bad file."""
+    """Turn any error into a SettingsError of one sentence: libraries raise many kinds of errors for a bad file."""
     try:
         yield
     except DumpUNetError:
@@ -82,30 +82,30 @@ def _require_text_to_image(pipe: Any) -> None:
     channels = pipe.unet.config.in_channels
     if not isinstance(pipe, (StableDiffusionPipeline, StableDiffusionXLPipeline)) or channels != 4:
         raise UnsupportedModelError(
-            f"the model is not for making images from text alone ({name}, {channels} input channels)",
+            f"the model is not a text-to-image model ({name}, {channels} input channels)",
             remedy="Choose one that is not for inpainting, refining or upscaling.",
             field=FIELD,
         )
 
 
 def _require_matching_texts(pipe: Any) -> None:
-    """Refuse a model whose text encoders are another's: its first call would end in a library's words."""
+    """Refuse a model whose text encoders do not fit its U-Net: its first call would fail with an obscure error."""
     encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
     given = sum(encoder.config.hidden_size for encoder in encoders if encoder is not None)
     taken = _widest(pipe.unet.config.cross_attention_dim)
     if given and given != taken:
         raise UnsupportedModelError(
-            f"the text encoder gives {given} values a token where the U-Net takes {taken}",
-            remedy="Its parts are of different models: take all of them from one.",
+            f"the text encoder gives {given} values per token, but the U-Net takes {taken}",
+            remedy="Its parts come from different models: take all of them from one.",
             field=FIELD,
         )
 
 
 def pick_device(device: str) -> torch.device:
-    """Choose the device, "auto" being the fastest at hand.
+    """Return the device; "auto" chooses the fastest available one.
 
     Raises:
-        SettingsError: if it is not there.
+        SettingsError: if it is not available.
     """
     if device == "auto":
         device = (
@@ -124,15 +124,15 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, place: torch.device) -> torch.dtype:
-    """Choose the dtype of the weights, "auto" being fp16 on an accelerator and fp32 on a CPU."""
+    """Return the dtype of the weights; "auto" is fp16 on a GPU and fp32 on a CPU."""
     return DTYPES[dtype] or (torch.float32 if place.type == "cpu" else torch.float16)
 
 
 def block_table(config: Mapping[str, Any], width: int, height: int) -> list[BlockInfo]:
     """Measure the blocks for images of ``width`` x ``height`` pixels.
 
-    A U-Net of the same configuration is built and run on the meta device, so that nothing is computed, no weights are
-    needed, and hooks that others have put on the live one are not called.
+    A U-Net with the same configuration runs on the meta device, which needs no weights, computes nothing, and does not
+    trigger hooks on the live U-Net.
     """
     unet = unet_shell(config)
     latents = torch.empty(1, config["in_channels"], height // 8, width // 8, device="meta")
@@ -158,19 +158,19 @@ def unet_shell(config: Mapping[str, Any]) -> UNet2DConditionModel:
 
 
 def unet_config(model: str) -> Mapping[str, Any] | None:
-    """Read the U-Net's configuration of a folder; None where only loading the model can tell."""
+    """Read the U-Net's configuration from a folder; None if only loading the model can tell."""
     with _as_user_error(model):
         folder = MODEL if not model else Path(model)
         if not (folder / "unet" / "config.json").is_file():
             return None
         check_folder(folder)
-        # The defaults of what the file leaves out are those of the class.
+        # Values missing in the file get the class's defaults.
         config: Mapping[str, Any] = UNet2DConditionModel.load_config(folder, subfolder="unet")
         return unet_shell(config).config
 
 
 def _devices() -> str:
-    """Name the devices that there are."""
+    """List the available devices."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return ", ".join(["auto", *(name for name, is_there in there.items() if is_there)]) + " or cpu"
 
@@ -196,10 +196,10 @@ def _from_anywhere(
 
 
 def _require_hub(model: str) -> None:
-    """Make sure that a model of the hub is on this computer, or that the hub answers: libraries would try for 30 s.
+    """Check that a hub model is cached, or that the hub can be reached: libraries would retry for 30 s.
 
     Raises:
-        SettingsError: if neither is so.
+        SettingsError: if neither is the case.
     """
     from huggingface_hub import constants, get_session, try_to_load_from_cache
 
@@ -209,7 +209,7 @@ def _require_hub(model: str) -> None:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
-    except Exception as error:  # of whatever library asks the network
+    except Exception as error:  # depends on the HTTP library
         raise SettingsError(
             f"{model} is not on this computer, and the hub cannot be reached ({error})",
             remedy="Check the network, or give a file or folder on this computer.",
@@ -220,7 +220,7 @@ def _require_hub(model: str) -> None:
 def _from_folder(model: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
-    # No safety checker: it would blank out images, and its weights are a gigabyte.
+    # No safety checker: it would black out images, and its weights take a gigabyte.
     options = {} if _is_xl(model) else {"safety_checker": None, "requires_safety_checker": False}
     return DiffusionPipeline.from_pretrained(model, dtype=dtype, **options)
 

@@ -1,4 +1,4 @@
-"""What a job is going to capture, before anything is loaded or made."""
+"""Estimate what a job captures, before anything is loaded or sampled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib_dumpunet.settings import Settings
 def estimate_job(
     pipe: Any, job: Job, settings: Settings, device: str, dtype: str
 ) -> tuple[Estimate, tuple[str, ...]]:
-    """Work out what a job captures with a pipeline or its shell, and note what of the settings is left out.
+    """Estimate what a job captures, with a pipeline or its shell; also return notes about ignored settings.
 
     Raises:
         SettingsError: for the first mistake.

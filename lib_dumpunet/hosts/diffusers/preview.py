@@ -1,6 +1,6 @@
-"""Images while sampling goes on: to see one grow, and to keep one that was stopped.
+"""Unfinished images during sampling, for live previews and for stopped runs.
 
-What is shown is the U-Net's own guess of the clean image, which tells something long before the noise is gone.
+They show the U-Net's prediction of the clean image, which is recognisable long before the noise is gone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ log = logging.getLogger("dumpunet")
 Show = Callable[[Image.Image], None]
 
 SHARE = 0.2
-"""Part of the time of sampling that previews may take; a decoder may well take longer than a step."""
+"""Fraction of the sampling time that previews may take; decoding may take longer than a step."""
 
 
 def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
-    """Turn latents "image c h w" into images, as the pipeline does with the last ones."""
+    """Decode latents "image c h w" into images, as the pipeline does with the final ones."""
     vae = pipe.vae
     before = vae.dtype
     # SDXL's autoencoder overflows in fp16.
@@ -40,7 +40,7 @@ def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
 
 
 def _unscaled(vae: Any, latents: Tensor) -> Tensor:
-    """Bring latents back to the scale of the autoencoder, each channel by its own where the model has that."""
+    """Scale latents back to the autoencoder's range, per channel if the model has such statistics."""
     means, deviations = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
     scaled = latents / vae.config.scaling_factor
     if means is None or deviations is None:
@@ -50,10 +50,10 @@ def _unscaled(vae: Any, latents: Tensor) -> Tensor:
 
 
 class Guess:
-    """Follows the U-Net's calls, and tells what it takes the clean latents for.
+    """Follows the U-Net's calls, and computes its prediction of the clean latents.
 
-    Its input is x = √ᾱ·clean + √(1−ᾱ)·noise at whatever step a sampler asks, and it predicts the noise, or
-    v = √ᾱ·noise − √(1−ᾱ)·clean (Salimans and Ho 2022, appendix D), or the clean latents.
+    The U-Net's input is x = √ᾱ·clean + √(1−ᾱ)·noise, and it predicts the noise, v = √ᾱ·noise − √(1−ᾱ)·clean (Salimans
+    and Ho 2022, appendix D), or the clean latents.
     """
 
     def __init__(self, pipe: Any) -> None:
@@ -63,16 +63,16 @@ class Guess:
         self._output: Tensor | None = None
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note what the U-Net is given."""
+        """Note the U-Net's input."""
         self._input = args[0] if args else kwargs["sample"]
         self._timestep = args[1] if len(args) > 1 else kwargs["timestep"]
 
     def see_output(self, output: Tensor) -> None:
-        """Note what it has answered."""
+        """Note the U-Net's output."""
         self._output = output
 
     def clean(self) -> Tensor | None:
-        """Return its last guess of the clean latents "image c h w"; None before it was called."""
+        """Return the last prediction of the clean latents "image c h w"; None before the first call."""
         if self._input is None or self._output is None or len(self._input) != len(self._output):
             return None
         given, predicted = self._input.float(), self._output.float()
@@ -88,7 +88,7 @@ class Guess:
         return predicted if kind == "sample" else (given - noise * predicted) / signal
 
     def _kept(self) -> Tensor:
-        """Return ᾱ of the last call: samplers may ask between the timesteps that the model was trained with."""
+        """Return ᾱ of the last call, interpolated, because samplers may use fractional timesteps."""
         known = self._pipe.scheduler.alphas_cumprod.float().cpu()
         place = min(max(float(torch.as_tensor(self._timestep).flatten()[0]), 0.0), len(known) - 1.0)
         low = int(place)
@@ -97,9 +97,9 @@ class Guess:
 
 
 class Previews:
-    """Decodes the first image of a batch now and then, so seldom that it takes little of the time.
+    """Decodes the first image of a batch from time to time, within ``SHARE`` of the sampling time.
 
-    What goes wrong with it, such as a device without the memory for it, ends the previews and nothing else.
+    An error, such as running out of memory, ends only the previews.
     """
 
     def __init__(self, pipe: Any, show: Show) -> None:
@@ -110,7 +110,7 @@ class Previews:
         self._longest = 0.0
 
     def offer(self, guess: Guess) -> None:
-        """Show what an image is going to be, if it is time for that."""
+        """Show a preview if it is due."""
         begin = time.monotonic()
         if self._show is None or self._spent + self._longest > SHARE * (begin - self._begin):
             return
@@ -119,7 +119,7 @@ class Previews:
             if clean is not None:
                 self._show(decode(self._pipe, clean[:1])[0])
         except Exception:
-            log.warning("the image cannot be shown as it grows", exc_info=log.isEnabledFor(logging.DEBUG))
+            log.warning("live previews are not available", exc_info=log.isEnabledFor(logging.DEBUG))
             self._show = None
         took = time.monotonic() - begin
         self._spent, self._longest = self._spent + took, max(self._longest, took)

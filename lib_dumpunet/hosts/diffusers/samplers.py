@@ -1,4 +1,4 @@
-"""Samplers by the names that people know from the webui, as diffusers' schedulers."""
+"""Samplers by their names in the webui, as diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ assert list(SCHEDULERS) == list(SAMPLERS)
 
 
 def sampler_name(scheduler: Any) -> str:
-    """Name a scheduler as the webui does, or by its class where it has no such name."""
+    """Return a scheduler's name in the webui, or else the name of its class."""
     kind = type(scheduler).__name__
     known = (name for name, (own, _) in SCHEDULERS.items() if own == kind)
     return next(known, kind.removesuffix("Scheduler"))
 
 
 def scheduler_for(sampler: str, current: Any, seeds: Sequence[int]) -> Any:
-    """Make a sampler with the noise schedule of the model's own; an empty name keeps the model's own sampler.
+    """Make a sampler with the model's noise schedule; an empty name keeps the model's own sampler.
 
-    ``seeds``, one for each image of a batch, go to samplers whose noise does not come from the pipeline's generators.
+    ``seeds``, one for each image of a batch, are for samplers that do not use the pipeline's generators.
     """
     name, options = SCHEDULERS[sampler] if sampler else (type(current).__name__, {})
     if name == "DPMSolverSDEScheduler":

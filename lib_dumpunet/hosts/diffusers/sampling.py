@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class SamplingCallbacks:
-    """Who watches sampling: is told of each step, may be shown how an image grows, and may end it at any time."""
+    """Callbacks during sampling: progress of each step, previews, and whether to stop."""
 
     progress: Progress
     preview: Show | None = None
@@ -44,14 +44,14 @@ class SamplingCallbacks:
 
 
 class _Stopped(Exception):
-    """Ends sampling within a step, because it is no longer wanted."""
+    """Ends sampling within a step when the user stops it."""
 
 
 class Sampler:
-    """Makes the images of a job, each batch ``runs`` times; leaving the ``with`` leaves the pipeline as it was.
+    """Samples the images of a job, each batch ``runs`` times; leaving the ``with`` restores the pipeline.
 
-    Each distinct text is encoded once, whatever run needs it. ``was_stopped`` tells that a callback has ended it, and
-    ``fault`` why there is no unfinished image then.
+    Each distinct text is encoded once for all runs. ``was_stopped`` says whether a callback stopped sampling, and
+    ``fault`` why there is no unfinished image in that case.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Sampler:
             self._hooks.before(self._pipe.unet, self._guess.see_call)
             self._hooks.after(self._pipe.unet, self._guess.see_output)
         if self._callbacks.stopped is not None:
-            # On a CPU a step may take long, so it can be ended between any two blocks.
+            # A step may take long on a CPU, so stop between any two blocks.
             for block in describe(self._pipe.unet).blocks:
                 self._hooks.before(block.input.module, lambda *_: self._check_stop())
         return self
@@ -86,7 +86,7 @@ class Sampler:
         self._pipe.scheduler = self._own_scheduler
 
     def _see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note a U-Net call; one that cannot be placed would be without its texts, which is worse than no image."""
+        """Note a U-Net call; if it cannot be attributed but texts are per block, stop: no image beats a wrong one."""
         self._clock.see_call(args, kwargs)
         if self._clock.trouble is not None and self._job.plan.has_brackets:
             raise self._clock.trouble
@@ -96,7 +96,7 @@ class Sampler:
             raise _Stopped
 
     def condition(self, plan: PromptPlan) -> Conditioning:
-        """Encode what blocks read; all batches of a job have the same prompts.
+        """Encode the texts that blocks read; all batches of a job have the same prompts.
 
         Raises:
             HostError: if the text encoder fails.
@@ -110,8 +110,8 @@ class Sampler:
             raise failure("the prompts could not be encoded", "Try a shorter prompt.", error) from error
 
     def sample(self, conditioning: Conditioning, images: range) -> list[Sample]:
-        """Make a batch: the images of these numbers. Where it was stopped they are unfinished, and before the first
-        step has ended there are none.
+        """Sample the batch with these image numbers. If stopped, its images are unfinished, or there are none if the
+        first step had not ended.
 
         Raises:
             HostError: if the pipeline fails.
@@ -152,7 +152,7 @@ class Sampler:
         return [Sample(*pair) for pair in zip(result.images, last[0].cpu(), strict=True)]
 
     def _unfinished(self, last: Sequence[Tensor]) -> list[Sample]:
-        """Make images of what the U-Net took the clean ones for, if a step has ended."""
+        """Decode the U-Net's prediction of the clean images, if a step has ended."""
         if not last:
             return []
         try:
@@ -168,9 +168,9 @@ class Sampler:
 def give_all(
     give: Callable[[int, Image.Image], None], images: range, samples: Sequence[Sample]
 ) -> list[HostError]:
-    """Return out a batch, even where saving one of its images fails; returns the faults."""
+    """Pass all images of a batch on, even if saving one fails; return the errors."""
     faults = []
-    for number, sample in zip(images, samples, strict=False):  # a batch that was stopped may have none
+    for number, sample in zip(images, samples, strict=False):  # a stopped batch may have none
         try:
             give(number, sample.image)
         except HostError as error:
@@ -179,7 +179,7 @@ def give_all(
 
 
 def failure(what: str, remedy: str, error: Exception) -> HostError:
-    """Say what made the pipeline stop; running out of memory has as many words as there are devices."""
+    """Return the error for a failed pipeline; each device words running out of memory differently."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, MemoryError) or "memory" in reason.lower():
         return HostError(

@@ -1,4 +1,4 @@
-"""What a trace has kept, for a notebook: tensors, and pictures of them."""
+"""The results of a trace in a notebook: tensors, and pictures of them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from lib_dumpunet.sinks.drawing import DRAWINGS, Style
 
 @dataclass
 class Trace(Sink):
-    """What was seen: tensors on the CPU; images count over all calls in the ``with``.
+    """Captured tensors on the CPU; images are counted over all calls in the ``with``.
 
-    Features are "c h w" in the model's dtype; the axes of attention are those of its kind, see ``kinds.py``.
+    Features are "c h w" in the model's dtype; attention has the axes of its kind, see ``kinds.py``.
     """
 
     tensors: dict[Tag, Tensor] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Trace(Sink):
     steered: Inputs | None = None
 
     def __getitem__(self, key: tuple[str, int] | tuple[str, int, int]) -> Tensor:
-        """Get features by ``seen["OUT11", 20]``, or ``seen["OUT11", 20, image]`` for another than the first image."""
+        """Return features: ``seen["OUT11", 20]``, or ``seen["OUT11", 20, image]`` for later images."""
         block, step, image = (*key, 0)[:3]
         return self._get(Tag(image, step, block))
 
@@ -49,20 +49,20 @@ class Trace(Sink):
         return draw_features(tensor, color or ColorSettings(), tensor.shape[2] / tensor.shape[1])
 
     def average(self, block: str, step: int, image: int = 0, kind: str = "2-norm") -> Image.Image:
-        """Draw the average map over the channels: ``kind`` is "sum", "1-norm" or "2-norm"."""
+        """Draw the average map over channels: ``kind`` is "sum", "1-norm" or "2-norm"."""
         mean = average(self[block, step, image], kind) if kind in AVERAGES else None
         if mean is None:
             raise HostError(
-                f"{kind!r} makes no average map", remedy="Use sum, 1-norm or 2-norm.", field="kind"
+                f"{kind!r} is not a kind of average map", remedy="Use sum, 1-norm or 2-norm.", field="kind"
             )
         return draw_features(mean, ColorSettings(method="white-black"), 1.0)
 
     def attention(
         self, block: str, step: int, image: int = 0, *, kind: Kind = "qk", layer: int = 0
     ) -> Tensor:
-        """Get attention: ``kind`` is "qk" (head token h w), "k", "vqk", "self", "pca" or "update".
+        """Return attention: ``kind`` is "qk" (head token h w), "k", "vqk", "self", "pca" or "update".
 
-        ``layer`` counts the attention layers of a block from 0; SD 1.x has one in each, SDXL up to ten.
+        ``layer`` is the index of the attention layer in its block, from 0; SD 1.x has one per block, SDXL up to ten.
         """
         return self._get(Tag(image, step, block, kind, layer))
 
@@ -80,7 +80,7 @@ class Trace(Sink):
         drawn = [name for name in kinds_of_section("attention") if KINDS[name].drawing]
         if kind not in drawn:
             raise HostError(
-                f"{kind!r} is not drawn here", remedy=f"Use {', '.join(sorted(drawn))}.", field="kind"
+                f"{kind!r} cannot be drawn here", remedy=f"Use {', '.join(sorted(drawn))}.", field="kind"
             )
         tag = Tag(image, step, block, kind, layer)
         tensor = self._get(tag)
@@ -92,20 +92,20 @@ class Trace(Sink):
     def tokens(
         self, image: int = 0, *, negative: bool = False, block: str = "", step: int = 1
     ) -> tuple[str, ...]:
-        """Tell the text of each column of an image's prompt; nothing if the prompt was encoded elsewhere.
+        """Return the token labels of an image's prompt; empty if it was encoded outside the ``with``.
 
-        Where blocks are steered, those of the text that ``block`` reads in a step, or of the main text.
+        With steering, return those of the text that ``block`` reads in a step, or without a block of the main text.
         """
         return labels(self._tokens(_row(image, negative), block, step))
 
     def words(self, image: int = 0, *, negative: bool = False) -> tuple[str, ...]:
-        """List the words of an image's prompt, of all that its blocks read."""
+        """List the words of an image's prompt, over all texts that its blocks read."""
         row = _row(image, negative)
         texts = [self._text_of(row, part) for part in self.heat.get(row, ())] or [self._tokens(row)]
         return tuple(dict.fromkeys(word for tokens in texts for word in all_words(tokens)))
 
     def word(self, text: str, image: int = 0, *, negative: bool = False) -> Tensor:
-        """Get the heatmap "h w" of a word or phrase: mean of heads, and of all layers and steps that have read it.
+        """Return the heatmap "h w" of a word or phrase: the mean over heads, and over layers and steps that read it.
 
         Raises:
             SettingsError: if the prompt has no such word.
@@ -113,15 +113,15 @@ class Trace(Sink):
         row = _row(image, negative)
         if row not in self.heat:
             raise HostError(
-                f"no words were seen of image {image}",
-                remedy='Trace with attention="words"; the negative prompt has words where it is used.',
+                f"no words were captured for image {image}",
+                remedy='Trace with attention="words"; the negative prompt has words only if it is used.',
             )
         texts = [(part, self._text_of(row, part)) for part in self.heat[row]]
         if not all(self._fits(part, tokens) for part, tokens in texts):
             raise HostError(
-                "the prompt's tokens are not known: no text that was encoded in the with is what the U-Net read",
-                remedy="Give the prompt to the pipeline as text, or what steer has given to trace as steered; texts "
-                "that are weighed or mixed have no words.",
+                "the prompt's tokens are not known: the U-Net read no text that was encoded in the with",
+                remedy="Give the prompt to the pipeline as text, or the inputs from steer to trace as steered; "
+                "weighted or mixed texts have no words.",
             )
         everything = [token for _, tokens in texts for token in (*tokens, BETWEEN)]
         find_word(everything, text, field="word")
@@ -132,7 +132,7 @@ class Trace(Sink):
     def word_picture(
         self, text: str, over: Image.Image | None = None, image: int = 0, *, negative: bool = False
     ) -> Image.Image:
-        """Draw the heatmap of a word, laid over the image that the pipeline gave."""
+        """Draw the heatmap of a word, over the pipeline's image if given."""
         return draw_overlay(over, self.word(text, image, negative=negative), text)
 
     def _tokens(self, row: BatchRow, block: str = "", step: int = 1) -> Tokens:
@@ -141,18 +141,18 @@ class Trace(Sink):
         return self.texts.get(row, ())
 
     def _columns(self, tag: Tag, count: int) -> tuple[str, ...]:
-        """Name the columns of a layer's map."""
+        """Return the token labels of a layer's map."""
         row = BatchRow(tag.image, "cond")
         if self.steered is not None:
             return labels(self.steered.columns(row, tag.block, tag.step, count))
         return labels(self._tokens(row))
 
     def _text_of(self, row: BatchRow, part: AttentionSum) -> Tokens:
-        """Return the tokens of what was summed up."""
+        """Return the tokens of a summed text."""
         return self._tokens(row) if self.steered is None else self.steered.known(part.text)
 
     def _fits(self, part: AttentionSum, tokens: Tokens) -> bool:
-        """Return whether tokens are those of the maps; a steered block's text may have been filled up."""
+        """Return whether tokens fit the maps; a steered block's text may have been padded."""
         columns = len(part.total)
         return len(tokens) == columns or (self.steered is not None and 0 < len(tokens) < columns)
 
@@ -172,14 +172,14 @@ class Trace(Sink):
         return f"{len(self.tensors)} tensors: blocks {', '.join(blocks)}, steps {steps}, {images} image(s)"
 
     def accept(self, capture: Capture) -> None:
-        """Keep one capture; a dictionary's own lock is enough for that."""
+        """Keep one capture; inserting into a dictionary is thread-safe."""
         if not KINDS[capture.tag.kind].is_passing:
-            # Pinned memory, where copies from an accelerator arrive, is scarce, and is to be used again.
+            # Copies from a GPU are in pinned memory, which is scarce and should be released.
             pinned = capture.tensor.is_pinned()
             self.tensors[capture.tag] = capture.tensor.clone() if pinned else capture.tensor
 
     def close(self) -> None:
-        """Put the tensors in order of image, step and block."""
+        """Sort the tensors by image, step and block."""
         self.tensors = dict(sorted(self.tensors.items()))
 
 

@@ -1,4 +1,4 @@
-"""A pipeline without weights: enough to read prompts and to plan, which costs seconds and no memory."""
+"""A pipeline without weights, enough to parse prompts and to plan; it takes seconds and no memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lib_dumpunet.hosts.diffusers.single_file import Given, Published
 
 
 class Shell:
-    """Stands for a pipeline where prompts are read and plans are made; it cannot be called."""
+    """Replaces a pipeline for parsing prompts and planning; it cannot be called."""
 
     def __init__(self, name: str, unet: Any, scheduler: Any, tokenizers: dict[str, Any]) -> None:
         self.unet, self.scheduler = unet, scheduler
         self.config = {"_name_or_path": name}
         for part, tokenizer in tokenizers.items():
             setattr(self, part, tokenizer)
-            # What asks for a tokenizer asks for its encoder, too.
+            # Code that needs a tokenizer also checks that its encoder exists.
             setattr(self, part.replace("tokenizer", "text_encoder"), unet)
 
 
 def shell_pipeline(model: str, config: str | None) -> Shell:
-    """Make the shell of a model, from its configuration or its file's header.
+    """Make the shell of a model from its configuration or its file's header.
 
     Raises:
-        SettingsError: if that cannot be told without loading it.
+        SettingsError: if that is not possible without loading the model.
     """
     path = find_model(model)
     header = read_header(path) if path is not None and path.is_file() else None
@@ -39,8 +39,8 @@ def shell_pipeline(model: str, config: str | None) -> Shell:
         return _of_file(path, recognise(header), config)
     if path is None or path.is_file():
         raise SettingsError(
-            "what it captures cannot be told without loading it",
-            remedy="A dry run needs a .safetensors file, or a folder in diffusers format.",
+            "a dry run is not possible without loading this model",
+            remedy="Give a .safetensors file, or a folder in diffusers format.",
             field=FIELD,
         )
     unet = unet_config(str(path))

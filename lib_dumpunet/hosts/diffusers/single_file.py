@@ -1,4 +1,4 @@
-"""A checkpoint file as a pipeline, without a network."""
+"""Load a checkpoint file as a pipeline, without a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lib_dumpunet.hosts.diffusers.header import FIELD, UNET, recognise
 
 
 class Configuration(Protocol):
-    """What makes a model of tensors."""
+    """The configuration of a model, as opposed to its tensors."""
 
     @property
     def unet(self) -> Mapping[str, Any]:
@@ -53,7 +53,7 @@ class Configuration(Protocol):
         """Make the model's own sampler."""
 
     def loaded(self, name: str, kind: Any) -> Any | None:
-        """Load a whole part that the file lacks; None where it is not here either."""
+        """Load a whole part that the file lacks; None if it is not available here either."""
 
 
 class Published:
@@ -77,11 +77,11 @@ class Published:
         return getattr(diffusers, kind).from_config(config)
 
     def loaded(self, name: str, kind: Any) -> None:
-        """Return None: no weights are shipped."""
+        """Return None, because no weights are bundled."""
 
 
 class Given:
-    """The configuration of a folder in diffusers format, or of one on the hub."""
+    """The configuration from a folder in diffusers format, local or on the hub."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -104,7 +104,7 @@ class Given:
         return getattr(diffusers, kind).from_pretrained(self._folder, subfolder="scheduler")
 
     def loaded(self, name: str, kind: Any) -> Any | None:
-        """Load a whole part that the file lacks; None where it is not here either."""
+        """Load a whole part that the file lacks; None if it is not available here either."""
         folder = Path(self._folder, name)
         weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
         return kind.from_pretrained(self._folder, subfolder=name) if weights else None
@@ -117,12 +117,12 @@ def load_single_file(
 
     Args:
         path: the file.
-        dtype: what the weights become.
-        config: a folder in diffusers format, or a hub id, that is not of the published shape; None for that shape.
-        prediction: "epsilon", "v_prediction", or empty for what the file says.
-        tell: takes a sentence on what the file was taken for.
+        dtype: dtype to convert the weights to.
+        config: a folder in diffusers format, or a hub id, if the model does not have its family's published shape.
+        prediction: "epsilon", "v_prediction", or empty to detect it.
+        tell: receives a sentence about the detected family and prediction type.
     Raises:
-        SettingsError, UnsupportedModelError: if it is no model, or cannot be read.
+        SettingsError, UnsupportedModelError: if it is not a model, or cannot be read.
     """
     checkpoint = read_checkpoint(path)
     family = recognise(checkpoint.header)
@@ -196,7 +196,7 @@ def _text_encoder(
         weights = convert_open_clip_checkpoint(model, tensors, prefix=encoder.prefix)
     else:
         weights = convert_ldm_clip_checkpoint(tensors)
-    if not hasattr(model, "text_model"):  # transformers 5.6 made it one with its model
+    if not hasattr(model, "text_model"):  # transformers 5.6 merged it into the model
         weights = {key.removeprefix("text_model."): tensor for key, tensor in weights.items()}
     fill(model, weights, dtype, "its text encoder", checkpoint.path)
     return model.eval()
@@ -214,5 +214,5 @@ def _elsewhere(source: Configuration, name: str, kind: Any, what: str, path: Pat
 
 
 def _those(checkpoint: Checkpoint, *prefixes: str) -> dict[str, torch.Tensor]:
-    """Return some tensors alone: diffusers' converters look at all that they get."""
+    """Return only the tensors with these prefixes: diffusers' converters use all that they get."""
     return {name: tensor for name, tensor in checkpoint.weights.items() if name.startswith(prefixes)}

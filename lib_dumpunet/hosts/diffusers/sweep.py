@@ -1,4 +1,4 @@
-"""Try one prompt in each block in turn: which blocks change the image, and how far."""
+"""Try a text in each block in turn, and measure how much each changes the image."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from lib_dumpunet.hosts.diffusers.sampling import Progress, Sample, Sampler, Sam
 from lib_dumpunet.image.compare import pixel_distance
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.reading import PLACE, read_prompt
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.resolve import attention_blocks
 from lib_dumpunet.settings import GenerateSettings
 
 log = logging.getLogger("dumpunet")
 
 Keep = Callable[[str, int, Image.Image], None]
-"""Takes an image: the name of the blocks that were steered, "" for the plain one, and the image's number."""
+"""Receives an image, with the name of the steered blocks ("" for the plain image) and the image's number."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one image is steered at: its name for people, and how the prompt names its blocks."""
+    """The blocks to steer for one image: a display name, and how the prompt names them."""
 
     name: str
     blocks: str
@@ -42,7 +42,7 @@ class Target:
 
 @dataclass
 class Distances:
-    """How far the images of one target are from the plain ones, by image."""
+    """Distances of one target's images from the plain ones, by image."""
 
     target: Target
     pixels: list[float] = field(default_factory=list)
@@ -50,44 +50,44 @@ class Distances:
 
     @property
     def pixel_distance(self) -> float:
-        """Mean over the images, in levels of 255."""
+        """Mean over the images, on a scale of 0 to 255."""
         return fmean(self.pixels)
 
     @property
     def latent_distance(self) -> float:
-        """Mean over the images, in the latents' own unit, whose standard deviation is about 1."""
+        """Mean over the images, in the unit of latents, whose standard deviation is about 1."""
         return fmean(self.latents)
 
 
 @dataclass
 class SweepOutcome:
-    """Changes in the order of targets, of those that came out, and what went wrong without stopping the sweep."""
+    """The changes of finished targets, in order, and errors."""
 
     changes: list[Distances] = field(default_factory=list)
     problems: list[DumpUNetError] = field(default_factory=list)
 
     def report(self, error: DumpUNetError) -> None:
-        """Keep an error; each run may have the same to say."""
+        """Record an error once; each run may report it again."""
         if str(error) not in map(str, self.problems):
             self.problems.append(error)
 
     def ranked(self) -> list[Distances]:
-        """Sort by pixel distance, the largest first."""
+        """Return the changes sorted by pixel distance, largest first."""
         return sorted(self.changes, key=lambda change: change.pixel_distance, reverse=True)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The job of the images that others are compared to, and that of each target, from the same seeds."""
+    """The job of the plain images, and a job for each target, all with the same seeds."""
 
     plain: Job
     jobs: dict[Target, Job]
 
 
 def choose_targets(unet: Model, blocks: str, groups: str) -> tuple[Target, ...]:
-    """Choose what is steered in turn: each of ``blocks``, then each of ``groups``; with neither, every block with text.
+    """Return the targets: each of ``blocks``, then each of ``groups``; with neither, every block with cross-attention.
 
-    Groups are joined by commas: ``IN``, ``M``, ``OUT`` or a range of blocks.
+    Groups are separated by commas: ``IN``, ``M``, ``OUT`` or a range of blocks.
 
     Raises:
         SettingsError: for an unknown block, or a group without cross-attention.
@@ -103,18 +103,18 @@ def choose_targets(unet: Model, blocks: str, groups: str) -> tuple[Target, ...]:
         attention_blocks(unet.facts, span, field="--groups")
         targets.append(Target(item, span))
     if not targets:
-        raise SettingsError("it names no group", remedy="Write some, such as IN,M,OUT.", field="--groups")
+        raise SettingsError("it names no group", remedy="Write groups such as IN,M,OUT.", field="--groups")
     return tuple({target.blocks: target for target in reversed(targets)}.values())[::-1]
 
 
 def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequence[Target]) -> Sweep:
-    """Read the prompt for each target, and for a block without cross-attention, where it changes nothing.
+    """Parse the prompt for each target, and for the plain images with a block without cross-attention.
 
-    So the images that others are compared to are those of the base prompt, or of what ``_`` and other pairs say.
+    So the plain images are those of the base prompt, or of ``_`` and other pairs.
 
     Raises:
         PromptSyntaxError: for a broken per-block bracket.
-        SettingsError: if the block's name would be text for the model to read.
+        SettingsError: if the placeholder is in the text that the model reads.
     """
     unet = describe(pipe.unet)
     first = targets[0].blocks
@@ -131,22 +131,22 @@ def plan_sweep(pipe: Any, prompt: str, sampling: GenerateSettings, targets: Sequ
     ):
         if _words_of(template) != _words_of(other):
             raise SettingsError(
-                f"{PLACE} stands where it would be read as text",
-                remedy=f"Write it in front of a colon, as in (~:{PLACE}: bad anatomy :~).",
+                f"{PLACE} would be read as text",
+                remedy=f"Write it before a colon, as in (~:{PLACE}: bad anatomy :~).",
                 field=template.field,
             )
     return Sweep(plain, jobs)
 
 
 def _words_of(template: Template) -> tuple[object, ...]:
-    """Return all of a prompt but the blocks that it names."""
+    """Return the parts of a prompt without the blocks that they name."""
     return tuple(
         part if isinstance(part, str) else tuple(item.text for item in part.items) for part in template.parts
     )
 
 
 def _for(unet: Model, like: Job, prompt: str, negative: str, blocks: str) -> Job:
-    """Make the job of one target like that of another; not by ``make_job``, which would repeat its warnings."""
+    """Make the job of a target from another job; ``make_job`` would repeat its warnings."""
     text, negative = (source.replace(PLACE, blocks) for source in (prompt, negative))
     cond = (read_prompt(text, unet.order, "prompt"),) * len(like.prompts)
     uncond = (read_prompt(negative, unet.order, "Negative prompt"),) if like.plan.uncond else ()
@@ -159,10 +159,10 @@ def _for(unet: Model, like: Job, prompt: str, negative: str, blocks: str) -> Job
 
 
 def run_sweep(pipe: Any, sweep: Sweep, outcome: SweepOutcome, keep: Keep, progress: Progress) -> None:
-    """Make the plain images once, then those of each target from the same seeds; each text is encoded once.
+    """Sample the plain images once, then those of each target from the same seeds; each text is encoded once.
 
-    ``outcome`` is filled as images come, so that it has what came before an interrupt. A fault of sampling, or of
-    saving after its batch, ends the sweep, and is told in it.
+    ``outcome`` is filled as images are finished, so it is valid even after an interrupt. An error in sampling, or in
+    saving (after its batch), ends the sweep and is added to ``outcome``.
     """
     clock = SchedulerClock(pipe)
     unet = describe(pipe.unet)
@@ -194,17 +194,17 @@ def run_sweep(pipe: Any, sweep: Sweep, outcome: SweepOutcome, keep: Keep, progre
                 outcome.problems += faults
                 if faults:
                     return
-    except HostError as error:  # what came before it is worth telling
+    except HostError as error:  # keep the results so far
         outcome.problems.append(error)
 
 
 def _latent_distance(before: Sample, after: Sample) -> float:
-    """Root of the mean square of the differences."""
+    """Return the root mean square difference of the latents."""
     difference: Tensor = after.latents.float() - before.latents.float()
     return float(difference.square().mean().sqrt())
 
 
 def _family(order: BlockOrder, item: str) -> str:
-    """Write out IN, M and OUT as ranges."""
+    """Expand IN, M and OUT to ranges."""
     names = [name for name in order if name.rstrip("0123456789") == item]
     return f"{names[0]}-{names[-1]}" if names else item

@@ -1,80 +1,42 @@
 """Encode prompts as the AUTOMATIC1111 webui does: emphasis, ``BREAK``, and prompts of any length.
 
-Emphasis, https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis, weighs what the text
-encoder gives for a token. Length is unlimited because the encoder reads a prompt in chunks of 75 tokens, which are
-joined again. For a plain prompt of one chunk the result is that of the pipeline's own ``encode_prompt``, bit for bit.
+Emphasis multiplies the text encoder's output for a token. Prompts of any length are encoded in chunks of 75 tokens,
+and the outputs are joined. For a prompt of one chunk without emphasis, the result equals that of the pipeline's
+``encode_prompt`` bit for bit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, pairwise
-from operator import attrgetter
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_dumpunet.errors import HostError
+from lib_dumpunet.hosts.diffusers.chunks import CHUNK, Chunk, Piece, fill, lay_out
+from lib_dumpunet.hosts.diffusers.emphasis import parse_emphasis
 from lib_dumpunet.hosts.diffusers.tokens import tokens_of
 from lib_dumpunet.prompt.words import Token
 
-CHUNK = 75
-"""Pieces of text that the encoder reads at once, without start and end."""
-
-BACKTRACK = 20
-"""Tokens before the end of a full chunk among which a comma is looked for, to move what follows it to the next."""
-
-EMPHASIS = {"(": 1.1, "[": 1 / 1.1}
-OPENING = {")": "(", "]": "["}
 COMMA = ",</w>"
-
-_PART = re.compile(
-    r"""
-      \\ (?P<escaped> [()\[\]\\]? )
-    | (?P<open> [(\[] )
-    | : \s* (?P<weight> [+-]? (?: \d+ \.? \d* | \. \d+ ) ) \s* \)
-    | (?P<close> [)\]] )
-    | (?P<break> \b BREAK \b )
-    | [^\\()\[\]:B]+
-    | .  # a colon that begins no weight, a B that begins no BREAK
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+"""A comma in the vocabulary of CLIP's tokenizers."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Prompts as the U-Net takes them.
+    """Encoded prompts, as the U-Net takes them.
 
     Attributes:
         embeds: "prompt token dim".
-        pooled: "prompt dim"; None for models that take none, all but SDXL.
-        tokens: by prompt, what each column of ``embeds`` stands for.
+        pooled: "prompt dim"; None for all models except SDXL.
+        tokens: for each prompt, the tokens of ``embeds``.
     """
 
     embeds: Tensor
     pooled: Tensor | None
     tokens: tuple[tuple[Token, ...], ...]
-
-
-class Run(NamedTuple):
-    """Text of one weight."""
-
-    text: str
-    weight: float
-
-
-class Piece(NamedTuple):
-    """A token's number in the vocabulary, and the weight of the text it comes from."""
-
-    number: int
-    weight: float
-
-
-Chunk = tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +48,7 @@ class _Encoder:
     model: Any
 
     def chunks(self, text: str) -> tuple[Chunk, ...]:
-        """Lay out a prompt."""
+        """Tokenize a prompt and cut it into chunks."""
         sections = [
             [Piece(number, run.weight) for run in section for number in self._numbers(run.text)]
             for section in parse_emphasis(text)
@@ -94,13 +56,13 @@ class _Encoder:
         return lay_out(sections, self.tokenizer.convert_tokens_to_ids(COMMA))
 
     def ids(self, chunk: Chunk) -> list[int]:
-        """Put a chunk between start and end, and fill it up."""
+        """Return a chunk's token ids with start and end tokens and padding."""
         tokenizer = self.tokenizer
         ids = [tokenizer.bos_token_id, *(piece.number for piece in chunk), tokenizer.eos_token_id]
         return ids + [tokenizer.pad_token_id] * (CHUNK - len(chunk))
 
     def encode(self, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
-        """Encode a chunk of each prompt: what the U-Net reads, and what is pooled where the model does that."""
+        """Encode one chunk of each prompt; return the embeddings, and the pooled output if the encoder has one."""
         device = self.pipe._execution_device
         ids = torch.tensor([self.ids(chunk) for chunk in chunks], device=device)
         if _is_xl(self.pipe):
@@ -113,14 +75,14 @@ class _Encoder:
         return _emphasise(self.model(ids, attention_mask=mask)[0], chunks), None
 
     def _numbers(self, text: str) -> list[int]:
-        # The tokenizer would warn of a text that is too long for one chunk, and so would it in maybe_convert_prompt.
+        # The tokenizer would warn of texts longer than one chunk, also in maybe_convert_prompt.
         numbers: list[int] = self.tokenizer(
             self._with_all_vectors(text), add_special_tokens=False, verbose=False
         ).input_ids
         return numbers
 
     def _with_all_vectors(self, text: str) -> str:
-        """Spell out textual inversions: one of several vectors is one word for people, several for the tokenizer."""
+        """Expand textual inversions of several vectors from their one word into the tokenizer's several tokens."""
         convert = getattr(self.pipe, "maybe_convert_prompt", None)
         if convert is None or not any(token in text for token in self.tokenizer.get_added_vocab()):
             return text
@@ -131,14 +93,14 @@ class _Encoder:
 def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
     """Encode prompts for a Stable Diffusion 1.x, 2.x or XL pipeline.
 
-    All get as many chunks as the longest of them; what a prompt lacks is filled with chunks of an empty prompt, as the
-    webui does. The pooled output is that of the first chunk, without emphasis.
+    All prompts get as many chunks as the longest one; as in the webui, missing chunks are those of an empty prompt.
+    The pooled output is that of the first chunk, without emphasis.
     """
     assert texts
     encoders = _encoders(pipe)
     layouts = [[encoder.chunks(text) for text in texts] for encoder in encoders]
     count = max(len(layout) for of_encoder in layouts for layout in of_encoder)
-    filled = [[_fill(layout, count) for layout in of_encoder] for of_encoder in layouts]
+    filled = [[fill(layout, count) for layout in of_encoder] for of_encoder in layouts]
     with torch.no_grad():
         outputs = [_encode_all(encoder, by_text) for encoder, by_text in zip(encoders, filled, strict=True)]
     embeds = torch.cat([hidden for hidden, _ in outputs], dim=-1)
@@ -151,7 +113,7 @@ def encode_prompts(pipe: Any, texts: Sequence[str]) -> Encoded:
 
 
 def tokenize(pipe: Any, text: str) -> tuple[Token, ...]:
-    """Return what the columns of a prompt are, without encoding it."""
+    """Return a prompt's tokens without encoding it."""
     first = _encoders(pipe)[0]
     return _tokens(first, first.chunks(text))
 
@@ -161,88 +123,8 @@ def chunk_count(pipe: Any, text: str) -> int:
     return max(len(encoder.chunks(text)) for encoder in _encoders(pipe))
 
 
-def parse_emphasis(text: str) -> tuple[tuple[Run, ...], ...]:
-    """Read a prompt's markup into the sections between ``BREAK``s, each a tuple of runs of text.
-
-    ``(x)`` weighs 1.1, ``[x]`` 1/1.1, ``(x:1.3)`` 1.3, and brackets in brackets multiply. There is no wrong text: a
-    bracket that is not closed acts to the end, and one that closes nothing is text. So is a bracket or backslash after
-    a backslash; other backslashes are left out.
-    """
-    reader = _Reader()
-    for match in _PART.finditer(text):
-        reader.take(match)
-    reader.finish()
-    bounds = [0, *reader.breaks, len(reader.runs)]
-    return tuple(_merged(reader.runs[start:end]) for start, end in pairwise(bounds))
-
-
-@dataclass
-class _Reader:
-    """What has been read of a prompt; ``opened`` and ``breaks`` are counted in runs."""
-
-    runs: list[Run] = field(default_factory=list)
-    breaks: list[int] = field(default_factory=list)
-    opened: dict[str, list[int]] = field(default_factory=lambda: {bracket: [] for bracket in EMPHASIS})
-
-    def take(self, match: re.Match[str]) -> None:
-        """Read on."""
-        kind, text = match.lastgroup, match[0]
-        if kind == "open":
-            self.opened[text].append(len(self.runs))
-        elif kind == "break":
-            self.breaks.append(len(self.runs))
-        elif kind == "close" and self.opened[OPENING[text]]:
-            self._weigh(OPENING[text], EMPHASIS[OPENING[text]])
-        elif kind == "weight" and self.opened["("]:
-            self._weigh("(", float(match["weight"]))
-        else:
-            self.runs.append(Run(match["escaped"] if kind == "escaped" else text, 1.0))
-
-    def finish(self) -> None:
-        """Let brackets that are still open act to the end."""
-        for bracket, starts in self.opened.items():
-            while starts:
-                self._weigh(bracket, EMPHASIS[bracket])
-
-    def _weigh(self, bracket: str, factor: float) -> None:
-        start = self.opened[bracket].pop()
-        self.runs[start:] = [Run(run.text, run.weight * factor) for run in self.runs[start:]]
-
-
-def _merged(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """Join neighbours of one weight: a word with an escaped bracket in it is cut by the tokenizer as a whole."""
-    groups = groupby(runs, key=attrgetter("weight"))
-    return tuple(Run("".join(run.text for run in group), weight) for weight, group in groups)
-
-
-def lay_out(sections: Sequence[Sequence[Piece]], comma: int) -> tuple[Chunk, ...]:
-    """Cut sections into chunks, at least one; each section begins a chunk.
-
-    Where text goes on after a full chunk with a comma (its number is ``comma``) among its last 20 pieces, the chunk
-    ends after that comma, unless a comma is also what comes next.
-    """
-    chunks: list[Chunk] = []
-    for section in sections:
-        rest = tuple(section)
-        while len(rest) > CHUNK:
-            end = _end_of_chunk(rest, comma)
-            chunks.append(rest[:end])
-            rest = rest[end:]
-        chunks.append(rest)
-    # Nothing after the last BREAK is no reason for another chunk.
-    return tuple(chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks)
-
-
-def _end_of_chunk(pieces: Chunk, comma: int) -> int:
-    if pieces[CHUNK].number != comma:
-        for end in range(CHUNK, CHUNK - BACKTRACK, -1):
-            if pieces[end - 1].number == comma:
-                return end
-    return CHUNK
-
-
 def _mask(chunk: Chunk) -> list[int]:
-    """Mark padding, as the tokenizer would."""
+    """Return a chunk's attention mask, as the tokenizer would: 0 for padding."""
     text = len(chunk) + 2
     return [1] * text + [0] * (CHUNK + 2 - text)
 
@@ -263,8 +145,8 @@ def _encoders(pipe: Any) -> list[_Encoder]:
     ]
     if not encoders:
         raise HostError(
-            f"{type(pipe).__name__} has no tokenizer with a text encoder, so prompts cannot be read",
-            remedy="Load the pipeline with both; where it reads no text of its own, blocks cannot be steered by text.",
+            f"{type(pipe).__name__} has no tokenizer with a text encoder, so prompts cannot be encoded",
+            remedy="Load the pipeline with both; pipelines that take no prompt cannot use per-block prompts.",
         )
     return encoders
 
@@ -273,25 +155,20 @@ def _tokens(encoder: _Encoder, layout: Sequence[Chunk]) -> tuple[Token, ...]:
     return tokens_of(encoder.tokenizer, [number for chunk in layout for number in encoder.ids(chunk)])
 
 
-def _fill(layout: tuple[Chunk, ...], count: int) -> tuple[Chunk, ...]:
-    empty: Chunk = ()
-    return (*layout, *[empty] * (count - len(layout)))
-
-
 def _encode_all(encoder: _Encoder, layouts: Sequence[Sequence[Chunk]]) -> tuple[Tensor, Tensor | None]:
-    """Encode prompts of the same number of chunks.
+    """Encode prompts of equally many chunks.
 
-    The first chunks of all prompts are one batch, then the second ones: so a batch of short prompts is the pipeline's
-    own, and the bits that come out are too.
+    One batch has the first chunks of all prompts, the next one the second chunks: a batch of short prompts is then the
+    same as the pipeline's, and so are all bits of the result.
     """
     outputs = [encoder.encode(chunks) for chunks in zip(*layouts, strict=True)]
     return torch.cat([hidden for hidden, _ in outputs], dim=1), outputs[0][1]
 
 
 def _emphasise(hidden: Tensor, chunks: Sequence[Chunk]) -> Tensor:
-    """Multiply the encoder's output, "prompt token dim", by the weights of the tokens, and keep each chunk's mean.
+    """Multiply the encoder's output, "prompt token dim", by the tokens' weights, and restore each chunk's mean.
 
-    The webui keeps the mean over all prompts of a batch; here a prompt does not depend on those beside it.
+    The webui restores the mean over all prompts of a batch; here, prompts do not affect each other.
     """
     rows = [[1.0, *(piece.weight for piece in chunk), *[1.0] * (CHUNK + 1 - len(chunk))] for chunk in chunks]
     weights = torch.tensor(rows, device=hidden.device)[..., None]

@@ -1,4 +1,4 @@
-"""What the tokenizer of a text encoder made of a prompt, in the core's words."""
+"""Convert a transformers tokenizer's ids into tokens."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lib_dumpunet.prompt.words import Token
 
 
 def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
-    """Return what each column of the text encoder's input holds.
+    """Return the token for each id of the text encoder's input.
 
     Args:
-        tokenizer: a CLIPTokenizer of transformers, of either kind.
+        tokenizer: a CLIPTokenizer of transformers, slow or fast.
         ids: the input, one or more chunks of start, pieces, end and padding.
     Returns:
-        tokens, one for each id. After the end all is padding up to the next start, whatever stands there: SD 1.x fills
-        up with the end again, SD 2.x and the second encoder of SDXL with "!". An embedding of several vectors, which
-        diffusers calls <x>, <x>_1 and so on, is one word.
+        tokens, one for each id. After the end, everything is padding up to the next start: SD 1.x pads with the end
+        token, SD 2.x and SDXL's second encoder with "!". An embedding of several vectors, which diffusers names <x>,
+        <x>_1 and so on, is one word.
     """
     added = _added_tokens(tokenizer)
     names = tokenizer.convert_ids_to_tokens(list(ids))
@@ -45,9 +45,9 @@ def tokens_of(tokenizer: Any, ids: Sequence[int]) -> tuple[Token, ...]:
 
 
 def _added_tokens(tokenizer: Any) -> Mapping[int, Token]:
-    """List the tokens that are taken out of a text before it is cut: they stand for themselves, and each is a word.
+    """Return the tokens that the tokenizer never splits; each is a word.
 
-    Textual inversion adds such tokens, and where "!" is the padding, one in a prompt is the same token.
+    Textual inversion adds such tokens; where "!" is the padding token, a "!" in the prompt is the same token.
     """
     vocabulary = tokenizer.get_added_vocab()
     return {number: Token(name.lower().encode(), ends_word=True) for name, number in vocabulary.items()}

@@ -1,4 +1,4 @@
-"""Look into a pipeline that the user already has: three lines in a notebook."""
+"""Trace the user's own pipeline, in three lines of a notebook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lib_dumpunet.hooks.attention import require_readable
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.sums import AttentionSum, AttentionSums
 from lib_dumpunet.hosts.diffusers.attribution import Attribution
-from lib_dumpunet.hosts.diffusers.clock import SchedulerClock, overhearing, require_plain
+from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
+from lib_dumpunet.hosts.diffusers.overhearing import overhearing
+from lib_dumpunet.hosts.diffusers.pipelines import require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.steered import Inputs
 from lib_dumpunet.models.describe import describe
@@ -29,7 +31,7 @@ from lib_dumpunet.settings import AttentionSettings, FeatureSettings, Settings
 log = logging.getLogger("dumpunet")
 
 ARGUMENTS = {"layers": "layers", "steps": "steps", "kinds": "attention"}
-"""The arguments that settings come from."""
+"""The arguments of ``trace`` by setting."""
 
 
 @contextmanager
@@ -42,19 +44,20 @@ def trace(
     features: bool = True,
     steered: Inputs | None = None,
 ) -> Iterator[Trace]:
-    """Keep what the U-Net does while a pipeline runs, any number of times.
+    """Capture what the U-Net does while a pipeline runs, any number of times.
 
-    All tensors stay in memory: choose few blocks and steps, as in
+    All tensors stay in memory, so choose few blocks and steps, as in
     ``with trace(pipe, layers="OUT11", steps="1,20") as seen: pipe("a red circle")``.
 
     Args:
         pipe: a text-to-image, img2img or inpainting pipeline of Stable Diffusion 1.x, 2.x or XL.
         layers: blocks, such as ``"IN00-OUT11(+2)"``; empty means all.
         steps: sampling steps, such as ``"1,5-20(+5)"``; empty means all.
-        attention: what to keep of attention layers, such as ``"qk,words"``: any of k, qk, vqk, self, update and words.
-            Words take no more memory for more steps.
-        features: whether to keep the outputs of blocks.
-        steered: what ``steer`` has given, if the pipeline is steered: words are found in what each block reads then.
+        attention: kinds of attention to capture, such as ``"qk,words"``: any of k, qk, vqk, self, update and words.
+            The memory for words does not grow with the number of steps.
+        features: whether to capture the outputs of blocks.
+        steered: the inputs from ``steer``, if the pipeline is steered: then words are found in the text that each block
+            reads.
 
     Raises:
         SettingsError: for a mistake in ``layers``, ``steps`` or ``attention``.
@@ -90,7 +93,7 @@ def trace(
 
 
 def _plan(unet: Model, layers: str, steps: str, attention: str, *, features: bool) -> Plan:
-    """Resolve the arguments; words are kept of all texts, as nobody knows yet which there will be."""
+    """Resolve the arguments; words of all texts are captured, because the texts are not known yet."""
     names = tuple(part.strip() for part in attention.split(",") if part.strip())
     try:
         settings = Settings(

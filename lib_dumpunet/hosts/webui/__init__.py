@@ -1,1 +1,1 @@
-"""The host in AUTOMATIC1111's stable-diffusion-webui: the same work for its dropdown, its other scripts and its API."""
+"""The host in AUTOMATIC1111's stable-diffusion-webui, for its Script dropdown, its other scripts and its API."""

@@ -1,7 +1,7 @@
 """Axes for the X/Y/Z plot, and what its cells show.
 
-The plot makes a copy of the job for each cell and lets the axes change it; the companion script then reads what they
-have left on it.
+The plot copies the job for each cell and lets the axes change the copy; ``AlwaysOnScript`` then reads the changes that
+they left on it.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 PLACEHOLDER = "{block}"
 PROMPTS = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
 CHANGES, CELL = "dumpunet_changes", "dumpunet_cell"
-"""Names of what axes leave on a job."""
+"""Names of the attributes that axes set on a job."""
 LABELS = {
     "features.layers": "Layers",
     "features.steps": "Steps",
     "attention.layers": "Attention layers",
     "attention.words": "Words",
 }
-"""Axes that only look: the image is the same in every cell, so a cell shows a map."""
+"""Axes that do not change the image, so their cells show a map."""
 CELLS = ("image", "map")
 
 
 def add_axes() -> None:
-    """Add the axes to the plot, if the webui has one; a second time does nothing."""
+    """Add the axes to the plot, if the webui has it; calling it again does nothing."""
     for data in scripts.scripts_data:
         if data.script_class.__module__ in MODULES and hasattr(data.module, "axis_options"):
             _add_to(data.module)
 
 
 def changed(settings: PanelSettings, p: Any) -> PanelSettings:
-    """Apply what axes have left on a job.
+    """Apply the changes that axes left on a job.
 
     Raises:
-        SettingsError: for a value that the settings refuse.
+        SettingsError: for an invalid value.
     """
     changes: Mapping[str, str] = getattr(p, CHANGES, {})
     return override(settings, changes) if changes else settings
 
 
 def has_changes(p: Any) -> bool:
-    """Return whether an axis was at work."""
+    """Return whether an axis changed the settings."""
     return bool(getattr(p, CHANGES, None))
 
 
 def shows_map(p: Any) -> bool:
-    """Return whether the cell of a job shows a map: as its axis says, else if axes only look."""
+    """Return whether a job's cell shows a map: as the axis *Cell shows* says, or if axes changed settings."""
     cell = getattr(p, CELL, None)
     return cell == "map" if cell else has_changes(p)
 
@@ -105,11 +105,11 @@ def _fill(p: Any, block: str, _: Sequence[str]) -> None:
 
 
 def _expand(p: Any, values: list[str]) -> None:
-    """Turn ranges into a cell for each of their blocks, in place: webuis up to 1.6 let axes do nothing else."""
+    """Replace ranges with their blocks, in place, because the webui up to 1.6 allows axes nothing else."""
     if not any(PLACEHOLDER in (getattr(p, name, None) or "") for name in PROMPTS):
         missing = SettingsError(
             f"no prompt has {PLACEHOLDER}",
-            remedy=f"Write it where a block belongs, as in a (~: {PLACEHOLDER}: cute :~) girl, and turn on "
+            remedy=f"Write it in place of a block, as in a (~: {PLACEHOLDER}: cute :~) girl, and turn on "
             "Enable Layer Prompt.",
         )
         raise refusal(p, missing)
@@ -134,7 +134,7 @@ def _check_cells(p: Any, values: list[str]) -> None:
 
 @contextmanager
 def _as_user_error(p: Any) -> Iterator[None]:
-    """Let a mistake of the user's end the plot: the page shows the text of any error."""
+    """Let a user's mistake end the plot: the page shows the text of any exception."""
     try:
         yield
     except DumpUNetError as error:

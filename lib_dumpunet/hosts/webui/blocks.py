@@ -1,4 +1,4 @@
-"""The blocks of a live U-Net and their shapes, by its modules alone: it may be sampling at this moment."""
+"""The blocks of a live U-Net and their shapes, from its modules alone, because it may be sampling."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lib_dumpunet.models.model import Block, Model
 from lib_dumpunet.models.unet import is_transformer
 
 SCALE = 8
-"""Pixels of the image for each of the latents, in a row."""
+"""Image pixels per latent pixel, along one side."""
 
 
 class _Block(NamedTuple):
-    """What tells the shapes of a block: ``channels`` that it puts out, heads of its attention layers."""
+    """A block: ``channels`` of its output, and heads of its attention layers."""
 
     name: str
     kind: str
@@ -45,11 +45,11 @@ _SD1 = (
     *((_WITH_TEXT, 640), (_WITH_TEXT, 640), ("res+attn+up", 640)),
     *((_WITH_TEXT, 320), (_WITH_TEXT, 320), (_WITH_TEXT, 320)),
 )
-"""SD 1.x, shown where no model is loaded."""
+"""The blocks of SD 1.x, shown if no model is loaded."""
 
 
 def blocks_of_model(width: int, height: int) -> list[BlockInfo]:
-    """List the blocks of the loaded model; those of SD 1.x where none is loaded, or it has none."""
+    """List the blocks of the loaded model, or those of SD 1.x if none is loaded or it has no U-Net."""
     model = compat.loaded_model()
     try:
         if model is not None:
@@ -60,7 +60,7 @@ def blocks_of_model(width: int, height: int) -> list[BlockInfo]:
 
 
 def block_table(model: Model, width: int, height: int) -> list[BlockInfo]:
-    """List the blocks of a U-Net of ldm's layout, for images of ``width`` x ``height`` pixels."""
+    """List the blocks of a U-Net in ldm's layout, for images of ``width`` x ``height`` pixels."""
     channels = int(model.module.in_channels)  # type: ignore[arg-type]
     blocks = []
     for block in model.blocks:
@@ -80,10 +80,10 @@ def sd1_table(width: int, height: int) -> list[BlockInfo]:
 
 
 def _table(blocks: Iterable[_Block], channels: int, width: int, height: int) -> list[BlockInfo]:
-    """Follow the shapes through the blocks.
+    """Propagate the shapes through the blocks.
 
-    A block of the second half gets the output of the one before it joined with that of its partner in the first half,
-    at the partner's size.
+    The input of an OUT block is the output of the block before it concatenated with that of its IN block (the skip
+    connection), at the IN block's size.
     """
     shape = (channels, height // SCALE, width // SCALE)
     rows: list[BlockInfo] = []
@@ -117,6 +117,6 @@ def _put_out(block: Block, channels: int) -> int:
 
 
 def _channels(child: nn.Module, channels: int) -> int:
-    """Read how many channels a child puts out; a spatial transformer changes none."""
+    """Return a child's number of output channels; a spatial transformer keeps its input's."""
     known: Any = None if is_transformer(child) else getattr(child, "out_channels", None)
     return int(known or channels)

@@ -1,9 +1,9 @@
-"""Time in the webui: which step, and whose rows, a U-Net call is about.
+"""The clock of the webui: the sampling step and batch rows of each U-Net call.
 
-The denoiser tells, before it calls the model, which rows it is going to evaluate, prompts first; how it cuts them into
-passes depends on the lengths of the texts and on settings. So a cursor goes along the rows by each pass's own size.
-An extension that makes images of tiles calls the U-Net several times in a pass, each time with all rows of it for one
-tile after the other.
+Before it calls the model, the denoiser tells which rows it is going to evaluate, prompts first. It splits them into
+passes, depending on text lengths and settings, so a cursor advances along the rows by the size of each pass. An
+extension that builds images from tiles calls the U-Net several times in a pass, each time with all rows of the pass for
+one or more tiles.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NEVER = ModelCall(0, ())
 class DenoiserClock:
     """The clock of one job.
 
-    ``see_pass`` must see the arguments of each call of the denoiser's model before it runs, ``end_pass`` its end, and
-    ``see_call`` those of each U-Net call.
+    Hooks must call ``see_pass`` before each call of the denoiser's model, ``end_pass`` after it, and ``see_call``
+    before each U-Net call.
     """
 
     def __init__(self) -> None:
@@ -38,16 +38,16 @@ class DenoiserClock:
         self._texts: Tensor | None = None
         self._model_call = NEVER
         self.tile: tuple[int, int] | None = None
-        """Height and width in cells of the first tile, where an image is made of tiles."""
+        """Height and width of the first tile in latent pixels, if the image is built from tiles."""
         self._sees_whole = False
         self.has_regions = False
-        """Whether parts of an image had a text of their own."""
+        """Whether regions of an image had their own prompts."""
         self.evaluation = 0
         self.reached = {False: 0, True: 0}
-        """The last step that was sampled, by pass: not hires, hires."""
+        """The last sampled step of the first pass (False) and the hires pass (True)."""
 
     def now(self) -> ModelCall:
-        """Return the U-Net call that is under way."""
+        """Return the current U-Net call."""
         return self._model_call
 
     def begin(self, first: int, step_of: Callable[[int], int], *, hires: bool) -> None:
@@ -56,17 +56,18 @@ class DenoiserClock:
         self.pause()
 
     def pause(self) -> None:
-        """Belong to no step, until the denoiser tells again: what calls the U-Net meanwhile is not the job."""
+        """Belong to no step until the denoiser's next callback: U-Net calls until then are not the job's."""
         self._step, self._pass, self._model_call = 0, (), NEVER
 
     def see_denoiser(self, evaluation: int, parts: Sequence[int], uncond: int, total: int) -> None:
-        """Note what is going to be evaluated.
+        """Note the rows that are going to be evaluated.
 
         Args:
-            evaluation: how many there were in this pass before.
-            parts: rows of each image's prompt.
-            uncond: rows of the negative prompt, one for each image.
-            total: rows of the latents; InstructPix2Pix has another one for each image at the end, without text.
+            evaluation: number of earlier evaluations in this pass.
+            parts: number of rows of each image's prompt.
+            uncond: number of rows of negative prompts, one for each image.
+            total: number of rows of latents; InstructPix2Pix has an additional row for each image at the end, without
+                text.
         """
         self.evaluation = evaluation
         self._step = self._step_of(evaluation)
@@ -83,7 +84,7 @@ class DenoiserClock:
         self._model_call = NEVER
 
     def see_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note a call of the denoiser's model: its latents "row c h w", and its texts."""
+        """Note a call of the denoiser's model: its latents "row c h w" and its text embeddings."""
         latents = args[0] if args else next(iter(kwargs.values()))
         self._pass = self._rows[self._cursor : self._cursor + len(latents)]
         self._cursor += len(latents)
@@ -94,9 +95,9 @@ class DenoiserClock:
         self._pass, self._texts, self._model_call = (), None, NEVER
 
     def see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note a U-Net call by its latents, the first argument "row c h w".
+        """Note a U-Net call by its first argument, the latents "row c h w".
 
-        A tile's text is compared with that of the pass: a region may have one of its own, and is not looked at.
+        A tile's text is compared with the pass's: a region with its own text is not captured.
         """
         self._model_call = NEVER
         if not self._step or not self._pass:
@@ -108,7 +109,7 @@ class DenoiserClock:
             count = max(1, len(latents) // len(rows))
             if not _repeats(kwargs.get("context"), self._texts, count):
                 self.has_regions = True
-                # Without any call of the image's own texts it is not known what this is about: no row is told.
+                # Before any call with the image's own texts, the rows cannot be identified, so none are given.
                 if self.tile is None and not self._sees_whole:
                     self._model_call = ModelCall(self._step, (), self._hires)
                 return
@@ -116,12 +117,12 @@ class DenoiserClock:
             if not self._sees_whole:
                 self.tile = self.tile or (height, width)
         else:
-            self._sees_whole = True  # as DemoFusion begins, before it goes on with tiles
+            self._sees_whole = True  # DemoFusion begins with the whole image, before it uses tiles
         self._model_call = ModelCall(self._step, rows, self._hires)
 
 
 def _texts(cond: Any) -> Tensor | None:
-    """Find the texts "row token dim" that the denoiser passes on: by themselves, in a list, or under a name."""
+    """Find the text embeddings "row token dim" in what the denoiser passes: a tensor, a list or a dictionary."""
     if isinstance(cond, Mapping):
         cond = cond.get("crossattn", cond.get("c_crossattn"))
     if isinstance(cond, Sequence) and len(cond) == 1:
@@ -130,16 +131,15 @@ def _texts(cond: Any) -> Tensor | None:
 
 
 def _repeats(texts: object, passed: Tensor | None, count: int) -> bool:
-    """Return whether texts "row token dim" are those of a pass, a number of times."""
+    """Return whether text embeddings "row token dim" are those of the pass repeated ``count`` times."""
     if not isinstance(texts, Tensor) or passed is None:
         return False
     return torch.equal(texts, passed.repeat(count, 1, 1))
 
 
 def not_followed() -> HostError:
-    """Make the error of webuis that put rows together in their own way."""
+    """Return the error for webuis that batch rows in their own way."""
     return HostError(
-        "Forge and webuis made of it (reForge, Classic, Neo) put the rows of a batch together in a way that is not "
-        "followed yet",
+        "Forge and its successors (reForge, Classic, Neo) are not supported yet, because they batch rows differently",
         remedy="Use AUTOMATIC1111's webui, or the studio.",
     )

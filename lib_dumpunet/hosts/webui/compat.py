@@ -1,4 +1,4 @@
-"""The one place that knows how webuis differ: releases 1.6 to 1.10 of AUTOMATIC1111's, and where successors will."""
+"""All differences between webui versions: AUTOMATIC1111's 1.6 to 1.10, and hooks for successors such as Forge."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_sa
 from torch import nn
 
 TIMESTEPS = {"DDIM": -1, "DDIM CFG++": -1, "PLMS": -1, "UniPC": 0}
-"""Samplers that go by a list of timesteps, and how many steps more than its entries they take."""
+"""Samplers with a list of timesteps, and the difference between their steps and the entries of the list."""
 
 
 def live_unet(sd_model: Any) -> nn.Module:
-    """Find the U-Net that samples; the models of Forge hold it elsewhere."""
+    """Return the U-Net that samples; Forge's models have it in another attribute."""
     model = sd_model.forge_objects.unet.model if is_forge(sd_model) else sd_model.model
     unet: nn.Module = model.diffusion_model
     return unet
 
 
 def is_forge(sd_model: Any) -> bool:
-    """Return whether a model is held as Forge and its successors do."""
+    """Return whether a model belongs to Forge or a successor."""
     return hasattr(sd_model, "forge_objects")
 
 
 def loaded_model() -> Any:
-    """Return the model that is loaded; None if none is, while ``shared.sd_model`` would load one."""
+    """Return the loaded model, or None; ``shared.sd_model`` would load one."""
     return getattr(sd_models.model_data, "sd_model", None)
 
 
 def on_this_page(components: Iterable[Any]) -> list[Any]:
-    """Keep controls that belong to the page that is being built: scripts are built on throw-away pages too."""
+    """Keep only controls of the page being built: the webui also builds scripts on throw-away pages."""
     page = getattr(Context, "root_block", None)
     return [c for c in components if page is not None and page.blocks.get(c._id) is c]
 
 
 def denoiser_of(params: Any, p: Any) -> Any:
-    """Find the denoiser that a callback comes from; up to 1.6 it is not told, so that it must be that of ``p``."""
+    """Return the denoiser of a callback; up to 1.6 callbacks do not have it, so assume that of ``p``."""
     return getattr(params, "denoiser", None) or getattr(p.sampler, "model_wrap_cfg", None)
 
 
 def is_own(denoiser: Any, p: Any) -> bool:
-    """Return whether a denoiser samples for ``p``, and not for a job that another extension has begun meanwhile."""
+    """Return whether a denoiser samples for ``p`` rather than for a job that another extension started meanwhile."""
     return denoiser is not None and denoiser is getattr(p.sampler, "model_wrap_cfg", None)
 
 
 def part_counts(denoiser: Any, cond_rows: int, images: int) -> list[int]:
-    """Count the parts, joined by AND, of each image's prompt: each has a row of its own in the batch."""
+    """Count the AND parts of each image's prompt; each part has its own row in the batch."""
     cond = (denoiser.sampler.sampler_extra_args or {}).get("cond") if hasattr(denoiser, "sampler") else None
     counts = [len(parts) for parts in getattr(cond, "batch", ())]
     if sum(counts) == cond_rows:
@@ -61,19 +61,19 @@ def rows_of(text: Any) -> int:
 
 
 def sampler_name(p: Any, *, hires: bool) -> str:
-    """Name the sampler of a pass."""
+    """Return the name of a pass's sampler."""
     name = getattr(p, "hr_sampler_name", None) if hires else None
     return str(name or p.sampler_name)
 
 
 def evaluations_per_step(sampler: str) -> int:
-    """Return how many times a sampler evaluates the model in a step, as the webui's prompt schedules count."""
+    """Return how many times a sampler evaluates the model per step, as the webui's prompt schedules count them."""
     config = sd_samplers.find_sampler_config(sampler)
     return int(config.total_steps(1)) if config is not None else 1
 
 
 def step_counter(sampler: str) -> Callable[[int], int]:
-    """Make the function that turns the number of an evaluation, from 0, into the sampler's step, from 1."""
+    """Return a function from the number of an evaluation, from 0, to the sampling step, from 1."""
     if sampler == "PLMS":  # its first step takes a second evaluation
         return lambda evaluation: max(1, evaluation)
     per_step = evaluations_per_step(sampler)
@@ -81,12 +81,12 @@ def step_counter(sampler: str) -> Callable[[int], int]:
 
 
 def asked_steps(p: Any, *, hires: bool) -> int:
-    """Return the number of steps that prompt schedules go by."""
+    """Return the number of steps that prompt schedules use."""
     return int((getattr(p, "hr_second_pass_steps", 0) if hires else 0) or p.steps)
 
 
 def sampled_steps(p: Any, *, hires: bool) -> int:
-    """Count the steps that a pass takes: fewer than asked for in img2img, as it begins with an image."""
+    """Return the number of steps that a pass samples: fewer than asked for in img2img, which starts from an image."""
     steps = asked_steps(p, hires=hires)
     from_image = hires or hasattr(p, "init_images")
     entries = steps
@@ -96,29 +96,29 @@ def sampled_steps(p: Any, *, hires: bool) -> int:
     more = TIMESTEPS.get(sampler_name(p, hires=hires))
     if more is None:
         return max(1, entries)
-    # The list is cut after `last` entries for an image; without one it has a thousand's parts.
+    # With an image, the list is cut after `last` entries; without one, it divides 1000 timesteps.
     return max(1, (entries - 1 if from_image else len(range(0, 1000, 1000 // steps))) + more)
 
 
 def without_networks(text: str) -> str:
-    """Take ``<lora:...>`` and the like out of a prompt, as the webui does before it is encoded."""
+    """Remove ``<lora:...>`` and the like from a prompt, as the webui does before encoding it."""
     plain: str = extra_networks.parse_prompt(text)[0]
     return plain
 
 
 def use_old_scheduling() -> bool:
-    """Tell how the webui reads numbers in ``[a:b:5]``."""
+    """Return the webui's setting for reading numbers in ``[a:b:5]``."""
     return bool(shared.opts.use_old_scheduling)
 
 
 def prompt_parts(text: str) -> list[str]:
-    """Split a prompt at AND, and take the weights off its parts."""
+    """Split a prompt at AND, and remove the weights of its parts."""
     indices, flat, _ = prompt_parser.get_multicond_prompt_list([text])
     return [flat[index] for index, _ in indices[0]]
 
 
 def schedule(text: str, steps: int, hires_steps: int | None) -> Sequence[tuple[int, str]]:
-    """List what a text says, each with the last evaluation, from 0, for which it does."""
+    """List the texts that a prompt schedule goes through, each with its last evaluation, from 0."""
     found = prompt_parser.get_learned_conditioning_prompt_schedules(
         [text], steps, hires_steps, use_old_scheduling()
     )

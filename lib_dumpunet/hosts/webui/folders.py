@@ -1,4 +1,4 @@
-"""Where dumps may go: the webui has no sandbox, and whoever reaches its page can send any path."""
+"""Restrict the folders of dumps: the webui has no sandbox, and anyone who can reach its page can send any path."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ OUTDIRS = (
     "outdir_img2img_grids",
     "outdir_save",
 )
-"""The webui's own settings of output folders."""
+"""The webui's settings for output folders."""
 NAME = "dumpunet"
 
 
 def with_folders(settings: Settings, p: Any) -> Settings:
-    """Resolve the folders of all dumps, and refuse those that the operator does not allow.
+    """Resolve the folders of all dumps, and refuse those that the webui's operator does not allow.
 
     Raises:
-        SettingsError: if users may not choose folders, or not this one.
+        SettingsError: if users may not choose folders, or this folder is not allowed.
     """
     return settings.with_dumps(lambda dump: _resolved(dump, p))
 
@@ -43,8 +43,8 @@ def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:
         return replace(dump, path=str(_absolute(p.outpath_samples) / NAME))
     if getattr(shared.cmd_opts, "hide_ui_dir_config", False):
         raise SettingsError(
-            "the webui was started with --hide-ui-dir-config, so its users may not choose folders",
-            remedy="Leave the field empty: the files then go into the webui's own output folder.",
+            "the webui was started with --hide-ui-dir-config, so users may not choose folders",
+            remedy="Leave the field empty: the files then go to the webui's own output folder.",
             field=FIELD,
         )
     path = _absolute(dump.path)
@@ -58,7 +58,7 @@ def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:
 
 
 def _absolute(path: str) -> Path:
-    """Read a path; one that is relative counts from the webui's data folder, as its own do."""
+    """Make a path absolute from the webui's data folder, as the webui does."""
     try:
         return Path(paths.data_path) / as_written(path)
     except (ValueError, RuntimeError) as error:
@@ -68,7 +68,7 @@ def _absolute(path: str) -> Path:
 
 
 def _is_inside(path: Path) -> bool:
-    """Return whether a folder lies in an output folder, links resolved."""
+    """Return whether a folder is inside an output folder, with links resolved."""
     real = os.path.realpath(path)
     return any(Path(real).is_relative_to(os.path.realpath(root)) for root in _roots())
 

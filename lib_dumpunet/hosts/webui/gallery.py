@@ -1,4 +1,4 @@
-"""Pictures on their way into the webui's gallery: on disk as soon as they are drawn, beside their image at the end."""
+"""Pictures for the webui's gallery: written to disk as soon as they are drawn, moved next to their image at the end."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from lib_dumpunet.sinks.files import explain, write_whole
 log = logging.getLogger("dumpunet")
 
 KEPT = 4
-"""Tasks whose pictures stay on disk for the page to show, where they were not saved beside their images."""
+"""Number of tasks whose pictures stay on disk for the page to show, if they were not saved next to their images."""
 _folders: dict[str, list[Path]] = {}
-"""Folders of pictures, by the webui's task, the oldest first."""
+"""Folders of pictures by task of the webui, oldest first."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture that was drawn, in a file without its parameters yet."""
+    """A drawn picture in a file, still without parameters."""
 
     tag: Tag
     role: Role
@@ -46,17 +46,17 @@ class Shot:
 
 @dataclass(frozen=True)
 class Written:
-    """An explorer page on disk, and what it says of itself."""
+    """An explorer page on disk, and its description."""
 
     file: Path
     about: str
 
 
 class Gallery:
-    """Collects the pictures of one job; memory holds none of them.
+    """Collects the pictures of one job on disk.
 
-    ``task`` names what the user has started, of which a plot, for instance, makes many jobs. ``rank`` says where a word
-    or point stands among those of its image; by default all stand alike.
+    ``task`` identifies what the user started, such as a plot, which may have many jobs. ``rank`` gives the order of an
+    image's words and points; by default all are equal.
     """
 
     def __init__(self, task: str) -> None:
@@ -68,7 +68,7 @@ class Gallery:
         self._lock = threading.Lock()
 
     def show(self, picture: Picture) -> None:
-        """Take a picture; several threads may do so at once.
+        """Take a picture; several threads may call this at once.
 
         Raises:
             HostError: if it cannot be written.
@@ -94,7 +94,7 @@ class Gallery:
         self._pages[page.image] = Written(file, page.about)
 
     def publish_page(self, image: int, beside: str | None) -> Written | None:
-        """Return the page of an image its place, beside the image of a path or where it is; None if there is none.
+        """Move the page of an image next to the image file ``beside``, if given, and return it; None without a page.
 
         Raises:
             HostError: if it cannot be written.
@@ -122,17 +122,17 @@ class Gallery:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of pictures."""
         return len(self._shots)
 
     def of_image(self, image: int) -> list[Shot]:
-        """List the pictures of an image: by pass, what they show, block, step; averages ahead of their grids."""
+        """List the pictures of an image in order: kind, pass, block, step; averages before their grids."""
         shots = (shot for shot in self._shots if shot.tag.image == image)
         return sorted(shots, key=lambda shot: _order(shot, self.rank(shot.tag)))
 
 
 def stem_of(picture: Picture) -> str:
-    """Name a picture, without its image's number: ``unet-OUT11-020``, ``qk-IN07-hr005``, ``word-red_circle``."""
+    """Return a picture's name without the image number: ``unet-OUT11-020``, ``qk-IN07-hr005``, ``word-red_circle``."""
     _, _, rest = picture.tag.stem.partition("-")
     plain = PLAIN * picture.is_plain
     if of_image(picture.tag.kind):
@@ -142,9 +142,9 @@ def stem_of(picture: Picture) -> str:
 
 
 def publish(shot: Shot, infotext: str, beside: str | None) -> Image.Image:
-    """Put a picture, with its parameters, into its place: beside the image of the path ``beside``, or where it is.
+    """Add parameters to a picture, and move it next to the image file ``beside``, if given.
 
-    The image that is returned reads its file only when someone looks at the pixels.
+    The returned image reads its file only when its pixels are accessed.
 
     Raises:
         HostError: if it cannot be written.
@@ -164,12 +164,12 @@ def publish(shot: Shot, infotext: str, beside: str | None) -> Image.Image:
 
 
 def infotext_of(shot: Shot, base: str) -> str:
-    """Add what a picture shows to the parameters of its image, so that the webui can read it as those of an image."""
+    """Append a picture's caption to the parameters of its image, in the webui's format."""
     return ", ".join([base, *(f"{name}: {_quoted(value)}" for name, value in shot.caption.items())])
 
 
 def _quoted(value: str) -> str:
-    """Quote a value as the webui does in its parameters."""
+    """Quote a value as the webui does in parameters."""
     return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:\n"') else value
 
 
@@ -192,13 +192,13 @@ def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
 
 
 def _free(stem: str, ending: str = ".png") -> Path:
-    """Find a name that no file has."""
+    """Return a path that does not exist yet."""
     names = (Path(f"{stem}{ending}"), *(Path(f"{stem}-{n}{ending}") for n in range(1, 1000)))
     return next((name for name in names if not name.exists()), names[-1])
 
 
 class _Reopened(io.RawIOBase):
-    """A file that is open only while it is read: a gallery may have more pictures than a process may have files."""
+    """A file that is open only during reads, because a gallery may have more pictures than a process can open files."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
@@ -226,14 +226,14 @@ class _Reopened(io.RawIOBase):
 
 
 def _new_folder(task: str) -> Path:
-    """Make a folder for the pictures of a job, and remove those of tasks long past."""
+    """Create a folder for the pictures of a job, and remove those of old tasks."""
     if not _folders:
         atexit.register(_forget, 0)
     try:
         folder = Path(tempfile.mkdtemp(prefix="dumpunet-"))
     except OSError as error:
         problem, remedy = explain(error)
-        raise HostError(f"no folder for pictures could be made, {problem}", remedy=remedy) from error
+        raise HostError(f"the folder for pictures could not be created, {problem}", remedy=remedy) from error
     _folders.setdefault(task, []).append(folder)
     _forget(KEPT)
     return folder

@@ -1,4 +1,4 @@
-"""What is told to the webui's user: pictures on their way to the gallery, and sentences under it."""
+"""The core's host in the webui, and messages to its user: pictures go to the gallery, sentences under it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.ports import Page, Picture
 
 REFUSED = "dumpunet_refused"
-"""Name of the mark on a job that was ended."""
-UNPROCESSABLE = 422  # HTTP status of a request that is understood, and wrong
+"""Name of the attribute that marks a job ended before sampling."""
+UNPROCESSABLE = 422  # HTTP status
 
 
 class Refused(Exception):
-    """Ends a job of the page's before sampling."""
+    """Ends a job from the page before sampling."""
 
 
 class WebuiHost:
@@ -35,21 +35,21 @@ class WebuiHost:
         self._gallery.show(picture)
 
     def write_page(self, page: Page) -> None:
-        """Keep a page until its image has a place."""
+        """Keep a page until its image is saved."""
         self._gallery.add_page(page)
 
 
 def tell(p: Any, message: str) -> None:
-    """Say something under the gallery, and in the console where the webui was started."""
+    """Show a message under the gallery and in the console."""
     p.comment(f"{TITLE}: {message}")
     print(f"*** {TITLE}: {message}", file=sys.stderr)
 
 
 def refuse(p: Any, error: DumpUNetError) -> None:
-    """End a job before it samples: with a sentence on the page, or as an error of the API.
+    """End a job before it samples, with a sentence on the page or an error of the API.
 
-    Exceptions of hooks are swallowed by the webui, so the API's comes out of ``p.sample``. The page's job ends without
-    any: a batch without prompts is the last one, and an interrupted job, a plot too, begins no other.
+    The webui swallows exceptions of hooks, so for the API ``p.sample`` raises it. A job from the page ends without an
+    exception: a batch without prompts is the last one, and an interrupted job, even a plot, starts no other.
     """
     tell(p, str(error))
     setattr(p, REFUSED, True)
@@ -64,17 +64,17 @@ def refuse(p: Any, error: DumpUNetError) -> None:
 
 
 def is_api(p: Any) -> bool:
-    """Return whether the API has asked for a job, not the page."""
+    """Return whether a job comes from the API rather than the page."""
     return bool(getattr(p, "is_api", False))
 
 
 def was_refused(p: Any) -> bool:
-    """Return whether a job was ended before it sampled."""
+    """Return whether a job was ended before sampling."""
     return bool(getattr(p, REFUSED, False))
 
 
 def refusal(p: Any, error: DumpUNetError) -> Exception:
-    """Make the exception that ends a job for a mistake of the user's: the API answers it with a status of its own."""
+    """Return the exception that ends a job for a user's mistake; for the API, it has an HTTP status."""
     if is_api(p):
         return HTTPException(UNPROCESSABLE, detail=f"{TITLE}: {error}")
     return Refused(f"{TITLE}: {error}")

@@ -1,4 +1,4 @@
-"""What a job of the webui's has for each of its images: prompts and seeds, which extensions fill in."""
+"""A job's lists of prompts and seeds, one entry per image, which extensions may fill in."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 from modules import rng
 
 LISTS = ("all_prompts", "all_negative_prompts", "all_hr_prompts", "all_hr_negative_prompts")
-"""The prompts; some extensions fill in something new each time."""
+"""Lists of prompts; some extensions fill them in differently each time."""
 NEGATIVES = {"all_negative_prompts": "negative_prompt", "all_hr_negative_prompts": "hr_negative_prompt"}
-"""Of these the lists of negative prompts, each with what they are made of."""
+"""The lists of negative prompts, each with the attribute it is made from."""
 SEEDS = ("all_seeds", "all_subseeds")
 
 
 def fill_negatives(p: Any, batch: int) -> None:
-    """Give every image a negative prompt: Dynamic Prompts writes a single one beside the prompts of a Jinja loop.
+    """Give every image a negative prompt, by repeating the existing ones.
 
-    The webui would end the second batch with an error. The ones that there are come again in turn.
+    For a Jinja loop, Dynamic Prompts writes many prompts but a single negative prompt, and the webui would fail in the
+    second batch.
     """
     wanted = len(p.all_prompts)
     for name, usual in NEGATIVES.items():
@@ -29,18 +30,18 @@ def fill_negatives(p: Any, batch: int) -> None:
 
 
 def filled_in(p: Any) -> dict[str, list[Any]]:
-    """Return the lists that a job has, by name."""
+    """Return a job's lists of prompts and seeds, by name."""
     return {name: list(getattr(p, name)) for name in (*LISTS, *SEEDS) if getattr(p, name, None)}
 
 
 def put_back(p: Any, lists: dict[str, list[Any]], batch: int) -> None:
-    """Let a job have the lists of another, from a batch on that it is about to begin."""
+    """Replace a job's lists with those of another job, from the batch about to begin."""
     for name, values in lists.items():
         setattr(p, name, list(values))
     chosen = slice(batch * p.batch_size, (batch + 1) * p.batch_size)
     p.prompts, p.negative_prompts = p.all_prompts[chosen], p.all_negative_prompts[chosen]
     p.seeds, p.subseeds = p.all_seeds[chosen], p.all_subseeds[chosen]
-    # The source of noise for these seeds, as the webui makes it.
+    # The noise generator for these seeds, as the webui makes it.
     p.rng = rng.ImageRNG(
         p.rng.shape,
         p.seeds,

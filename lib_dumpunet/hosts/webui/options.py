@@ -1,4 +1,4 @@
-"""The webui's Settings page: what holds for every job."""
+"""Options on the webui's Settings page, which apply to every job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_THREADS = 16
 
 
 def add_options() -> None:
-    """Put the settings on the webui's page."""
+    """Add the options to the Settings page."""
     for key, settings, name in (
         (METHOD, ColorSettings, "method"),
         (TRANSFORM, ColorSettings, "transform"),
@@ -35,7 +35,7 @@ def add_options() -> None:
         "Worker threads that draw and write",
         gr.Slider,
         {"minimum": 0, "maximum": MOST_THREADS, "step": 1},
-        "0 chooses by the number of processor cores, at most 4",
+        "0 uses the number of CPU cores, at most 4",
     )
     _add(
         OTHERS,
@@ -43,13 +43,13 @@ def add_options() -> None:
         "Let the panel act while another script is chosen in the Script dropdown",
         gr.Checkbox,
         {},
-        "so that X/Y/Z plot, Prompt matrix and the like show features and use per-block prompts too; set the panel up "
-        "first, then choose the other script",
+        "then X/Y/Z plot, Prompt matrix and other scripts also show features and use per-block prompts; set up the "
+        "panel first, then choose the other script",
     )
 
 
 def default_settings() -> PanelSettings:
-    """Return the panel's defaults as the Settings page has them."""
+    """Return the panel's defaults, as set on the Settings page."""
     settings = PanelSettings()
     color = replace(
         settings.features.color,
@@ -66,7 +66,7 @@ def default_settings() -> PanelSettings:
 
 
 def threads() -> int | None:
-    """Return the number of worker threads; None leaves it to the core."""
+    """Return the number of worker threads; None lets the core choose."""
     return int(getattr(shared.opts, THREADS, 0) or 0) or None
 
 
@@ -85,7 +85,7 @@ def _add(key: str, default: Any, label: str, component: Any, arguments: dict[str
 
 
 def _value(settings: type, name: str, key: str) -> str:
-    """Turn what the page has, the readable name, into the setting's value; the default for what is not known."""
+    """Convert the readable name on the Settings page into the setting's value; unknown names give the default."""
     declared = _declared(settings, name)
     chosen = getattr(shared.opts, key, None)
     values = {label: value for value, label in declared.metadata["choices"].items()}

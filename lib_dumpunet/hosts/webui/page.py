@@ -1,4 +1,4 @@
-"""The panel on the webui's pages: with what the model, the Settings page and pasted parameters say."""
+"""The panel on the webui's pages, connected to the loaded model, the Settings page and pasted parameters."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from lib_dumpunet.settings.infotext import from_infotext
 from lib_dumpunet.ui.panel import Panel, build
 
 FROM_PANEL = "panel"
-"""Stands first among the values of the page's panel; the API may put a dictionary of settings there."""
+"""First of the panel's values, to distinguish them from the API's, whose first value is a dictionary of settings."""
 
 
 def build_page(tab: str, size: Sequence[Any]) -> tuple[list[Any], Panel]:
-    """Build the panel in the webui's page: the values that the script gets, and the panel itself."""
+    """Build the panel in the webui's page; return the script's inputs and the panel."""
     marker = gr.Textbox(
         value=FROM_PANEL, label=f"{TITLE} panel", visible=False, elem_id=f"dumpunet-{tab}-marker"
     )
     marker.do_not_save_to_config = True
     panel = build(tab, blocks_of_model, size, options.default_settings(), pages=pages.links)
     for component, entry in zip(panel.components, panel.entries, strict=True):
-        # The webui keeps first values by label, which these share; and some have theirs on its Settings page.
+        # The webui saves defaults by label, which these share; some also have defaults on its Settings page.
         if {"color", "dump"} & set(entry.path):
             component.do_not_save_to_config = True
     return [marker, *panel.components], panel
 
 
 def paste_fields(panel: Panel) -> list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]:
-    """Say what each control gets from the parameters of an image."""
+    """Return the controls with functions that read their values from image parameters."""
     return [
         (component, partial(from_infotext, entry=entry))
         for component, entry in zip(panel.components, panel.entries, strict=True)

@@ -1,4 +1,4 @@
-"""The passes of a job, of which a hires fix has two: what their blocks read, and what is told of it all."""
+"""The passes of a job (a hires fix has two): what their blocks read, and the generation they describe."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.lists import LISTS
 from lib_dumpunet.hosts.webui.reading import BRANCHES, Reading, prompts_of
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.prompt.layer_prompt import OPEN
+from lib_dumpunet.prompt.template import OPEN
 from lib_dumpunet.sinks.request import DumpRequest
 
 PREFIXES = {False: "", True: "hr_"}
-"""Starts of the names that a job's prompts have, by pass."""
+"""Prefixes of the attributes with a job's prompts, by pass."""
 NAMES = dict(zip(("prompts", "negative_prompts"), BRANCHES, strict=True))
-"""The prompts of a batch."""
+"""The attributes with a batch's prompts, and their branches."""
 
 
 class Passes:
-    """What the blocks of a job's images read, pass by pass.
+    """What the blocks read in each pass of a job.
 
     Raises:
         PromptSyntaxError: for a broken per-block bracket.
@@ -35,11 +35,11 @@ class Passes:
 
     @property
     def steer(self) -> bool:
-        """Whether any text is given per block."""
+        """Whether any prompt has brackets."""
         return any(reading.steering is not None for reading in self._readings.values())
 
     def generation(self, p: Any, *, tokens: bool, table: bool) -> Generation:
-        """Collect what is generated; ``tokens`` asks for the columns of texts, ``table`` for the model's blocks."""
+        """Describe what is generated, with the tokens of texts if ``tokens``, and the block table if ``table``."""
         rows = block_table(self._model, p.width, p.height) if table else []
         request = DumpRequest(
             prompts=tuple(p.all_prompts),
@@ -56,28 +56,28 @@ class Passes:
         return Generation(request, p.width, p.height, texts, steering, hires)
 
     def without_brackets(self, generation: Generation, *, tokens: bool) -> Generation:
-        """Make the same of what is generated without per-block prompts."""
+        """Return the same generation without per-block prompts."""
         hires = None if self.hires is None else (self.hires.plain_texts(tokens=tokens), None)
         return replace(generation, texts=self.first.plain_texts(tokens=tokens), steering=None, hires=hires)
 
     def give_mains(self, p: Any, images: range, *, plain: bool) -> bool:
-        """Let a batch have the texts that the webui is to encode; returns whether any prompt has a bracket."""
+        """Replace a batch's prompts with the main texts, for the webui to encode; return whether any has brackets."""
         found = False
         for hires, reading in self._readings.items():
             for name, branch in NAMES.items():
-                # Without a bracket they stay what they are: another extension may have written them.
+                # Prompts without brackets stay unchanged, because another extension may have written them.
                 if any(OPEN in text for text in getattr(p, PREFIXES[hires] + name)):
                     found = True
                     setattr(p, PREFIXES[hires] + name, reading.mains(images, branch, plain=plain))
         return found
 
     def show_base_prompts(self, p: Any) -> None:
-        """Let the parameters of images without per-block prompts be those that make them."""
+        """Replace prompts with base prompts, so that images without per-block prompts have the right parameters."""
         for name in LISTS:
             if getattr(p, name, None):
                 setattr(p, name, [self.first.base(text) for text in getattr(p, name)])
 
     @property
     def _readings(self) -> dict[bool, Reading]:
-        """The readings, by pass: not hires, hires."""
+        """The reading of the first pass (False) and the hires pass (True)."""
         return {False: self.first} if self.hires is None else {False: self.first, True: self.hires}

@@ -1,4 +1,4 @@
-"""The images without per-block prompts, which are made first where the two are compared."""
+"""The images without per-block prompts, which a difference generates first."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lib_dumpunet.settings.fields import PREFIX
 
 
 class PlainImages:
-    """Makes them by a job of its own, within the one that they belong to."""
+    """Generates the images without per-block prompts, in a job inside the job that they belong to."""
 
     def __init__(self) -> None:
         self.shown: list[Shown] = []
-        """Those that have been made."""
+        """The finished images."""
         self.under_way = False
-        """Whether they are being made."""
+        """Whether the images are being generated."""
         self._lists: dict[str, list[Any]] = {}
 
     def make(self, p: Any) -> None:
-        """Make them; where the webui fails, so does the sampling of ``p``."""
+        """Generate the images; if the webui fails, so does the sampling of ``p``."""
         processing.fix_seed(p)
-        # A copy, not a new object, which would be set up anew by the page's values.
+        # A copy, because a new object would be set up again from the page's values.
         plain = copy(p)
         plain.extra_generation_params = _without_parameters(p.extra_generation_params)
         plain.override_settings = dict(p.override_settings)
@@ -36,7 +36,7 @@ class PlainImages:
         jobs = shared.state.job_count
         shared.state.job_count = jobs + p.n_iter if jobs > 0 else 2 * p.n_iter
         self.under_way = True
-        # Both begin with the same state: in img2img the webui takes a random sample when it encodes the image.
+        # Both jobs start from the same random state: in img2img the webui samples when it encodes the image.
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         try:
             with torch.random.fork_rng(devices):
@@ -49,7 +49,7 @@ class PlainImages:
             self.under_way = False
 
     def note_or_repeat(self, p: Any, batch: int) -> None:
-        """Let the images use the prompts and seeds of these, whatever extensions have filled in meanwhile."""
+        """Note the prompts and seeds of these images, and use them again for ``p``, whatever extensions filled in."""
         if self.under_way:
             if batch == 0:
                 self._lists = filled_in(p)
@@ -58,7 +58,7 @@ class PlainImages:
 
 
 def _without_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Take out what only counts with per-block prompts, from the parameters of an image that has none."""
+    """Remove this extension's parameters from those of an image without per-block prompts."""
     return {
         name: value for name, value in parameters.items() if not name.startswith(PREFIX) and value != TITLE
     }

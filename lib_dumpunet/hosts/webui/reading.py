@@ -1,4 +1,4 @@
-"""What the blocks of a job's images read: its prompts as the webui has them, planned, and encoded pass by pass."""
+"""What the blocks of a job's images read: the webui's prompts, planned and encoded for each pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import BatchRow
-from lib_dumpunet.prompt.layer_prompt import Template, parse_prompt
+from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.texts import Schedule, Texts, Tokens
 
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
@@ -25,7 +26,7 @@ BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one pass, by image, as they stand in the webui's parameters."""
+    """The prompts of one pass by image, as in the webui's parameters."""
 
     cond: tuple[str, ...]
     uncond: tuple[str, ...]
@@ -33,19 +34,19 @@ class Prompts:
 
     @property
     def fields(self) -> tuple[str, str]:
-        """What people call them."""
+        """Their names in messages."""
         return ("Hires prompt", "Hires negative prompt") if self.hires else ("Prompt", "Negative prompt")
 
 
 def prompts_of(p: Any, *, hires: bool) -> Prompts:
-    """Read the prompts off a job that has set them up."""
+    """Return a job's prompts, once it has set them up."""
     if hires:
         return Prompts(tuple(p.all_hr_prompts), tuple(p.all_hr_negative_prompts), True)
     return Prompts(tuple(p.all_prompts), tuple(p.all_negative_prompts), False)
 
 
 class Reading:
-    """One pass of a job: its plan, and what the host's encoder made of its texts.
+    """One pass of a job: its prompt plan, and the embeddings of its texts.
 
     Raises:
         PromptSyntaxError: for a broken per-block bracket.
@@ -70,13 +71,13 @@ class Reading:
 
     @property
     def steering(self) -> Steering | None:
-        """What the hooks need; None where no text is given per block."""
+        """What the steering hooks need; None if no prompt has brackets."""
         if not self.plan.has_brackets:
             return None
         return Steering(self.plan, self._at, fill)
 
     def texts(self, *, tokens: bool) -> Texts:
-        """Return what blocks read; ``tokens`` asks for the columns of the texts, too."""
+        """Return what blocks read, with tokens if ``tokens``."""
         return self._texts_of(self.plan, tokens=tokens)
 
     def plain_texts(self, *, tokens: bool) -> Texts:
@@ -94,16 +95,16 @@ class Reading:
         return Texts(plan, self._tokens, schedules=self._schedules)
 
     def hear(self, images: range, branch: Branch, said: Sequence[str]) -> None:
-        """Take what the webui has encoded for what it was given: NegPiP takes words out of it before."""
+        """Note the texts that the webui actually encoded for the main texts: NegPiP removes words before encoding."""
         for main, text in zip(self.mains(images, branch, plain=False), said, strict=True):
             if text != main and main in self._schedules:
                 self._schedules |= {main: schedules((text,), branch, self._timing)[text]}
                 self._tokens |= tokenize(part for _, part in self._schedules[main])
 
     def encode(self, images: range, state: object) -> None:
-        """Encode what the webui does not: all that blocks read of some images but main texts by themselves.
+        """Encode the texts that blocks of some images read, except main texts read alone, which the webui encodes.
 
-        Nothing is left to encode while sampling. ``state`` as ``Encodings`` has it.
+        Nothing is left to encode while sampling. ``state`` is that of the text encoder, as in ``Encodings``.
         """
         for branch in BRANCHES:
             rows = [BatchRow(image, branch) for image in images]
@@ -115,24 +116,24 @@ class Reading:
         return product(self.plan.attending, range(1, self.steps + 1))
 
     def mains(self, images: range, branch: Branch, *, plain: bool) -> list[str]:
-        """Return the text of each image that the webui is to encode for the whole U-Net.
+        """Return the main text of each image, which the webui encodes for the whole U-Net.
 
-        ``plain`` asks for the base prompts, without what is given per block.
+        With ``plain``, return the base prompts instead.
         """
         plan = self.plan.plain if plain else self.plan
         return [plan.main(BatchRow(image, branch)) for image in images]
 
     def base(self, text: str) -> str:
-        """Take what is given per block out of a prompt of any pass, and leave the rest as it is written."""
+        """Return a prompt without its brackets."""
         return parse_prompt(text, self._order).erased
 
     def _at(self, text: str, _: int, row: BatchRow) -> Any:
-        # The clock's own count, as a sampler may evaluate the model twice in a step.
+        # The clock's count, because a sampler may evaluate the model twice in a step.
         return self._encodings.at(text, row.branch, row.part, self._clock.evaluation)
 
 
 def encoder_state(p: Any, *, hires: bool) -> object:
-    """Tell apart the states of the text encoder in which a text may be encoded: model and extra networks."""
+    """Return a value that identifies the text encoder's state: checkpoint and extra networks."""
     networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None) or {}
     named = {kind: [getattr(one, "items", one) for one in several] for kind, several in networks.items()}
     # The webui may load another checkpoint into the same object.
@@ -143,7 +144,7 @@ def encoder_state(p: Any, *, hires: bool) -> object:
 def _templates(texts: Sequence[str], unet: Model, field: str, *, brackets: bool) -> list[Template]:
     known: dict[str, Template] = {}
     for text in dict.fromkeys(texts):
-        # As it is written, so that the place of a mistake is found again, and a <lora:...> in a bracket is one.
+        # As written, so that errors have the right position, and a <lora:...> in a bracket is an error.
         parse_prompt(text, unet.order, field=field)
         template = parse_prompt(compat.without_networks(text), unet.order, field=field)
         known[text] = template if brackets else template.plain

@@ -1,4 +1,4 @@
-"""One job of the webui's that is looked into or steered: from its settings to the pictures behind its images."""
+"""One job of the webui with captures or per-block prompts, from its settings to the pictures after its images."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from lib_dumpunet.sinks.files import told_once
 
 log = logging.getLogger("dumpunet")
 
-LEFT_OUT = "Enable Layer Prompt is not on, so what prompts give per block is left out."
+LEFT_OUT = "Enable Layer Prompt is off, so per-block brackets in prompts are left out."
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a job has once its prompts are known."""
+    """A job's state once its prompts are known."""
 
     passes: Passes
     runs: Runs
@@ -48,18 +48,18 @@ class _Opened:
 
 
 class Request:
-    """Follows one job through the webui's hooks; each method that takes ``p`` is one of them, in their order.
+    """Follow one job through the webui's callbacks; each public method that takes ``p`` serves one, in their order.
 
     Args:
-        shows: which pictures are to be among the images that the webui gets.
-        threads: of those that draw and write; None leaves their number to the core.
+        shows: which pictures to add to the images that the webui gets.
+        threads: number of threads that draw and write; None leaves it to the core.
     """
 
     def __init__(self, settings: PanelSettings, *, shows: Shows, threads: int | None) -> None:
         self._panel, self._settings = settings, settings.core
         self._shows, self._threads = shows, threads
         self.task = str(shared.state.job_timestamp)
-        """What the user has started, of which a plot makes many jobs."""
+        """The task that the user started; a plot makes many jobs of it."""
         self._gallery = Gallery(self.task)
         self._host = WebuiHost(DenoiserClock(), self._gallery)
         self._warnings: list[str] = []
@@ -71,25 +71,26 @@ class Request:
         self._images = range(0)
         self._refusal: DumpUNetError | None = None
         self.makes_images = False
-        """Whether sampling has ended, and images are being made of a batch: who samples then is another job."""
+        """Whether a batch's latents are being decoded and its images finished; another job that samples then is one
+        inside this job."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether the images without per-block prompts are being made."""
+        """Whether the images without per-block prompts are being generated."""
         return self._plain.under_way
 
     @property
     def plain_images(self) -> list[Shown]:
-        """The images without per-block prompts, as far as they have been made."""
+        """The images generated without per-block prompts so far."""
         return self._plain.shown
 
     # --- before sampling ---
 
     def begin(self, p: Any) -> None:
-        """Make the images without per-block prompts first, if the two are to be compared.
+        """If differences are requested, generate the images without per-block prompts first.
 
         Raises:
-            SettingsError: for a folder that may not be written to.
+            SettingsError: for a folder that must not be written to.
         """
         self._settings = with_folders(self._settings, p)
         if self._settings.difference.enabled:
@@ -100,7 +101,7 @@ class Request:
                 refuse(p, self._refusal)
 
     def prepare(self, p: Any, batch: int) -> None:
-        """Find every mistake, now that the model and the prompts are known.
+        """Check everything, now that the model and the prompts are known.
 
         Raises:
             DumpUNetError: for the first mistake.
@@ -123,7 +124,7 @@ class Request:
         self._opened = _Opened(passes, stack.enter_context(opening), stack)
 
     def begin_batch(self, p: Any, batch: int) -> None:
-        """Give the webui the texts that it is to encode, and encode the others.
+        """Give the webui the texts that it should encode, and encode the others.
 
         Raises:
             DumpUNetError: for a mistake.
@@ -142,7 +143,7 @@ class Request:
         self._watch.begin(self._batch(p, passes.first, hires=False))
 
     def begin_hires(self, p: Any) -> None:
-        """Go on with the second pass of a hires fix."""
+        """Follow the second pass of a hires fix."""
         reading = None if self._opened is None else self._opened.passes.hires
         if reading is None:
             self._watch.rest()
@@ -150,7 +151,7 @@ class Request:
         try:
             self._watch.begin(self._batch(p, reading, hires=True))
         except Exception as error:
-            # The first pass is done, so the job cannot be ended by its sample any more.
+            # Too late to refuse the job: the first pass has sampled.
             log.debug("preparing the hires pass failed", exc_info=True)
             self._watch.give_up(error)
 
@@ -161,19 +162,19 @@ class Request:
         self._watch.see_denoiser(params)
 
     def end_sampling(self) -> None:
-        """Take the hooks off: images are being made of what was sampled."""
+        """Remove the hooks, before the webui decodes the latents."""
         self._watch.rest()
         self.makes_images = True
 
     def finish_image(self, p: Any, image: Image.Image) -> None:
-        """Lay words and points over an image."""
+        """Draw heatmaps of words and points over an image."""
         if self._opened is not None:
             runs = self._opened.runs
             finish = runs.finish_plain if self.is_plain else runs.finish
             finish(self._images.start + p.batch_index, image)
 
     def finish(self, p: Any, processed: Any) -> None:
-        """Put the pictures behind their images, and say what went wrong."""
+        """Add the pictures after their images, and report errors."""
         if self.is_plain:
             return
         shared.state.textinfo = f"{TITLE}: finishing pictures and files"
@@ -196,7 +197,7 @@ class Request:
             refuse(p, error)
 
     def abandon(self) -> None:
-        """Leave everything as found, whatever happened."""
+        """Remove the hooks and close files, whatever happened."""
         self._close()
 
     # --- parts of these ---
@@ -213,7 +214,7 @@ class Request:
         self._opened.runs.report(problem)
 
     def _close(self) -> list[DumpUNetError]:
-        """Take everything off, finish what is queued; returns what went wrong."""
+        """Remove the hooks and finish the queue; return the errors."""
         self._watch.rest()
         problems: list[DumpUNetError] = []
         if self._opened is not None:
@@ -224,42 +225,40 @@ class Request:
         return problems
 
     def _hidden(self, outcome: Outcome) -> list[str]:
-        """Say where pictures are that the page does not show."""
+        """Say where the pictures are that the page does not show."""
         if not self._gallery.count or self._shows != "saved":
             return []
         if outcome.saved:
             return [
-                f"{outcome.saved} pictures were saved beside their images, as another script makes the gallery."
+                f"{outcome.saved} pictures were saved next to their images, because another script fills the gallery."
             ]
-        return [
-            "another script makes the gallery, and the images were not saved, so there is no place for pictures."
-        ]
+        return ["there are no pictures, because another script fills the gallery, and images are not saved."]
 
     def _unseen(self, passes: Passes) -> Iterator[str]:
-        """Say why there is less than was asked for: fewer steps than were expected, or tiles."""
+        """Explain missing captures: fewer steps than expected, tiles or regions."""
         clock, steps = self._host.clock, passes.first.steps
         if shared.state.interrupted or shared.state.skipped or self._refusal is not None:
             return
         if not any(clock.reached.values()):
-            yield "the webui did not sample, or its U-Net was replaced, so nothing was seen"
+            yield "the webui did not sample, or its U-Net was replaced, so nothing was captured"
             return
         reached = clock.reached[False]
         if 0 < reached < steps:
-            yield f"sampling ended with step {reached}, so nothing was seen of steps {reached + 1}-{steps}"
+            yield f"sampling ended at step {reached}, so steps {reached + 1}-{steps} were not captured"
             return
         looks = self._settings.features.enabled or self._settings.attention.enabled
         if clock.tile is not None and looks:
             height, width = clock.tile
             yield (
-                f"the image was made of tiles, and maps are of the first one alone ({width} x {height} cells of "
-                "latents), not of the whole image"
+                f"the image was generated in tiles, and maps show only the first one ({width} x {height} cells of "
+                "latents), not the whole image"
             )
         if clock.has_regions and (looks or passes.steer):
-            yield "regions of the image had prompts of their own, which were left as they are and not looked at"
+            yield "regions of the image had prompts of their own, which were neither changed nor captured"
 
 
 def _rank(attention: AttentionSettings, p: Any, tag: Tag) -> int:
-    """Find where a word or point stands: in the order typed, or where all words are shown, in that of the prompt."""
+    """Return the rank of a word or point: in the order typed or, if all words are shown, in the prompt's order."""
     if not of_image(tag.kind):
         return 0
     negative = tag.branch == "uncond"

@@ -1,4 +1,4 @@
-"""Pictures in what the webui shows: behind their images, or beside them on disk."""
+"""Add pictures to the webui's results, after their images, and save them next to the images on disk."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.webui.gallery import Gallery, Written, infotext_of, publish
 
 Shows = Literal["all", "saved", "first"]
-"""Which pictures are shown: all, behind their images; none, as another script counts the images that it gets, so that
-they are only saved; all, and one more time a picture ahead of all, where a plot takes its cell from."""
+"""Which pictures to show: "all" after their images; "saved" only saves them, because another script counts the images;
+"first" shows all, and repeats one at the very front, where a plot takes its cell from."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image as the webui shows it, and its parameters."""
+    """An image in the webui's gallery, and its parameters."""
 
     image: Image.Image
     infotext: str
@@ -26,7 +26,7 @@ class Shown:
 
 @dataclass
 class Outcome:
-    """How many pictures were saved beside their images, where explorer pages are, and what went wrong."""
+    """The number of pictures saved next to their images, the explorer pages, and errors."""
 
     saved: int = 0
     pages: list[Written] = field(default_factory=list)
@@ -41,10 +41,10 @@ def shown_by(processed: Any) -> list[Shown]:
 
 
 def deliver(gallery: Gallery, processed: Any, plain: Sequence[Shown], *, save: bool, shows: Shows) -> Outcome:
-    """Put each picture behind its image in what the webui is going to show, and beside it on disk.
+    """Insert each picture after its image in the webui's results, and save it next to the image on disk.
 
-    An image without per-block prompts stands ahead of the one with them. Lists that go with what is shown grow with it,
-    so that seeds and parameters stay those of the picture that they belong to.
+    An image without per-block prompts comes before the one with them. The lists of prompts, seeds and parameters grow
+    accordingly, so that each entry still belongs to its picture.
     """
     outcome = Outcome()
     lists = _Lists(processed)
@@ -69,10 +69,10 @@ def deliver(gallery: Gallery, processed: Any, plain: Sequence[Shown], *, save: b
 def _published(
     gallery: Gallery, number: int, base: str, saved: str | None, outcome: Outcome
 ) -> Iterable[Shown]:
-    """Return the pictures of an image; what cannot be saved beside it is shown from where it is."""
+    """Yield the pictures of an image; one that cannot be saved next to it is shown from its temporary file."""
     for shot in gallery.of_image(number):
         text = infotext_of(shot, base)
-        # After a first fault, such as a full disk, the others would fare no better.
+        # After a first error, such as a full disk, saving others would fail too.
         for place in [saved, None] if saved is not None and not outcome.problems else [None]:
             try:
                 image = publish(shot, text, place)
@@ -85,7 +85,7 @@ def _published(
 
 
 def _publish_page(gallery: Gallery, number: int, saved: str | None, outcome: Outcome) -> None:
-    """Give the page of an image its place; one that cannot be saved beside it stays where it is."""
+    """Save the page of an image next to it; if that fails, keep its temporary file."""
     for place in [saved, None] if saved is not None else [None]:
         try:
             page = gallery.publish_page(number, place)
@@ -97,7 +97,7 @@ def _publish_page(gallery: Gallery, number: int, saved: str | None, outcome: Out
 
 
 def _places(processed: Any) -> list[range]:
-    """Find the images among what is shown: each takes as many places, as masks may follow it."""
+    """Return the positions of each image in the results: one, or several if masks follow each image."""
     first = processed.index_of_first_image
     count = len(processed.images) - first
     texts = len(processed.infotexts) - first
@@ -106,7 +106,7 @@ def _places(processed: Any) -> list[range]:
 
 
 class _Lists:
-    """What the webui shows and tells, as it grows."""
+    """The webui's lists of images and parameters, while pictures are inserted."""
 
     PER_IMAGE = ("all_prompts", "all_negative_prompts", "all_seeds", "all_subseeds")
 
@@ -118,24 +118,24 @@ class _Lists:
         self._numbers: list[int] = []
 
     def text_of(self, number: int) -> str:
-        """Return the parameters of an image; masks have none of their own."""
+        """Return the parameters of an image; masks have none."""
         texts = self._processed.infotexts
         place = self._processed.index_of_first_image + number
         return str(texts[min(place, len(texts) - 1)] if texts else self._processed.info)
 
     def keep(self, number: int, places: range) -> None:
-        """Take over an image, with the masks that follow it."""
+        """Append an image, with the masks that follow it."""
         self.add(number, [Shown(self._processed.images[i], self.text_of(number)) for i in places])
 
     def add(self, number: int, shown: Iterable[Shown]) -> None:
-        """Put something of an image here."""
+        """Append pictures of an image."""
         for one in shown:
             self._images.append(one.image)
             self._texts.append(one.infotext)
             self._numbers.append(number)
 
     def put_first(self, shown: Shown) -> None:
-        """Put a picture ahead of everything, a grid too: the lists of a plot's cell are not looked at further on."""
+        """Insert a picture at the very front, before grids: of a cell's lists, a plot uses only the first picture."""
         self._images.insert(0, shown.image)
         self._texts.insert(0, shown.infotext)
 
@@ -143,7 +143,7 @@ class _Lists:
         """Replace the lists."""
         self._processed.images, self._processed.infotexts = self._images, self._texts
         if self._texts:
-            self._processed.info = self._texts[0]  # what the page shows until a picture is clicked
+            self._processed.info = self._texts[0]  # shown until a picture is clicked
         for name in self.PER_IMAGE:
             values = getattr(self._processed, name, None)
             if values and self._numbers and max(self._numbers) < len(values):

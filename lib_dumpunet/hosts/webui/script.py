@@ -1,60 +1,56 @@
-"""The two scripts that the webui sees: the panel in its dropdown, and the companion that does the work."""
+"""The extension's two scripts: the panel in the Script dropdown, and an always-on script that does the work."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 from modules import processing, scripts, shared
 
-from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
+from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.common.log_capture import TITLE
-from lib_dumpunet.hosts.webui import axes, compat, options
+from lib_dumpunet.hosts.webui import axes, brackets, compat, options
 from lib_dumpunet.hosts.webui.host import Refused, is_api, refusal, refuse, tell, was_refused
-from lib_dumpunet.hosts.webui.page import FROM_PANEL, build_page, paste_fields
+from lib_dumpunet.hosts.webui.job_settings import REQUEST, other_script, read_arguments, settings_of
+from lib_dumpunet.hosts.webui.page import build_page, paste_fields
 from lib_dumpunet.hosts.webui.request import Request
 from lib_dumpunet.hosts.webui.results import Shown, Shows
-from lib_dumpunet.prompt.layer_prompt import OPEN, parse_prompt
-from lib_dumpunet.settings import PanelSettings
-from lib_dumpunet.settings.fields import ENTRIES, unpack
 from lib_dumpunet.settings.infotext import to_infotext
-from lib_dumpunet.settings.json import from_dict
 
 log = logging.getLogger("dumpunet")
 
-REQUEST, JOB, INSIDE = "dumpunet_settings", "dumpunet_job", "dumpunet_inside"
-"""Names of what is left on the webui's job: what the dropdown asked for, what follows it, and whether it is one that
-another extension has begun inside of a job, as detailers do."""
+JOB, INSIDE = "dumpunet_job", "dumpunet_inside"
+"""Attributes set on the webui's job: its ``Request``, and whether another extension began it inside another job, as
+detailers do."""
 
 
 class Current:
-    """The job that is under way; the webui has one at a time."""
+    """The running job; the webui runs one at a time."""
 
     job: Request | None = None
 
 
 class AlwaysOnScript(scripts.Script):
-    """Works whenever a job has settings for it, whichever script makes the images."""
+    """Does the work in every job that has settings for it, whichever script generates the images."""
 
     def title(self) -> str:
-        """Name it as the panel, so that the API knows one name; it comes first in this module, hence is found first."""
+        """Return the panel's title, so that the API has one name; the API finds this class as it comes first here."""
         return TITLE
 
     def show(self, is_img2img: bool) -> Any:
-        """Be there for every job."""
+        """Make the script always on."""
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        """Show nothing; the one value is what the API gives, a dictionary of settings."""
+        """Return one hidden control, whose value is the dictionary of settings from the API."""
         box = gr.Textbox(label=f"{TITLE} settings", value="", visible=False)
         box.do_not_save_to_config = True
         return [box]
 
     def before_process(self, p: Any, given: Any = "", *_: Any) -> None:
-        """Begin a job, if there is anything to do."""
+        """Begin a job if its settings ask for anything."""
         current = Current.job
         setattr(p, INSIDE, False)
         if current is not None:
@@ -77,21 +73,21 @@ class AlwaysOnScript(scripts.Script):
             _guard(p, job, lambda: job.begin(p))
 
     def before_process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
-        """Find mistakes, now that every extension has written its prompts, and there is nothing to lose yet."""
+        """Check everything: prompts of other extensions are final now, and no sampling would be lost."""
         job = _job_of(p)
         if job is not None:
             _guard(p, job, lambda: job.prepare(p, batch_number))
         elif batch_number == 0 and not getattr(p, INSIDE, False):
-            _warn_of_brackets(p)
+            brackets.warn_of_brackets(p)
 
     def process_batch(self, p: Any, *_: Any, batch_number: int = 0, **__: Any) -> None:
-        """Change the prompts of a batch to what the webui is to encode."""
+        """Replace a batch's prompts by the texts that the webui should encode."""
         job = _job_of(p)
         if job is not None:
             _guard(p, job, lambda: job.begin_batch(p, batch_number))
         elif getattr(p, INSIDE, False):
-            p.prompts = [_erased(text) for text in p.prompts]
-            p.negative_prompts = [_erased(text) for text in p.negative_prompts]
+            p.prompts = [brackets.erased(text) for text in p.prompts]
+            p.negative_prompts = [brackets.erased(text) for text in p.negative_prompts]
 
     def before_hr(self, p: Any, *_: Any) -> None:
         """Begin the second pass of a hires fix."""
@@ -106,7 +102,7 @@ class AlwaysOnScript(scripts.Script):
             job.end_sampling()
 
     def postprocess_image(self, p: Any, pp: Any, *_: Any) -> None:
-        """Take an image."""
+        """Finish an image and its pictures."""
         job = _job_of(p)
         if job is not None:
             _lenient(p, lambda: job.finish_image(p, pp.image))
@@ -122,21 +118,21 @@ class AlwaysOnScript(scripts.Script):
 
 
 class Panel(scripts.Script):
-    """The entry of the Script dropdown."""
+    """The entry in the Script dropdown."""
 
     def __init__(self) -> None:
         self._size: dict[str, Any] = {}
 
     def title(self) -> str:
-        """Name the entry."""
+        """Return the entry's name."""
         return TITLE
 
     def show(self, is_img2img: bool) -> bool:
-        """Be there on both pages."""
+        """Show the entry on both pages."""
         return True
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        """Build the panel, from the settings, anew at each call."""
+        """Build the panel from the settings, anew at each call."""
         tab = "img2img" if is_img2img else "txt2img"
         controls, panel = build_page(tab, compat.on_this_page(self._size.values()))
         self.infotext_fields = paste_fields(panel)
@@ -144,14 +140,14 @@ class Panel(scripts.Script):
         return controls
 
     def after_component(self, component: Any, **given: Any) -> None:
-        """Remember the page's controls of width and height."""
+        """Keep the page's width and height controls."""
         tab = "img2img" if self.is_img2img else "txt2img"
         for side in ("width", "height"):
             if given.get("elem_id") == f"{tab}_{side}":
                 self._size[side] = component
 
     def run(self, p: Any, *args: Any) -> Any:
-        """Make the images; the companion does what was asked for."""
+        """Generate the images; ``AlwaysOnScript`` does what the settings ask for."""
         p.extra_generation_params["Script"] = TITLE
         try:
             settings = read_arguments(args)
@@ -163,7 +159,7 @@ class Panel(scripts.Script):
         if not settings.wants_anything:
             tell(
                 p,
-                "nothing is asked for. Tick Extract U-Net features, Extract attention or Enable Layer Prompt, "
+                "nothing is selected. Tick Extract U-Net features, Extract attention or Enable Layer Prompt, "
                 "or choose None as the script.",
             )
         setattr(p, REQUEST, settings)
@@ -171,7 +167,7 @@ class Panel(scripts.Script):
             return processing.process_images(p)
         except Refused:
             return _nothing(p)
-        except DumpUNetError as error:  # texts per block could not be given in the middle of sampling
+        except DumpUNetError as error:  # per-block prompts failed during sampling
             if is_api(p):
                 raise
             tell(p, str(error))
@@ -194,89 +190,23 @@ def on_denoiser(params: Any) -> None:
 
 
 def end_job() -> None:
-    """Leave everything as found."""
+    """End the running job, and remove its hooks."""
     job, Current.job = Current.job, None
     if job is not None:
         job.abandon()
 
 
-def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
-    """Read the values of the panel, or what the API gave in their place: a dictionary of settings.
-
-    Raises:
-        SettingsError: for the first mistake.
-    """
-    first = args[0] if args else None
-    if isinstance(first, Mapping):
-        return from_dict(first)
-    if first == FROM_PANEL:
-        return unpack(args[1 : 1 + len(ENTRIES)])
-    raise SettingsError(
-        "script_args holds no settings",
-        remedy='Give one dictionary, such as [{"features": {"layers": "M00", "steps": "10"}}].',
-        field="script_args",
-    )
-
-
-def count_text(params: Any) -> None:
-    """Let the page's token counter count the longest text that a block reads, not the notation around it."""
-    if OPEN in params.prompt:
-        try:
-            template = parse_prompt(params.prompt)
-        except DumpUNetError:
-            return
-        params.prompt = max((template.text_for(block) for block in template.order), key=len)
-
-
 def _job_for(p: Any, given: Any) -> Request | None:
-    """Make what follows a job; None where nothing is asked for.
+    """Make the ``Request`` of a job; None if the settings ask for nothing.
 
     Raises:
-        DumpUNetError: for a mistake in the settings, or no place for pictures.
+        DumpUNetError: for a mistake in the settings, or if pictures cannot be shown or saved.
     """
-    settings = _settings_of(p, given)
+    settings = settings_of(p, given, _panel_of(p))
     if settings is None or not settings.wants_anything:
         return None
     p.extra_generation_params = {**p.extra_generation_params, **to_infotext(settings)}
     return Request(settings, shows=_what_to_show(p), threads=options.threads())
-
-
-def _settings_of(p: Any, given: Any) -> PanelSettings | None:
-    """Find out what a job asks for: by the dropdown, by the API, by the panel beside another script, or by an axis."""
-    settings: PanelSettings | None = getattr(p, REQUEST, None)
-    if settings is None and given:
-        settings = _from_api(given)
-    if settings is None and options.others_allowed():
-        settings = _beside_another_script(p)
-    if axes.has_changes(p):
-        settings = axes.changed(settings or options.default_settings(), p)
-    return settings
-
-
-def _from_api(given: Any) -> PanelSettings:
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError as error:
-            raise SettingsError(
-                "what alwayson_scripts gives is no JSON", remedy="Give a dictionary.", field="args"
-            ) from error
-    if not isinstance(given, Mapping):
-        raise SettingsError(
-            f"{given!r} is no dictionary of settings",
-            remedy='Write {"args": [{"features": {"layers": "M00"}}]}.',
-            field="args",
-        )
-    return from_dict(given)
-
-
-def _beside_another_script(p: Any) -> PanelSettings | None:
-    """Read the panel's values while another entry of the dropdown is chosen; None where that is not so."""
-    panel = _panel_of(p)
-    if panel is None or not _other_script(p):
-        return None
-    values = tuple(p.script_args[panel.args_from : panel.args_to])
-    return read_arguments(values) if values and values[0] == FROM_PANEL else None
 
 
 def _panel_of(p: Any) -> Panel | None:
@@ -284,30 +214,21 @@ def _panel_of(p: Any) -> Panel | None:
     return next((script for script in selectable if isinstance(script, Panel)), None)
 
 
-def _other_script(p: Any) -> bool:
-    """Return whether another entry of the dropdown than the panel's makes the images."""
-    chosen = p.script_args[0] if p.script_args else 0
-    selectable = getattr(p.scripts, "selectable_scripts", [])
-    if not isinstance(chosen, int) or not 0 < chosen <= len(selectable):
-        return False
-    return selectable[chosen - 1] is not _panel_of(p)
-
-
 def _what_to_show(p: Any) -> Shows:
-    """Decide which pictures are to be among the images: other scripts count these; a plot takes the first."""
+    """Decide which pictures to add to the images: other scripts count images, and a plot takes the first."""
     if axes.shows_map(p):
         return "first"
-    return "saved" if _other_script(p) and not hasattr(p, REQUEST) else "all"
+    return "saved" if other_script(p, _panel_of(p)) and not hasattr(p, REQUEST) else "all"
 
 
 def _job_of(p: Any) -> Request | None:
-    """Return the job that follows ``p``, if it is the one under way."""
+    """Return the ``Request`` of ``p`` if it is the running one."""
     job = getattr(p, JOB, None)
     return job if job is not None and job is Current.job else None
 
 
 def _guard(p: Any, job: Request, action: Callable[[], None]) -> None:
-    """Run what comes before sampling: the webui would swallow its errors and go on without what was asked for."""
+    """Run an action before sampling; an error ends the job, as the webui would swallow it and sample anyway."""
     try:
         action()
     except DumpUNetError as error:
@@ -318,7 +239,7 @@ def _guard(p: Any, job: Request, action: Callable[[], None]) -> None:
 
 
 def _lenient(p: Any, action: Callable[[], None]) -> None:
-    """Run what comes after sampling: images are there, and must come out."""
+    """Run an action after sampling; an error is only reported, so that the images are kept."""
     try:
         action()
     except Exception as error:
@@ -331,18 +252,5 @@ def _shown(p: Any, images: list[Shown]) -> Any:
     return processing.Processed(p, [one.image for one in images], p.seed, texts[0], infotexts=texts)
 
 
-def _erased(text: str) -> str:
-    """Take brackets out of a prompt; a broken one stays, and is told elsewhere."""
-    try:
-        return parse_prompt(text).erased
-    except DumpUNetError:
-        return text
-
-
 def _nothing(p: Any) -> Any:
     return processing.Processed(p, [], p.seed, "")
-
-
-def _warn_of_brackets(p: Any) -> None:
-    if any(OPEN in text for text in (*p.all_prompts, *p.all_negative_prompts)):
-        tell(p, f"a prompt holds {OPEN}, but Enable Layer Prompt is not on, so it is read as plain text.")

@@ -1,4 +1,4 @@
-"""Prompts in the webui: encoded by its own parser, so that emphasis, schedules, AND and embeddings work in brackets."""
+"""Encode texts with the webui's own parser, so that emphasis, schedules, AND and embeddings work in brackets."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from lib_dumpunet.prompt.words import Token
 
 
 class Scheduled(NamedTuple):
-    """A context "token dim", and the last evaluation, from 0, in which it is read."""
+    """A text embedding "token dim", and the last evaluation, from 0, in which it is used."""
 
     last: int
     context: Tensor
 
 
 Parts = tuple[tuple[Scheduled, ...], ...]
-"""What a text was encoded to: for each part of it that is joined by AND, its schedule."""
+"""An encoded text: for each of its AND parts, a schedule."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What prompt schedules go by.
+    """What prompt schedules depend on.
 
     Attributes:
-        evaluations: of the first pass, as the parser counts them.
-        hires: evaluations of the hires pass; None in the first.
-        per_step: evaluations in a step.
-        size: width and height of the image, which SDXL's encoder is told.
+        evaluations: number of evaluations of the first pass, as the parser counts them.
+        hires: number of evaluations of the hires pass; None in the first pass.
+        per_step: evaluations per step.
+        size: width and height of the image, which SDXL's conditioning includes.
     """
 
     evaluations: int
@@ -46,7 +46,7 @@ class Timing:
 
 
 def timing_of(p: Any, *, hires: bool) -> Timing:
-    """Read the timing of a pass off the job."""
+    """Return the timing of a job's pass."""
     first = compat.evaluations_per_step(compat.sampler_name(p, hires=False))
     evaluations = compat.asked_steps(p, hires=False) * first
     if not hires:
@@ -57,10 +57,9 @@ def timing_of(p: Any, *, hires: bool) -> Timing:
 
 
 class Encodings:
-    """Texts of one pass of a job, each encoded once with the model and the extra networks that are active.
+    """A cache of the encoded texts of one pass, for the current model and extra networks.
 
-    They are learnt before the model samples; only where a sampler takes more steps than was expected, one may have to
-    be encoded meanwhile.
+    Texts are encoded before sampling; only if a sampler takes more steps than expected, one may be encoded during it.
     """
 
     def __init__(self, timing: Timing) -> None:
@@ -69,7 +68,7 @@ class Encodings:
         self._state: object = None
 
     def learn(self, texts: Iterable[str], branch: Branch, state: object) -> None:
-        """Encode what is not known yet; what is known of another ``state`` of the text encoder is forgotten."""
+        """Encode texts that are not cached; the cache is cleared if the text encoder's ``state`` has changed."""
         if state != self._state:
             self._state, self._known = state, {}
         for text in texts:
@@ -77,11 +76,11 @@ class Encodings:
                 self._known[text, branch] = self._encode(text, branch)
 
     def at(self, text: str, branch: Branch, part: int, evaluation: int) -> Tensor:
-        """Return the context "token dim" of a part of a text; the last part stands for those that it lacks."""
+        """Return the embedding "token dim" of an AND part of a text; missing parts are replaced by the last one."""
         self.learn([text], branch, self._state)
         parts = self._known[text, branch]
         schedule = parts[min(part, len(parts) - 1)]
-        # The webui takes the first entry where none holds any more.
+        # The webui uses the first entry if all are past.
         return next((entry.context for entry in schedule if evaluation <= entry.last), schedule[0].context)
 
     def _encode(self, text: str, branch: Branch) -> Parts:
@@ -100,13 +99,13 @@ class Encodings:
 
 
 def fill(context: Tensor, tokens: int) -> Tensor:
-    """Lengthen a context "token dim" as the webui does beside longer ones: its last token comes again and again."""
+    """Pad an embedding "token dim" as the webui does to match longer ones, by repeating its last token."""
     missing = tokens - len(context)
     return context if missing <= 0 else torch.cat([context, context[-1:].expand(missing, -1)])
 
 
 def schedules(texts: Iterable[str], branch: Branch, timing: Timing) -> dict[str, Schedule]:
-    """Return what the first part of each text says in which of the sampler's steps."""
+    """Return the schedule of each text's first AND part, in sampling steps."""
     return {text: tuple(_schedule(text, branch, timing)) for text in texts}
 
 
@@ -117,7 +116,7 @@ def _schedule(text: str, branch: Branch, timing: Timing) -> Iterator[tuple[int, 
 
 
 def tokenize(texts: Iterable[str]) -> dict[str, Tokens]:
-    """Return what the columns of each text are; nothing where the model's tokenizer is not known."""
+    """Return the tokens of each text; empty if the model's tokenizer is not known."""
     engine = _engine(shared.sd_model)
     if engine is None:
         return {}
@@ -130,7 +129,7 @@ def _context(cond: Any) -> Tensor:
 
 
 def _engine(sd_model: Any) -> Any:
-    """Find what cuts prompts into tokens: the first text encoder that does."""
+    """Return the first text encoder that tokenizes prompts."""
     encoder = getattr(sd_model, "cond_stage_model", None)
     candidates = [encoder, *getattr(encoder, "embedders", ())]
     return next((c for c in candidates if hasattr(c, "tokenize_line") and hasattr(c, "id_end")), None)
@@ -142,7 +141,7 @@ def _columns(engine: Any, text: str) -> Iterator[Token]:
         inserted = {column: token for fix in chunk.fixes for column, token in _embedding(fix)}
         yield Token(mark="start")
         ended = False
-        # tokenize_line counts the places of embeddings without the start.
+        # tokenize_line counts the offsets of embeddings without the start token.
         for column, number in enumerate(chunk.tokens[1:]):
             if column in inserted:
                 yield inserted[column]
@@ -154,7 +153,7 @@ def _columns(engine: Any, text: str) -> Iterator[Token]:
 
 
 def _embedding(fix: Any) -> Sequence[tuple[int, Token]]:
-    """Name the columns of a textual inversion: each vector is a token, all together are a word."""
+    """Return the tokens of a textual inversion: each vector is a token, and together they are a word."""
     vectors = int(fix.embedding.vectors)
     name = str(fix.embedding.name).lower().encode()
     whole = [Token(name if i == 0 else b"", ends_word=i == vectors - 1) for i in range(vectors)]
@@ -164,6 +163,6 @@ def _embedding(fix: Any) -> Sequence[tuple[int, Token]]:
 def _name(engine: Any, number: int) -> str:
     if hasattr(engine, "tokenizer"):
         return str(engine.tokenizer.convert_ids_to_tokens(number))
-    from open_clip.tokenizer import _tokenizer  # what the webui's classes for OpenCLIP use, without saying so
+    from open_clip.tokenizer import _tokenizer  # what the webui's OpenCLIP classes use internally
 
     return str(_tokenizer.decoder[number])

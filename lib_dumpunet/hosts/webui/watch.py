@@ -1,4 +1,4 @@
-"""Hooks on the model that samples for a job, from one callback of the denoiser to the next."""
+"""Install hooks on the model that samples for a job, following the denoiser's callbacks."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = logging.getLogger("dumpunet")
 
 @dataclass(frozen=True)
 class Batch:
-    """What is sampled: a batch of a job, in one pass.
+    """A batch of a job in one pass.
 
     Attributes:
         images: numbers of its images.
         reading: what their blocks read.
         hires: whether this is the second pass of a hires fix.
-        encodes: whether texts of blocks are to be encoded.
-        must_steer: whether images would be wrong without them.
-        hooks: what watches and steers a model.
+        encodes: whether to encode the texts of blocks.
+        must_steer: whether images would be wrong without per-block texts.
+        hooks: installs capturing and steering hooks on a model.
     """
 
     p: Any
@@ -46,7 +46,7 @@ class Batch:
 
     @property
     def state(self) -> object:
-        """The state of the text encoder in which its texts are encoded."""
+        """The state of the text encoder for its texts."""
         return encoder_state(self.p, hires=self.hires)
 
     def encode(self, state: object) -> None:
@@ -55,7 +55,7 @@ class Batch:
             self.reading.encode(self.images, state)
 
     def hear(self) -> None:
-        """Take what the webui has encoded for what it was given."""
+        """Note the texts that the webui actually encoded."""
         if self.encodes:
             for name, branch in NAMES.items():
                 said = getattr(self.p, PREFIXES[self.hires] + name)
@@ -65,8 +65,8 @@ class Batch:
 class Watch:
     """Follows the sampler of one job.
 
-    Nothing that goes wrong with looking reaches the image. What goes wrong with steering ends the job, since an image
-    with other texts than asked for would be worse than none.
+    Errors in capturing never affect the image. Errors in steering end the job, because an image with the wrong texts
+    would be worse than none.
     """
 
     def __init__(self, clock: DenoiserClock, report: Report) -> None:
@@ -76,7 +76,7 @@ class Watch:
         self._hooked: object = None
 
     def begin(self, batch: Batch) -> None:
-        """Begin a pass, and encode what its blocks read."""
+        """Begin a pass, and encode the texts of its blocks."""
         self.rest()
         self._batch = batch
         counter = compat.step_counter(compat.sampler_name(batch.p, hires=batch.hires))
@@ -84,7 +84,7 @@ class Watch:
         batch.encode(batch.state)
 
     def see_denoiser(self, params: Any) -> None:
-        """Note which rows the U-Net is going to work on; put the hooks on, again where the model has changed."""
+        """Note the rows of the next evaluation; install the hooks if they are missing or the model has changed."""
         batch = self._batch
         denoiser: Any = None if batch is None else compat.denoiser_of(params, batch.p)
         if batch is None or not compat.is_own(denoiser, batch.p):
@@ -97,12 +97,12 @@ class Watch:
             uncond = compat.rows_of(params.text_uncond)
             parts = compat.part_counts(denoiser, compat.rows_of(params.text_cond), len(batch.images))
             self._clock.see_denoiser(denoiser.step, parts, uncond, len(params.x))
-        except Exception as error:  # the webui would swallow it, and sample without what was asked for
+        except Exception as error:  # the webui would swallow it, and sample without steering
             log.debug("following the sampler failed", exc_info=True)
             self.give_up(error)
 
     def give_up(self, error: Exception) -> None:
-        """Look no more; where texts per block are asked for, let the U-Net's next call end the job."""
+        """Stop capturing; if images need steering, make the U-Net's next call end the job."""
         batch = self._batch
         assert batch is not None
         self._unhook()
@@ -119,12 +119,12 @@ class Watch:
         self._hooks.enter_context(HookSet()).before(module, refuse)
 
     def rest(self) -> None:
-        """Take the hooks off, until the next pass begins."""
+        """Remove the hooks until the next pass."""
         self._unhook()
         self._batch = None
 
     def _hook(self, batch: Batch, state: object, denoiser: Any) -> None:
-        """Put the hooks on the model; within a pass it is another one where a refiner has taken over."""
+        """Install the hooks on the current model, which changes within a pass if a refiner takes over."""
         module = compat.live_unet(shared.sd_model)
         changed = self._hooked is not None
         self._unhook()

@@ -1,4 +1,4 @@
-"""The studio, served as its users start it, and a browser to use it with."""
+"""The studio, started as by users, and a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASKED = re.compile("gradio_api/run/predict")
 
 @contextmanager
 def served(folder: Path, *flags: str) -> Iterator[str]:
-    """Start the studio in a process of its own; gives its address."""
+    """Start the studio in its own process; return its URL."""
     command = [
         sys.executable,
         "-m",
@@ -51,7 +51,7 @@ def served(folder: Path, *flags: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the studio puts its results."""
+    """The studio's output folder."""
     return tmp_path_factory.mktemp("studio")
 
 
@@ -63,7 +63,7 @@ def address(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def open_tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Open the page in tabs of its own; only this computer is reachable from it, and no script may fail."""
+    """Open the page in new tabs; it can reach only this computer, and script errors fail the test."""
     failures: list[str] = []
     tabs: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""The doors of a studio that is served: what a stranger, another site or a lying name gets."""
+"""Requests that a served studio refuses: from strangers, other sites or false host names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORBIDDEN = 403
 
 
 def ask(address: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
-    """Send a request with just these headers; returns status and text."""
+    """Send a request with only these headers; return status and text."""
     parts = urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -49,13 +49,13 @@ def test_own_names_are_answered(address: str) -> None:
 def test_pages_of_other_sites_are_refused(address: str) -> None:
     for origin in ("null", f"http://localhost:{urlsplit(address).port}", "http://127.0.0.1:1"):
         status, text = ask(address, "POST", "/gradio_api/run/generate", {"data": []}, Origin=origin)
-        assert (status, text) == (FORBIDDEN, "The studio answers its own page alone.")
+        assert (status, text) == (FORBIDDEN, "The studio answers only its own page.")
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/upload", "/gradio_api/upload/"])
 def test_files_are_refused_whatever_their_size(address: str, path: str) -> None:
     status, text = ask(address, "POST", path, b"x" * 100_000)
-    assert (status, text) == (FORBIDDEN, "The studio takes no files.")
+    assert (status, text) == (FORBIDDEN, "The studio accepts no files.")
 
 
 @pytest.fixture(scope="module")

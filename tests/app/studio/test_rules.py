@@ -1,4 +1,4 @@
-"""What the studio allows to whom, and how it is started and ended."""
+"""What the studio allows, and how it starts and ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from lib_dumpunet.app.studio.folders import Place, new_folder
 from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.app.studio.page import at_first
 from lib_dumpunet.app.studio.render import duration, gallery, status
-from lib_dumpunet.app.studio.runs import Place, Progress, Request, Run, Runs, new_folder
+from lib_dumpunet.app.studio.request import Request
+from lib_dumpunet.app.studio.run import Progress, Run
+from lib_dumpunet.app.studio.runs import Runs
 from lib_dumpunet.blocks import SD1, SDXL, BlockOrder
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.prompt.selection import select_blocks
@@ -108,10 +111,10 @@ def test_runs_wait_for_each_other_and_those_that_wait_can_be_stopped(tmp_path: P
     models.load = lambda choice: (gate.wait(30), load(choice))[1]  # type: ignore[method-assign]
     runs = Runs(models, Place(tmp_path, is_open=False))
     one, two, three = (runs.start(name, request()) for name in ("a", "b", "c"))
-    with pytest.raises(SettingsError, match="still goes on"):
+    with pytest.raises(SettingsError, match="last run is not over"):
         runs.start("a", request())
     assert [runs.ahead(run) for run in (one, two, three)] == [0, 1, 2]
-    assert "Waiting: 2 others go first." in status(three, runs.ahead(three))
+    assert "Waiting: 2 runs are ahead." in status(three, runs.ahead(three))
     two.stop()
     assert two.state == "stopped"
     gate.set()
@@ -130,7 +133,7 @@ def test_too_many_runs_may_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     runs = Runs(models, Place(tmp_path, is_open=False))
     for name in ("a", "b", "c"):
         runs.start(name, request())
-    with pytest.raises(SettingsError, match="2 runs wait already"):
+    with pytest.raises(SettingsError, match="2 runs are waiting already"):
         runs.start("d", request())
     gate.set()
     runs.close()
@@ -146,8 +149,8 @@ def test_a_long_prompt_is_refused(tmp_path: Path) -> None:
 def test_a_run_of_others_is_stopped_where_it_writes_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lib_dumpunet.app.studio.runs.MOST_WRITTEN", 1000)
-    monkeypatch.setattr("lib_dumpunet.app.studio.runs.BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("lib_dumpunet.app.studio.run.MOST_WRITTEN", 1000)
+    monkeypatch.setattr("lib_dumpunet.app.studio.run.BETWEEN_LOOKS", 0.0)
     ran = {}
     for is_open in (True, False):
         run = Run(request(features=dumping("")), Place(tmp_path / str(is_open), is_open=is_open))
@@ -181,9 +184,10 @@ def test_what_the_page_begins_with_fits_the_model(model: str, order: BlockOrder)
 ODD_VALUES = """
 import sys
 from pathlib import Path
+from lib_dumpunet.app.studio.folders import Place
 from lib_dumpunet.app.studio.models import Choice, Models
 from lib_dumpunet.app.studio.page import build_page
-from lib_dumpunet.app.studio.runs import Place, Runs
+from lib_dumpunet.app.studio.runs import Runs
 
 odd_ones = [float("nan"), float("inf"), "1e999", "nan", None, [], {}, [1], True, "x", -1, 10**400, "\\ud800"]
 runs = Runs(Models(Choice()), Place(Path(sys.argv[1]), is_open=False))
@@ -261,7 +265,7 @@ def test_texts_of_users_are_not_read_as_html(tmp_path: Path) -> None:
 
 def test_time_left_is_that_of_the_steps_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("lib_dumpunet.app.studio.runs.time.monotonic", lambda: now)
+    monkeypatch.setattr("lib_dumpunet.app.studio.run.time.monotonic", lambda: now)
     progress = Progress()
     progress.move(1, 11)
     assert progress.left is None
@@ -285,9 +289,9 @@ def test_a_port_that_is_taken_and_wrong_flags_are_told(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         result = start("--port", str(port), "-o", str(tmp_path))
     assert result.returncode == 2
-    assert f"--port: port {port} is taken. Choose another by --port." in result.stderr
+    assert f"--port: port {port} is taken. Choose another with --port." in result.stderr
     for flags, said in (
-        (("--port", "99999"), "--port: 99999 is no port"),
+        (("--port", "99999"), "--port: 99999 is not a port"),
         (("--model", "/no/model"), "there is no file or folder /no/model"),
         (("-o", "/dev/null/x"), "Output path: /dev/null/x cannot be used"),
     ):

@@ -20,24 +20,24 @@ PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
 
 
 def control(tab: Any, name: str) -> Any:
-    """Find where a control is typed in."""
+    """Find the input element of a control."""
     return tab.locator(f"#{name} :is(input, textarea)").first
 
 
 def fill(tab: Any, **values: Any) -> None:
-    """Fill the studio's own fields in."""
+    """Fill in the studio's own fields."""
     for name, value in values.items():
         control(tab, f"studio-{name}").fill(str(value))
 
 
 def turn_on(tab: Any, section: str, tab_name: str) -> None:
-    """Turn a part of the panel on."""
+    """Turn on a section of the panel."""
     tab.get_by_role("tab", name=tab_name).click()
     control(tab, f"dumpunet-studio-{section}-checkbox").check()
 
 
 def blank(tab: Any) -> None:
-    """Turn off what the page begins with."""
+    """Turn off the page's initial choices."""
     tab.get_by_role("tab", name="Settings").click()
     control(tab, "dumpunet-studio-explorer-checkbox").uncheck()
     tab.get_by_role("tab", name="Attention").click()
@@ -167,7 +167,7 @@ def test_the_image_grows_and_the_time_left_is_told(tab: Any) -> None:
     generate(tab)
     expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 60, \d+ s left"))
     tab.wait_for_function("document.querySelector('.studio-stage img')?.naturalWidth > 0")
-    assert tab.locator(".studio-stage img").get_attribute("alt") == "The image as it grows"
+    assert tab.locator(".studio-stage img").get_attribute("alt") == "Preview of the image"
     assert tab.locator("#studio-generate").is_disabled()
     tab.locator("#studio-stop").click()
     expect_end(tab, "Stopped")
@@ -181,7 +181,7 @@ def test_stop_keeps_what_was_made_and_the_next_run_works(tab: Any) -> None:
     expect(status(tab)).to_contain_text("Step")
     tab.wait_for_function("document.querySelectorAll('.studio-gallery .studio-thumb').length > 2")
     tab.locator("#studio-stop").click()
-    expect_end(tab, "Stopped; what was made is below: 1 image and")
+    expect_end(tab, "Stopped; the results so far are below: 1 image and")
     tab.wait_for_function("document.querySelector('.studio-stage img').alt.startsWith('image 0')")
     assert tab.locator(".studio-gallery .studio-thumb").count() > 2
     fill(tab, steps=2)
@@ -222,7 +222,7 @@ def mistaken(open_tab: Open) -> Any:
         ("prompt", "a (~: IN00: x", "Prompt: this bracket"),
         ("negative", "(~: IN77: x :~)", "Negative prompt: the model has no block IN77"),
         ("steps", "0", "Sampling steps: 0 is outside 1 to 1000"),
-        ("steps", "", "Sampling steps: there is no number"),
+        ("steps", "", "Sampling steps: a number is missing"),
         ("guidance", "0.5", "CFG Scale: 0.5 is outside 1 to 100"),
         ("seed", "-2", "Seed: -2 is outside"),
         ("seed", "1.5", "Seed: 1.5 is not a whole number"),
@@ -261,7 +261,7 @@ def test_mistakes_that_only_a_run_can_find(tab: Any, tmp_path: Path) -> None:
     expect(tab.locator("#studio-prompt-message")).to_contain_text("Prompt: it is empty")
     fill(tab, prompt=PER_BLOCK)
     generate(tab)
-    expect(tab.locator("#studio-prompt-message")).to_contain_text("Enable Layer Prompt is not on")
+    expect(tab.locator("#studio-prompt-message")).to_contain_text("Enable Layer Prompt is off")
     fill(tab, prompt="a red circle")
     turn_on(tab, "features", "U-Net features")
     control(tab, "dumpunet-studio-features-steps").fill("9")
@@ -294,7 +294,7 @@ def test_a_reload_in_the_middle_finds_the_run_again(tab: Any) -> None:
     load(tab, tab.reload)
     expect(status(tab)).to_have_text(re.compile(r"Step \d+ of 120"))
     tab.locator("#studio-stop").click()
-    expect_end(tab, "Stopped; what was made is below: 1 image and 3 pictures")
+    expect_end(tab, "Stopped; the results so far are below: 1 image and 3 pictures")
     load(tab, tab.reload)
     assert tab.locator(".studio-gallery .studio-thumb").count() == 3
     quick(tab, steps=2)
@@ -311,7 +311,7 @@ def test_two_tabs_do_not_see_each_other(open_tab: Open) -> None:
     generate(one)
     expect(status(one)).to_contain_text("Step")
     generate(two)
-    expect(status(two)).to_have_text("Waiting: another goes first.")
+    expect(status(two)).to_have_text("Waiting: one run is ahead.")
     one.locator("#studio-stop").click()
     expect_end(one, "Stopped")
     expect_end(two, "Done: 1 image and 3 pictures")
@@ -382,7 +382,7 @@ FADED = "document.getAnimations().every(a => a.playState !== 'running' || a.effe
 
 
 def serious(tab: Any) -> list[Any]:
-    """List what bars people from a page, once no colour of it is fading into another."""
+    """List accessibility problems of a page, once no colour transition is running."""
     from axe_playwright_python.sync_playwright import Axe
 
     tab.wait_for_function(FADED)

@@ -1,4 +1,4 @@
-"""Hosts that make images of one and the same request, so that one test holds all of them to the contract."""
+"""Hosts that generate images of the same request, so that one test checks the contract for all of them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lib_dumpunet.hosts.diffusers.job import make_job
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.ports import BatchRow, ModelCall, Page, Picture
-from lib_dumpunet.prompt.layer_prompt import Template
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.reading import read_prompt
+from lib_dumpunet.prompt.template import Template
 from lib_dumpunet.prompt.texts import Texts
 from lib_dumpunet.prompt.words import Token
 from lib_dumpunet.settings import GenerateSettings, PanelSettings
@@ -41,7 +41,7 @@ CHUNK = 6
 
 @dataclass
 class Asked:
-    """A request: the prompts of one batch, made ``batches`` times, and settings as the API of every host has them."""
+    """A request: the prompts of one batch, generated ``batches`` times, and settings as in every host's API."""
 
     settings: Mapping[str, Any]
     prompts: Sequence[str] = ("a b",)
@@ -52,7 +52,7 @@ class Asked:
 
 @dataclass
 class Made:
-    """What came of it; ``told`` are the sentences that the user got."""
+    """The results; ``told`` are the messages that the user got."""
 
     images: list[bytes] = field(default_factory=list)
     pages: list[bytes] = field(default_factory=list)
@@ -65,17 +65,17 @@ class Driver(Protocol):
     module: nn.Module
 
     def make(self, asked: Asked) -> Made:
-        """Make the images."""
+        """Generate the images."""
 
     def encode(self, text: str) -> Tensor:
-        """What the host's encoder makes of a text by itself: "token dim"."""
+        """The host's embedding of a text alone: "token dim"."""
 
 
 # --- the smallest host that there can be ---
 
 
 def _letters(text: str) -> tuple[Token, ...]:
-    """Cut a text into letters, each of which is a word, in chunks of one length."""
+    """Cut a text into letters, each of them a word, in chunks of one length."""
     found = [Token(letter.encode(), ends_word=True) for letter in text.replace(" ", "")]
     rest = -(len(found) + 1) % CHUNK
     return (Token(mark="start"), *found, *[Token(mark="end" if i == 0 else "pad") for i in range(rest)])
@@ -83,7 +83,7 @@ def _letters(text: str) -> tuple[Token, ...]:
 
 @dataclass
 class FakeHost:
-    """Samples with a U-Net in three lines; all else is what every host supplies."""
+    """Samples with a U-Net in three lines; the rest is what every host supplies."""
 
     module: nn.Module = field(default_factory=lambda: diffusers_unet("sd1"))
     model_call: ModelCall = NEVER
@@ -97,13 +97,13 @@ class FakeHost:
         return self.model_call
 
     def show(self, picture: Picture) -> None:
-        """Let go of a picture: dumps tell the same."""
+        """Drop a picture: dumps contain the same."""
 
     def write_page(self, page: Page) -> None:
         self.made.pages.append(page.html)
 
     def encode(self, text: str) -> Tensor:
-        """Return numbers of its own for each letter."""
+        """Return different numbers for each letter."""
         numbers = [sum(token.piece) + 300 * len(token.mark) for token in _letters(text)]
         return torch.stack([torch.randn(16, generator=torch.Generator().manual_seed(n)) for n in numbers])
 
@@ -219,7 +219,7 @@ def _without_brackets(prompt: str) -> str:
 
 @dataclass
 class Webui:
-    """The webui's, in its stand-in."""
+    """The webui's host, in its stand-in."""
 
     lab: Lab
 
@@ -261,7 +261,7 @@ class Webui:
 
 @dataclass
 class _Behind:
-    """A script that takes each image as it comes out."""
+    """A script that keeps each finished image."""
 
     postprocess_image: Callable[..., None]
     args_from: int = 0

@@ -1,4 +1,4 @@
-"""What every host keeps to: one and the same request, made by each of them."""
+"""The contract of hosts: the same request, run by each of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def dumped(folder: Path) -> dict[Tag, Tensor]:
 
 @contextmanager
 def calls_of(host: Driver) -> Iterator[list[int]]:
-    """Note the rows of each call of the U-Net."""
+    """Record the rows of each U-Net call."""
     rows: list[int] = []
     handle = host.module.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
     try:
@@ -83,7 +83,7 @@ def test_an_image_has_the_features_that_it_has_alone(host: Driver, tmp_path: Pat
 
 @contextmanager
 def texts_of(host: Driver, block: str) -> Iterator[list[Tensor]]:
-    """Note what the attention of a block reads, call by call: "row token dim"."""
+    """Record the text that a block's attention reads in each call: "row token dim"."""
     read: list[Tensor] = []
     layer = describe(host.module).block(block).layers[0].cross_attention
     handle = layer.to_k.register_forward_pre_hook(lambda _module, args: read.append(args[0].detach().clone()))
@@ -94,7 +94,7 @@ def texts_of(host: Driver, block: str) -> Iterator[list[Tensor]]:
 
 
 def is_read(text: Tensor, row: Tensor) -> bool:
-    """Whether a row begins with a text."""
+    """Return whether a row begins with a text."""
     return len(row) >= len(text) and torch.allclose(row[: len(text)], text.to(row), rtol=1e-4, atol=1e-5)
 
 

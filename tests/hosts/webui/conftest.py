@@ -15,7 +15,7 @@ from tests.unets import CONTEXT, hook_count, ldm_unet
 
 @pytest.fixture(scope="session", autouse=True)
 def webui(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Be there before the extension is imported, which binds the webui's names."""
+    """Install the stand-in before the extension is imported, which binds the webui's names."""
     standin.install(tmp_path_factory.mktemp("webui"))
 
 
@@ -25,7 +25,7 @@ def unet() -> Any:
 
 
 class Lab:
-    """A webui with the extension in it."""
+    """A webui with the extension."""
 
     def __init__(self, folder: Path) -> None:
         from lib_dumpunet.hosts.webui.page import FROM_PANEL
@@ -40,7 +40,7 @@ class Lab:
         self.from_panel = FROM_PANEL
 
     def job(self, settings: Any = "", **job: Any) -> standin.Processing:
-        """Make a job that asks for settings as the API does."""
+        """Make a job with settings, as the API does."""
         return standin.Processing(self.scripts, [0, settings, None], outpath_samples=str(self.folder), **job)
 
     def run(self, settings: Any = "", **job: Any) -> Any:

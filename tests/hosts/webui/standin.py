@@ -1,4 +1,4 @@
-"""A small webui: its modules by name, with the orders of hooks and the layouts of rows that the real one has.
+"""A small webui: its modules by name, with the real one's order of callbacks and layouts of rows.
 
 Around ldm's real U-Net. A text encoder that turns letters into numbers, samplers of one and of two evaluations a step,
 hires fix, img2img, AND, ``[a:b:2]``, batches whose prompts and negative prompts go through the U-Net together or apart.
@@ -47,11 +47,11 @@ class OptionInfo:
 
 
 class AlwaysVisible:
-    """What ``show`` returns for a script that is there for every job."""
+    """What ``show`` returns for an always-on script."""
 
 
 class Script:
-    """What the extension's scripts are made of."""
+    """The base class of scripts."""
 
     args_from = args_to = 0
     is_txt2img = is_img2img = False
@@ -59,7 +59,7 @@ class Script:
 
 @dataclass
 class Runner:
-    """Calls the hooks of scripts that are always there, and swallows what they raise, as the webui does."""
+    """Calls the callbacks of always-on scripts, and swallows their errors, as the webui does."""
 
     alwayson_scripts: list[Any] = field(default_factory=list)
     selectable_scripts: list[Any] = field(default_factory=list)
@@ -115,7 +115,7 @@ ENCODED: list[str] = []
 
 
 def encode(text: str, width: int) -> Tensor:
-    """Make "token dim" of a text: for each letter numbers of its own; chunks are filled up with a dot."""
+    """Encode a text as "token dim": different numbers for each letter; chunks are padded with dots."""
     ENCODED.append(text)
     letters = text or " "
     letters += "." * (-len(letters) % CHUNK)
@@ -128,7 +128,7 @@ def encode(text: str, width: int) -> Tensor:
 def get_learned_conditioning_prompt_schedules(
     prompts: list[str], steps: int, hires_steps: int | None = None, old: bool = False
 ) -> list[list[list[Any]]]:
-    """Read ``[a:b:2]``: a up to evaluation 2, then b."""
+    """Parse ``[a:b:2]``: a up to evaluation 2, then b."""
     found = []
     last = steps if hires_steps is None else hires_steps
     for prompt in prompts:
@@ -171,7 +171,7 @@ def _pick(schedule: list[Entry], evaluation: int) -> Any:
 
 
 def stack(contexts: list[Tensor]) -> Tensor:
-    """Join rows; shorter texts are lengthened by their last token."""
+    """Join rows; shorter texts repeat their last token."""
     tokens = max(map(len, contexts))
     return torch.stack([torch.cat([c, c[-1:].expand(tokens - len(c), -1)]) for c in contexts])
 
@@ -180,10 +180,10 @@ def stack(contexts: list[Tensor]) -> Tensor:
 
 
 class InnerModel(torch.nn.Module):
-    """What turns the U-Net's answer into a denoised image; extensions replace its ``forward``."""
+    """Converts the U-Net's output to a denoised image; extensions replace its ``forward``."""
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
-        """Call the U-Net that is loaded."""
+        """Call the loaded U-Net."""
         return sys.modules["modules.shared"].sd_model.model.diffusion_model(x, time, context=cond)
 
 
@@ -225,7 +225,7 @@ class Denoiser:
         return x - sigma * (negative + 1.5 * (mean - negative))
 
     def evaluate(self, rows: Tensor, cond: Tensor, uncond: Tensor, skips: bool) -> Tensor:
-        """Run the U-Net on all rows at once, or in parts where lengths differ or the setting asks for it."""
+        """Run the U-Net on all rows at once, or in parts if lengths differ or the setting says so."""
         shared = sys.modules["modules.shared"]
         model = self.inner_model
         images = len(uncond)
@@ -375,7 +375,7 @@ class Processed:
 
 
 class Noise:
-    """Noise by the seed of each image, whatever stands beside it."""
+    """Return noise by each image's seed, independent of other images."""
 
     def __init__(self, shape: tuple[int, ...], seeds: list[int], **_: Any) -> None:
         self.shape, self.seeds = shape, seeds
@@ -391,7 +391,7 @@ def fix_seed(p: Processing) -> None:
 
 
 def process_images(p: Processing) -> Processed:
-    """Make the images of a job, calling all hooks in the webui's order."""
+    """Generate the images of a job, calling all callbacks in the webui's order."""
     p.scripts.call("before_process", p)
     shared = sys.modules["modules.shared"]
     own_model = shared.sd_model
@@ -469,7 +469,7 @@ class Package(ModuleType):
 
 
 class Letters:
-    """A tokenizer: a letter is a token, a blank ends a word."""
+    """A tokenizer: each letter is a token, a space ends a word."""
 
     id_end = 0
 
@@ -485,7 +485,7 @@ class Letters:
 
 
 def model_of(unet: nn.Module, width: int) -> Any:
-    """Make a model of the webui's around a U-Net."""
+    """Make a webui model around a U-Net."""
     return SimpleNamespace(
         model=SimpleNamespace(diffusion_model=unet),
         width=width,
@@ -495,7 +495,7 @@ def model_of(unet: nn.Module, width: int) -> Any:
 
 
 def install(data_path: Path) -> None:
-    """Put the modules in their places, as they are when the webui has started; no model is loaded.
+    """Install the modules in their state after the webui has started; no model is loaded.
 
     Once for all tests of a process: the extension binds their names when it is imported.
     """

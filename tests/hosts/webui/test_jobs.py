@@ -28,7 +28,7 @@ PER_BLOCK = {"layer_prompt": {}}
 
 
 def pixels(processed: Any) -> list[bytes]:
-    """The generated images, without the pictures behind them."""
+    """The generated images, without the pictures after them."""
     return [
         image.tobytes()
         for image, text in zip(processed.images, processed.infotexts, strict=True)
@@ -77,7 +77,7 @@ def test_nothing_is_done_for_a_job_that_asks_for_nothing(lab: Lab) -> None:
 def test_dumped_features_are_those_of_the_image_by_itself(
     lab: Lab, tmp_path: Path, together: bool, negative: str, prompt: str, skip_from: int | None
 ) -> None:
-    """However rows are laid out, image 1 of a batch has the features that it has alone."""
+    """In every layout of rows, image 1 of a batch has the same features as when generated alone."""
     lab.shared.opts.batch_cond_uncond, lab.shared.opts.skip_uncond_from = together, skip_from
 
     def of(folder: str, mark: str, **job: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def test_the_same_text_in_every_block_is_the_plain_prompt(
 
 
 class Contexts:
-    """Notes what each block's cross-attention reads, by U-Net call and row."""
+    """Records what each block's cross-attention reads, by U-Net call and row."""
 
     def __init__(self, unet: Any) -> None:
         self.seen: list[dict[str, torch.Tensor]] = []
@@ -208,7 +208,7 @@ def test_attention_has_a_column_for_each_token(lab: Lab) -> None:
 
 
 def test_words_are_those_of_the_text_that_is_encoded(lab: Lab) -> None:
-    """NegPiP takes words with a negative weight out of the prompts, after every other extension has seen them."""
+    """NegPiP removes words with a negative weight from the prompts, after all other extensions."""
     words = {"attention": {"words": "a", "layers": "M00", "steps": "1"}}
     expected = lab.run(words, prompt="abc")
 
@@ -290,7 +290,7 @@ def test_both_runs_may_give_features_and_words(lab: Lab, tmp_path: Path, hires: 
 
 
 def test_both_runs_have_what_another_extension_has_filled_in(lab: Lab) -> None:
-    """Dynamic Prompts writes prompts and seeds in ``process``, each time others."""
+    """Dynamic Prompts writes prompts and seeds in ``process``, different ones each time."""
     fillings = iter("klmnop")
 
     def fill(p: standin.Processing) -> None:
@@ -332,12 +332,12 @@ MISTAKES = [
     ({"features": {"color": {"formula": ["v.x", "1", "1"]}}}, "Color space, H"),
     ({"features": {"dump": {"path": "/dev/null/x"}}}, "Output path: /dev/null/x cannot be used"),
     ({"attention": {"words": "q"}}, "Words: 'q' is not in the prompt"),
-    ({"attention": {}}, "Output features: nothing is chosen"),
+    ({"attention": {}}, "Output features: nothing is selected"),
     ({"layer_prompt": {}}, "Prompt: this bracket is not closed"),
     ({"difference": {}}, "Prompt: this bracket is not closed"),
     ({"nothing": 1}, "settings: there is no 'nothing'"),
-    ([1], "args: [1] is no dictionary"),
-    ("no json", "args: what alwayson_scripts gives is no JSON"),
+    ([1], "args: [1] is not a dictionary"),
+    ("no json", "args: args of alwayson_scripts is not JSON"),
 ]
 
 
@@ -364,7 +364,7 @@ def test_the_dropdown_ends_without_an_error_of_its_own(lab: Lab) -> None:
     assert "IN99" in processed.comments
     lab.shared.state.interrupted = False
     processed = lab.choose({})
-    assert "nothing is asked for" in processed.comments
+    assert "nothing is selected" in processed.comments
     assert len(processed.images) == 1
 
 
@@ -375,7 +375,7 @@ def test_forge_is_refused_in_one_sentence(lab: Lab, settings: dict[str, Any]) ->
     processed = lab.choose(settings, prompt="a")
     assert processed.images == []
     assert processed.comments.count("Dump U-Net:") == 1
-    assert "Forge and webuis made of it" in processed.comments
+    assert "Forge and its successors" in processed.comments
 
 
 def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> None:
@@ -386,7 +386,7 @@ def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> N
 
 
 def test_brackets_that_nobody_reads_are_told(lab: Lab) -> None:
-    assert "(~:, but Enable Layer Prompt is not on" in " ".join(job_comments(lab, ""))
+    assert "(~:, but Enable Layer Prompt is off" in " ".join(job_comments(lab, ""))
     processed = lab.run(features("M00", "1"), prompt="a(~: M00: b :~)")
     assert pixels(processed) == pixels(lab.run(prompt="a"))
 
@@ -410,7 +410,7 @@ def test_a_fault_while_sampling_is_told_and_leaves_the_image(lab: Lab, unet: Any
 
 
 class Skipped(torch.nn.Module):
-    """A block whose children are not called as modules, as an alternative U-Net has it."""
+    """A block whose children are not called as modules, as in an alternative U-Net."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -459,7 +459,7 @@ def test_an_exception_leaves_nothing_behind(lab: Lab, unet: Any) -> None:
 
 
 def test_a_job_inside_a_job_is_not_looked_at(lab: Lab) -> None:
-    """Detailers make images of their own, in ``postprocess_image``, with the same scripts."""
+    """Detailers generate images in ``postprocess_image``, with the same scripts."""
     inner: list[Any] = []
 
     def detail(p: standin.Processing, pp: Any) -> None:
@@ -484,7 +484,7 @@ def panel_values(lab: Lab, settings: dict[str, Any]) -> list[Any]:
 
 
 def beside(lab: Lab, settings: dict[str, Any], **job: Any) -> standin.Processing:
-    """Make a job of another script, while the panel holds settings."""
+    """Make a job of another script while the panel has settings."""
     p = lab.job("", **job)
     values = panel_values(lab, settings)
     p.script_args = [2, "", *values]
@@ -502,7 +502,7 @@ def test_the_panel_acts_beside_another_script_and_leaves_its_images(lab: Lab, tm
     assert [f.name for f in tmp_path.glob("*dumpunet*")] == ["00000-1-dumpunet-unet-M00-001.png"]
     lab.shared.opts.dumpunet_other_scripts = False
     try:
-        assert "Enable Layer Prompt is not on" in " ".join(
+        assert "Enable Layer Prompt is off" in " ".join(
             (standin.process_images(q := beside(lab, settings, prompt="(~:_:cat:~)")), list(q.comments))[1]
         )
     finally:
@@ -667,7 +667,7 @@ def test_a_full_disk_beside_the_images_leaves_the_pictures(lab: Lab, monkeypatch
 
 
 def test_both_runs_begin_with_the_same_random_state(lab: Lab) -> None:
-    """In img2img the webui encodes the image by a random sample."""
+    """In img2img, the webui's encoding of the image is a random sample."""
     drawn: list[float] = []
     lab.scripts.alwayson_scripts.append(
         SimpleNamespace(args_from=0, args_to=0, process=lambda p: drawn.append(float(torch.rand(1))))
@@ -679,7 +679,7 @@ def test_both_runs_begin_with_the_same_random_state(lab: Lab) -> None:
 
 @pytest.mark.parametrize("prompts", [["a(~: M00*0.5: b :~)"] * 2, ["a b (~: M00: c :~)", "a(~: M00: b :~)"]])
 def test_nothing_is_encoded_while_sampling(lab: Lab, prompts: list[str]) -> None:
-    """Mixtures need the main text too, and a block of one image may read what is another's main text."""
+    """Mixtures need the main text too, and a block of one image may read another image's main text."""
     counts: list[int] = []
     lab.shared.callbacks.append(lambda _: counts.append(len(standin.ENCODED)))
     lab.run({**features("M00", "1"), **PER_BLOCK}, prompt=prompts, batch_size=2, steps=3)

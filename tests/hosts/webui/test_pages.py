@@ -1,4 +1,4 @@
-"""Explorer pages in the webui's stand-in: beside their images, and behind links."""
+"""Explorer pages in the webui's stand-in: next to their images, and as links."""
 
 from __future__ import annotations
 

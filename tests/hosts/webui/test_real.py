@@ -1,4 +1,4 @@
-"""The extension in a real webui, over its API; left out unless an environment variable names the webui's folder.
+"""The extension in a real webui, through its API; skipped unless an environment variable names the webui's folder.
 
     DUMPUNET_WEBUI=/path/to/webui python run.py test tests/hosts/webui/test_real.py
 
@@ -51,7 +51,7 @@ class Webui:
             return json.loads(answer.read())
 
     def images(self, settings: Any = None, **job: Any) -> dict[str, list[Image.Image]]:
-        """Make images; by the last part of their parameters: "" for the images themselves, "M00, 2" for maps."""
+        """Generate images; return them by the end of their parameters: "" for generated images, "M00, 2" for maps."""
         usual = {"negative_prompt": "bad", "steps": 4, "sampler_name": "Euler a", "seed": 7, "cfg_scale": 7}
         body = {"prompt": "a cat", "width": 128, "height": 128, **usual, **job}
         if settings is not None:

@@ -1,4 +1,4 @@
-"""Images that another extension makes of tiles: whose rows they are is known, and what is not seen is told."""
+"""Images that another extension generates in tiles: rows are identified, and missing captures reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIXED = "(~:IN01-IN08:a dog;_:a cat:~)"
 
 @contextmanager
 def tiles(at_once: int, monkeypatch: pytest.MonkeyPatch, *, region: bool = False) -> Iterator[None]:
-    """Let the denoiser's model work on tiles, as MultiDiffusion does; all rows of one tile come before the next."""
+    """Make the denoiser's model work on tiles, as MultiDiffusion does; all rows of one tile come before the next."""
     with monkeypatch.context() as patch:
         whole = standin.InnerModel.forward
 
