@@ -10,12 +10,14 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from .diffusion import new_model
+from .diffusion import Run, new_model
+from .relations import RelationsRun
 
 
 def export(work: Path, folder: Path) -> None:
     """Write the averaged weights as an fp16 pipeline; an existing model card is kept."""
-    saved = torch.load(work / "unet.pt", map_location="cpu")
+    latest = next(file for file in (work / RelationsRun.file, work / Run.file) if file.exists())
+    saved = torch.load(latest, map_location="cpu")
     model = new_model(saved["widths"], work)
     model.load_state_dict(saved["average"])
     pipeline = StableDiffusionPipeline(

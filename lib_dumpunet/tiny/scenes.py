@@ -151,7 +151,7 @@ def sample_scene(rng: random.Random, alone: float = 0.5) -> Scene:
 
 
 def _alone(rng: random.Random, color: str) -> tuple[tuple[Figure, ...], str]:
-    shape, radius, text = _figure(rng, color, RADII_ALONE)
+    shape, radius, text = sample_figure(rng, color, RADII_ALONE)
     slack = min(0.12, 0.49 - REACH * radius)
     x, y = (0.5 + rng.uniform(-slack, slack) for _ in "xy")
     return (Figure(shape, color, x, y, radius),), text
@@ -164,7 +164,7 @@ def _paired(rng: random.Random, colors: list[str]) -> tuple[tuple[Figure, ...], 
     first_is_low = rng.random() < 0.6 if free else relation in ("left of", "above")
     figures, texts = [], []
     for color, sign in zip(colors, (-1, 1) if first_is_low else (1, -1), strict=True):
-        shape, radius, text = _figure(rng, color, RADII_PAIRED)
+        shape, radius, text = sample_figure(rng, color, RADII_PAIRED)
         near, off = 0.5 + sign * rng.uniform(0.23, 0.255), 0.5 + rng.uniform(-0.06, 0.06)
         x, y = (near, off) if across else (off, near)
         figures.append(Figure(shape, color, x, y, radius))
@@ -174,7 +174,9 @@ def _paired(rng: random.Random, colors: list[str]) -> tuple[tuple[Figure, ...], 
     return tuple(figures), f"{texts[0]} {relation} {texts[1]}"
 
 
-def _figure(rng: random.Random, color: str, radii: dict[str, tuple[float, float]]) -> tuple[str, float, str]:
+def sample_figure(
+    rng: random.Random, color: str, radii: dict[str, tuple[float, float]]
+) -> tuple[str, float, str]:
     """Choose shape and size; also return the words for them, rarely without the colour or the shape."""
     shape = rng.choice([shape for shape in SHAPES if not held_out(color, shape)])
     size = rng.choices(list(SIZE_ODDS), list(SIZE_ODDS.values()))[0]

@@ -1,14 +1,18 @@
 """Train the bundled model from scratch: `python -m lib_dumpunet.tiny.train STAGE`, stage after stage.
 
-    preview  draw training pictures with their captions     -> WORK/preview.png
-    scenes   sample scenes and captions                     -> WORK/scenes.pt
-    vae      train the autoencoder, on crops of pictures    -> WORK/vae/
-    cache    encode all pictures as latents                 -> WORK/latents.pt
-    unet     train U-Net and text encoder on the latents    -> WORK/unet.pt
-    export   write an fp16 pipeline folder                  -> --out
+    preview    draw training pictures with their captions          -> WORK/preview.png
+    scenes     sample scenes and captions                          -> WORK/scenes.pt
+    vae        train the autoencoder, on crops of pictures         -> WORK/vae/
+    cache      encode all pictures as latents                      -> WORK/latents.pt
+    unet       train U-Net and text encoder on the latents         -> WORK/unet.pt
+    placed     sample scenes whose captions say where things are,
+               and encode them                                     -> WORK/placed.pt, placed-latents.pt
+    text       teach the text encoder which object is where        -> WORK/text.pt
+    relations  teach it to the U-Net                               -> WORK/relations.pt
+    export     write an fp16 pipeline folder                       -> --out
 
 The model card lists the commands for the bundled weights. A stage runs for a fixed number of steps, so the same options
-give the same weights on the same machine. `unet --resume` continues an interrupted run.
+give the same weights on the same machine. `unet --resume` and `relations --resume` continue an interrupted run.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ from .data import sample_scenes
 from .diffusion import cache_latents, train_unet
 from .export import export
 from .options import Options
+from .relations import place_scenes, train_relations
 from .scenes import render, sample_scene
+from .text import train_text
 from .tokenizer import build_tokenizer
 
 STAGES: dict[str, Callable[[Options], None]] = {
@@ -36,6 +42,9 @@ STAGES: dict[str, Callable[[Options], None]] = {
     "vae": train_vae,
     "cache": cache_latents,
     "unet": train_unet,
+    "placed": place_scenes,
+    "text": train_text,
+    "relations": train_relations,
 }
 
 
@@ -60,14 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("tiny-work"), help="folder for the stages' files")
     parser.add_argument("--out", type=Path, default=Path("tiny-model"), help="export: the pipeline's folder")
     parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--steps", type=int, default=Options.steps, help="vae, unet: length of the stage")
+    parser.add_argument("--steps", type=int, default=Options.steps, help="length of a stage that trains")
     parser.add_argument("--batch", type=int, default=Options.batch, help="pictures per step")
-    parser.add_argument("--rate", type=float, default=Options.rate, help="vae, unet: highest learning rate")
     parser.add_argument(
-        "--scenes", type=int, default=Options.scenes, help="scenes: number of scenes, a multiple of 1000"
+        "--rate", type=float, default=Options.rate, help="highest learning rate of a stage that trains"
+    )
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        default=Options.scenes,
+        help="scenes, placed: number of scenes, a multiple of 1000",
     )
     parser.add_argument("--widths", type=int, nargs=4, default=Options.widths, help="unet: channels by level")
-    parser.add_argument("--resume", action="store_true", help="unet: resume from the saved weights")
+    parser.add_argument(
+        "--resume", action="store_true", help="unet, relations: resume from the saved weights"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default=Options.device)
     parser.add_argument("--compile", action="store_true", help="vae, unet: compile the networks first")
     parser.add_argument(

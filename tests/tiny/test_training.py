@@ -83,7 +83,7 @@ def test_scenes_come_again_from_their_seed(options: Options) -> None:
 def test_noise_and_velocity_give_the_latents_back(options: Options) -> None:
     pictures = Pictures(options)
     batch = pictures.batch(4, 0.5, options.generator(0))
-    alpha = pictures.alphas_bar[batch.times].view(-1, 1, 1, 1)
+    alpha = pictures.noise.alphas_bar[batch.times].view(-1, 1, 1, 1)
     clean = alpha.sqrt() * batch.noisy - (1 - alpha).sqrt() * batch.velocity
     nearest = (clean[:, None] - pictures.latents.float()).abs().amax((2, 3, 4)).amin(1)
     assert nearest.max() < 1e-4
@@ -94,7 +94,7 @@ def test_noise_and_velocity_give_the_latents_back(options: Options) -> None:
 def test_pictures_have_as_many_figures_as_the_curriculum_says(options: Options, alone: float) -> None:
     pictures = Pictures(options)
     batch = pictures.batch(8, alone, options.generator(0))
-    alpha = pictures.alphas_bar[batch.times].view(-1, 1, 1, 1)
+    alpha = pictures.noise.alphas_bar[batch.times].view(-1, 1, 1, 1)
     clean = alpha.sqrt() * batch.noisy - (1 - alpha).sqrt() * batch.velocity
     chosen = (clean[:, None] - pictures.latents.float()).abs().amax((2, 3, 4)).argmin(1)
     paired = load_scenes(options).figures.place[chosen, 1, 2] > 0
