@@ -47,7 +47,7 @@ def draw_files(
         tick(len(written))
     if not written:
         raise SettingsError(
-            "no dumped tensor is of the chosen blocks and steps",
+            "no dumped tensor belongs to the chosen blocks and steps",
             remedy="Leave out --blocks or --save-steps.",
         )
     return written

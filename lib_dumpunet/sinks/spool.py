@@ -44,7 +44,7 @@ class Spool:
         self._spots: dict[Tag, _Spot] = {}
         self._free: dict[int, list[int]] = {}
         self._end = 0
-        with self._as_user_error("put aside in"):
+        with self._as_user_error("stored in"):
             self._folder = str(absolute(folder) if folder else _large_folder())
             # Unbuffered, so that closing the file does not retry data that did not fit on a full disk.
             self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115  # close() closes it
@@ -64,7 +64,7 @@ class Spool:
             HostError: if the disk is full, or the file cannot be written.
         """
         data = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
-        with self._lock, self._as_user_error("put aside in"):
+        with self._lock, self._as_user_error("stored in"):
             self._let_go(tag)
             free = self._free.get(tensor.nbytes)
             position = free.pop() if free else self._end
@@ -139,7 +139,7 @@ class Spool:
         self._spots.clear()
         self._free.clear()
         self._end = 0
-        with self._as_user_error("put aside in"):
+        with self._as_user_error("stored in"):
             self._file.truncate(0)
 
     @contextmanager

@@ -307,7 +307,7 @@ def test_view_with_nothing_chosen_is_told(run: Any, tmp_path: Path) -> None:
     run("generate", "a star", *QUICK, "-o", tmp_path, "--layers", "M00", "--dump", "npy")
     result = run("view", tmp_path / "dump", "-o", tmp_path / "view", "--layers", "IN00")
     assert result.code == 2
-    assert "no dumped tensor is of" in result.err
+    assert "no dumped tensor belongs to" in result.err
 
 
 def test_many_steps_keep_the_overview_small() -> None:

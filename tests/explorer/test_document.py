@@ -255,7 +255,7 @@ def test_a_full_disk_is_told_and_the_images_come_out(tiny: Any, monkeypatch: pyt
 
     def refuse(self: Spool, tag: Tag, tensor: torch.Tensor) -> None:
         if tag.step > 1:
-            raise HostError("the maps of the explorer page could not be put aside in /tmp, the disk is full")
+            raise HostError("the maps of the explorer page could not be stored in /tmp, the disk is full")
         put(self, tag, tensor)
 
     monkeypatch.setattr(Spool, "put", refuse)
@@ -265,7 +265,7 @@ def test_a_full_disk_is_told_and_the_images_come_out(tiny: Any, monkeypatch: pyt
     asked = Settings(FeatureSettings(layers="M00"), explorer=EXPLORER)
     outcome = generate(tiny, make_job(tiny, ["a star"], QUICK), asked, outlet)
     assert [str(problem) for problem in outcome.problems] == [
-        "the maps of the explorer page could not be put aside in /tmp, the disk is full."
+        "the maps of the explorer page could not be stored in /tmp, the disk is full."
     ]
     assert list(images) == [0]
     # What came before it is shown.

@@ -156,7 +156,7 @@ def test_objects_beside_the_tensors_are_not_read(
     assert torch.equal(pipe.unet.conv_in.weight, checkpoint["model.diffusion_model.input_blocks.0.0.weight"])
     assert not made.exists()
     torch.save({"state_dict": checkpoint, "callbacks": Hostile((Path.touch, (made,)))}, path)
-    with pytest.raises(SettingsError, match="holds code or objects"):
+    with pytest.raises(SettingsError, match="contains code or objects"):
         load_pipeline(str(path), device="cpu", config=str(folder))
     assert not made.exists()
 
@@ -164,7 +164,7 @@ def test_objects_beside_the_tensors_are_not_read(
 def test_objects_of_the_oldest_files_are_refused_in_plain_words(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     torch.save({"state_dict": {}, "callbacks": Callback()}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(SettingsError, match=r"holds code or objects .* Take the \.safetensors") as caught:
+    with pytest.raises(SettingsError, match=r"contains code or objects .* Use the \.safetensors") as caught:
         load_pipeline(str(path), device="cpu")
     assert "weights_only" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
@@ -192,7 +192,7 @@ def test_damaged_files_are_refused(tmp_path: Path, ending: str, content: bytes) 
         ("no/such-model", r"is not on this computer, and the hub cannot be reached"),
         ("./nothing.safetensors", "there is no file or folder"),
         ("models/x.safetensors", "there is no file or folder"),
-        ("https://huggingface.co/a/b/resolve/main/x.safetensors", r"is an address.*its hub id, a/b"),
+        ("https://huggingface.co/a/b/resolve/main/x.safetensors", r"is a URL.*its hub id, a/b"),
         ("https://github.com/a/b/x.ckpt", "Download the file and give its path, or give a hub id"),
     ],
 )

@@ -139,7 +139,7 @@ def test_families_are_known_by_their_tensors(family: Family, texts: bool) -> Non
     ],
 )
 def test_models_for_other_purposes_are_named(family: Family, channels: int, kind: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=rf"a\.ckpt is {kind}.*, not a model that makes images"):
+    with pytest.raises(UnsupportedModelError, match=rf"a\.ckpt is {kind}.*, not a text-to-image model"):
         recognise(Checkpoint(Path("a.ckpt"), header(family, channels), {}).header)
 
 

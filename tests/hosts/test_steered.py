@@ -374,7 +374,7 @@ def test_a_full_disk_costs_the_differences_alone(tiny: Any, monkeypatch: pytest.
     settings = Settings(FeatureSettings(layers="M00"), difference=DifferenceSettings(True))
     outcome = generate(tiny, make_job(tiny, [prompt], replace(QUICK, count=2)), settings, results.outlet)
     assert len(outcome.problems) == 1
-    assert "features without per-block prompts could not be put aside" in str(outcome.problems[0])
+    assert "features without per-block prompts could not be stored" in str(outcome.problems[0])
     assert len(results.images) == len(results.plain) == 2
     assert {picture.tag.kind for picture in results.pictures} == {"feature"}
 
@@ -682,7 +682,7 @@ def test_blocks_are_steered_beside_an_ip_adapter(tiny: Any, caplog: pytest.LogCa
     assert make("a (~: OUT10: blue ; _: red :~) circle", look.rotate(90)) != steered
     with trace(pipe, layers="OUT10", attention="vqk"):
         make("a circle")
-    assert "what the IP-Adapter adds from its image is in it" in caplog.text
+    assert "it also contains what the IP-Adapter adds from its image" in caplog.text
 
 
 def test_a_pipeline_that_hides_its_guidance_is_steered_by_its_texts(tiny: Any) -> None:

@@ -273,7 +273,7 @@ def test_a_modular_pipeline_is_traced_and_not_steered() -> None:
             run([prompt, prompt])
         rows = [seen.tensors[Tag(number, 1, "M00")], alone.tensors[Tag(number, 1, "M00")]]
         torch.testing.assert_close(*rows)
-    with pytest.raises(HostError, match="encodes every prompt by itself"), steer(pipe, "a (~:M00: b :~)"):
+    with pytest.raises(HostError, match="encodes every prompt itself"), steer(pipe, "a (~:M00: b :~)"):
         pass
 
 

@@ -116,7 +116,7 @@ def test_other_captures_are_not_touched() -> None:
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"could not be put aside in .*nowhere"):
+    with pytest.raises(HostError, match=r"could not be stored in .*nowhere"):
         ComponentsSink(str(tmp_path / "nowhere"))
 
 

@@ -297,7 +297,7 @@ def test_a_run_that_was_cut_short_leaves_no_file_and_no_problem(tmp_path: Path) 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        HostError, match=r"features without per-block prompts could not be put aside in .*nowh"
+        HostError, match=r"features without per-block prompts could not be stored in .*nowh"
     ) as e:
         DifferenceSink(str(tmp_path / "nowhere"))
     assert "\n" not in str(e.value)
@@ -308,7 +308,7 @@ def test_a_path_is_read_as_that_of_a_dump(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "my dumps").mkdir()
     DifferenceSink(' "~/my dumps" ').close()
-    with pytest.raises(HostError, match="could not be put aside in"):
+    with pytest.raises(HostError, match="could not be stored in"):
         DifferenceSink("~nobody-of-this-name/x")
 
 

@@ -445,7 +445,7 @@ def test_a_folder_that_may_not_be_written_is_told_beforehand(
         raise error
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(SettingsError, match=r"not permitted|read-only"):
+    with pytest.raises(SettingsError, match=r"no permission|read-only"):
         prepare_folder(tmp_path)
 
 

@@ -459,7 +459,7 @@ def test_as_many_threads_work_as_can_be_started(most: int, monkeypatch: pytest.M
             pass
 
     if most == 0:
-        with pytest.raises(HostError, match="no thread can be started"):
+        with pytest.raises(HostError, match="no thread for drawing and writing can be started"):
             Fanout([Take()], threads=4)
         return
     with Fanout([Take()], threads=4) as fanout:

@@ -114,7 +114,7 @@ def test_what_must_wait_is_told_and_the_others_go_on(full_disk: Path, kind: Kind
     (problem,) = fanout.problems
     assert isinstance(problem, HostError)
     folder = str(full_disk)
-    assert str(problem).startswith(f"{what} could not be put aside in {folder}, the disk is full. Free some")
+    assert str(problem).startswith(f"{what} could not be stored in {folder}, the disk is full. Free some")
     assert "\n" not in str(problem)
     assert len([capture for capture in count.seen if capture.tag.kind == kind]) == 40
     if kind == "plain":  # a dump may be on the same disk

@@ -199,7 +199,7 @@ def test_the_table_follows_the_chosen_blocks_and_the_size(page: Any) -> None:
 def test_fields_have_tooltips_and_descriptions(page: Any) -> None:
     layers = page.locator(f"#{ID}-features-layer").first
     assert "IN00-OUT11(+2)" in (layers.get_attribute("title") or "")
-    assert "Blocks to look at; empty means all." in layers.inner_text()
+    assert "Blocks to capture; empty means all." in layers.inner_text()
     assert box(page, "features-layer").get_attribute("placeholder") == "eg. IN00-OUT03(+2),OUT10"
     open_tab(page, "Attention")
     page.wait_for_selector(f"#{ID}-attention-points[title*='120,80 200,200']")

@@ -64,7 +64,7 @@ def test_tiles_are_seen_and_steered(lab: Lab, monkeypatch: pytest.MonkeyPatch, a
         difference = np.subtract(image, other, dtype=np.int16)
         assert abs(difference).max() <= 1  # of 255: another batch size rounds otherwise
     assert captions(seen) == ["M00, 1", "M00, 1"]
-    assert "maps are of the first one alone (8 x 8 cells" in seen.comments
+    assert "maps show only the first one (8 x 8 cells" in seen.comments
     assert "tiles" not in same.comments
 
 
