@@ -43,11 +43,13 @@
     });
 
     function markMessages() {
-        root().querySelectorAll("p.comments").forEach(function (line) {
+        // Mistakes stand beside an image, or in the error that ended a plot.
+        root().querySelectorAll("p.comments, [id^=html_log_] .error").forEach(function (line) {
             if (line.classList.contains("dumpunet-mistake")) return;
-            if (!line.textContent.trim().startsWith("Dump U-Net:")) return;
+            if (!/^\s*(Refused: )?Dump U-Net:/.test(line.textContent)) return;
             // Line breaks come twice, as an element and as a character, which both show once white space is kept.
-            line.innerHTML = line.innerHTML.replace(/<br>\n/g, "<br>");
+            line.innerHTML = line.innerHTML.replace(/<br>\n/g, "<br>").replace(
+                /Dump U-Net: Explorer page of image [^<]*/g, '<span class="dumpunet-found">$&</span>');
             line.classList.add("dumpunet-mistake");
         });
     }

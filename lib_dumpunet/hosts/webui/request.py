@@ -229,8 +229,8 @@ class Request:
         if not self._gallery.count or self._shows != "saved":
             return []
         if outcome.saved:
-            count = "1 picture was" if outcome.saved == 1 else f"{outcome.saved} pictures were"
-            return [f"{count} saved next to the generated images, because another script fills the gallery."]
+            # Without their number: a plot shows the comment of its first cell for all of them.
+            return ["pictures were saved next to the generated images, because another script fills the gallery."]
         return ["there are no pictures, because another script fills the gallery, and images are not saved."]
 
     def _unseen(self, passes: Passes) -> Iterator[str]:

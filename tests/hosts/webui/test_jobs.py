@@ -498,7 +498,7 @@ def test_the_panel_acts_beside_another_script_and_leaves_its_images(lab: Lab, tm
     processed = standin.process_images(p)
     assert pixels(processed) == pixels(lab.run(prompt="cat"))
     assert len(processed.images) == 1
-    assert "1 picture was saved next to" in processed.comments
+    assert "Dump U-Net: pictures were saved next to" in processed.comments
     assert [f.name for f in tmp_path.glob("*dumpunet*")] == ["00000-1-dumpunet-unet-M00-001.png"]
     lab.shared.opts.dumpunet_other_scripts = False
     try:
@@ -519,6 +519,7 @@ def test_a_plots_cell_shows_a_map(lab: Lab) -> None:
     assert processed.infotexts[0].endswith("Layer Name: OUT11, Feature Steps: 2")
     axes._show(p, "image", [])
     assert "Layer Name" not in standin.process_images(p).infotexts[0]
+
 
 
 # --- what is saved ---
