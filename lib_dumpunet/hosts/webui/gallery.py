@@ -184,6 +184,7 @@ def _order(shot: Shot, rank: int) -> tuple[Any, ...]:
         tag.block,
         tag.step,
         tag.layer,
+        tag.branch,
         rank,
         tag.name,
         shot.role != "average",

@@ -521,6 +521,13 @@ def test_a_plots_cell_shows_a_map(lab: Lab) -> None:
     assert "Layer Name" not in standin.process_images(p).infotexts[0]
 
 
+def test_words_of_the_negative_prompt_follow_those_of_the_prompt(lab: Lab) -> None:
+    attention = {"kinds": ["words"], "negative_words": "*", "layers": "M00", "steps": "1"}
+    seen = lab.run({"attention": attention}, prompt="x z", negative_prompt="b y")
+    words = [text.partition("Word: ")[2].partition(",")[0] for text in seen.infotexts if "Word: " in text]
+    assert list(dict.fromkeys(words)) == ["x", "z", "b", "y"]
+
+
 
 # --- what is saved ---
 
