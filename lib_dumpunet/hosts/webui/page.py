@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,6 +10,7 @@ import gradio as gr
 from lib_dumpunet.hosts.common.log_capture import TITLE
 from lib_dumpunet.hosts.webui import options, pages
 from lib_dumpunet.hosts.webui.blocks import blocks_of_model
+from lib_dumpunet.settings.fields import Entry
 from lib_dumpunet.settings.infotext import from_infotext
 from lib_dumpunet.ui.panel import Panel, build
 
@@ -32,10 +32,30 @@ def build_page(tab: str, size: Sequence[Any]) -> tuple[list[Any], Panel]:
     return [marker, *panel.components], panel
 
 
-def paste_fields(panel: Panel) -> list[tuple[Any, Callable[[Mapping[str, Any]], Any]]]:
-    """Return the controls with functions that read their values from image parameters."""
+class Parameter(str):
+    """The name of an image parameter; called with all parameters, it returns the value for its control.
+
+    The webui calls it when it reads the parameters of an image. It goes by the name when it sends the panel's values
+    from one page to the other.
+    """
+
+    entry: Entry
+
+    def __new__(cls, entry: Entry) -> Parameter:
+        """Make the name of a control's parameter."""
+        parameter = super().__new__(cls, entry.key)
+        parameter.entry = entry
+        return parameter
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Any:
+        """Return the value for the control."""
+        return from_infotext(parameters, self.entry)
+
+
+def paste_fields(panel: Panel) -> list[tuple[Any, Parameter]]:
+    """Return the controls with the parameters that fill them, from an image or from the webui's other page."""
     return [
-        (component, partial(from_infotext, entry=entry))
+        (component, Parameter(entry))
         for component, entry in zip(panel.components, panel.entries, strict=True)
         if entry.is_shared
     ]

@@ -136,7 +136,7 @@ class Panel(scripts.Script):
         tab = "img2img" if is_img2img else "txt2img"
         controls, panel = build_page(tab, compat.on_this_page(self._size.values()))
         self.infotext_fields = paste_fields(panel)
-        self.paste_field_names = [entry.key for entry in panel.entries if entry.is_shared]
+        self.paste_field_names = [str(name) for _, name in self.infotext_fields]
         return controls
 
     def after_component(self, component: Any, **given: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -527,6 +528,19 @@ def test_words_of_the_negative_prompt_follow_those_of_the_prompt(lab: Lab) -> No
     words = [text.partition("Word: ")[2].partition(",")[0] for text in seen.infotexts if "Word: " in text]
     assert list(dict.fromkeys(words)) == ["x", "z", "b", "y"]
 
+
+@pytest.mark.usefixtures("one_event_loop")
+def test_the_webui_finds_values_of_the_panel_by_name_and_in_an_image(lab: Lab) -> None:
+    """Its *Send to img2img* goes by names, while it pastes an image by functions."""
+    with gr.Blocks():
+        lab.panel.ui(False)
+    names = [name for _, name in lab.panel.infotext_fields]
+    assert "Dump U-Net features layers" in names
+    assert [name for name in names if name in lab.panel.paste_field_names] == names
+    layers = names[names.index("Dump U-Net features layers")]
+    assert layers({"Dump U-Net features layers": "M00"}) == "M00"
+    assert layers({"Dump U-Net features enabled": "True"}) == ""
+    assert layers({"Steps": "4"}) is None
 
 
 # --- what is saved ---
