@@ -49,7 +49,7 @@ def read_arguments(args: tuple[Any, ...]) -> PanelSettings:
     if first == FROM_PANEL:
         return unpack(args[1 : 1 + len(ENTRIES)])
     raise SettingsError(
-        "script_args contains no settings",
+        "there are no settings",
         remedy='Give one dictionary, such as [{"features": {"layers": "M00", "steps": "10"}}].',
         field="script_args",
     )
