@@ -230,7 +230,9 @@ class Request:
             return []
         if outcome.saved:
             # Without their number: a plot shows the comment of its first cell for all of them.
-            return ["pictures were saved next to the generated images, because another script fills the gallery."]
+            return [
+                "pictures were saved next to the generated images, because another script fills the gallery."
+            ]
         return ["there are no pictures, because another script fills the gallery, and images are not saved."]
 
     def _unseen(self, passes: Passes) -> Iterator[str]:
