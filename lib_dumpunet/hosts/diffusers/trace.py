@@ -16,7 +16,7 @@ from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.sums import AttentionSum, AttentionSums
 from lib_dumpunet.hosts.diffusers.attribution import Attribution
 from lib_dumpunet.hosts.diffusers.clock import SchedulerClock
-from lib_dumpunet.hosts.diffusers.overhearing import overhearing
+from lib_dumpunet.hosts.diffusers.embeddings import observe_embeddings
 from lib_dumpunet.hosts.diffusers.pipelines import require_plain
 from lib_dumpunet.hosts.diffusers.seen import Trace
 from lib_dumpunet.hosts.diffusers.steered import Inputs
@@ -74,7 +74,7 @@ def trace(
         require_readable(unet, plan.attention)
         if steered is not None:
             plan = replace(plan, attention=replace(plan.attention, text_of=steered.text))
-    with HookSet() as hooks, overhearing(pipe, clock):
+    with HookSet() as hooks, observe_embeddings(pipe, clock):
         prompts.install(hooks)
         hooks.before(unet.module, clock.see_call)
         hooks.before(unet.module, prompts.see_call)
