@@ -171,9 +171,15 @@ def main(argv: list[str]) -> int:
 
 
 def shared_among_cores() -> list[str]:
-    """Return pytest's arguments for running test files in parallel; memory limits the number of processes."""
-    processes = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
-    return ["--numprocesses", str(processes), "--dist", "loadfile"] if processes > 1 else []
+    """Return pytest's arguments for running test files in parallel; memory limits the number of processes.
+
+    There is one more than cores, as tests that wait for a page or a process leave a core idle.
+    """
+    cores = os.cpu_count() or 1
+    if cores == 1:
+        return []
+    processes = min(cores + 1, MOST_TEST_PROCESSES)
+    return ["--numprocesses", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def usage() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,7 @@ NARROW = (32, 64, 128, 128)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")
 def test_time_and_memory_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "sampling_step", partial(sampling_step, size=16))
     monkeypatch.setattr(attention, "_peak", lambda way, steps, width: {PLAIN: 100.0}.get(way, 110.0 + steps))
     rows = {row.name: row.value for row in measure_attention(rounds=1, widths=NARROW)}
     assert all(math.isfinite(value) for value in rows.values())
@@ -30,7 +32,8 @@ def test_time_and_memory_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_command_is_measured_alone_and_beside_busy_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "BUSY", "import time; time.sleep(60)")
-    rows = command.measure_command(rounds=1, command=("generate", "a star", "--steps", "1"))
+    small = ("--steps", "1", "--width", "64", "--height", "64", "--blocks", "M00")
+    rows = command.measure_command(rounds=1, command=("generate", "a star", *small))
     assert [row.bound for row in rows] == [3.0, 1.5][: len(rows)]
     assert all(0 < row.value < 10 for row in rows)
 
@@ -56,6 +59,7 @@ def test_what_is_measured_is_what_reads() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process's peak of memory")
 def test_steering_is_timed_and_difference_runs_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "sampling_step", partial(sampling_step, size=16))
     monkeypatch.setattr(memory, "SIZE", 64)
     monkeypatch.setattr(memory, "FEW", 1)
     monkeypatch.setattr(memory, "MANY", 2)
