@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -74,6 +75,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def root() -> Path:
     """Return the folder that holds run.py."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Undo what a command sets for warnings, which a later test may want to see."""
+    logger = logging.getLogger("dumpunet")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture

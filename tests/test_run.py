@@ -236,7 +236,7 @@ def test_failing_to_get_what_tests_need_leaves_the_rest_usable(project: Project)
             "found no version of a package that fits",
         ),
         ("ERROR: Could not install: [Errno 13] Permission denied: 'x'", "could not be written"),
-        ("ERROR: something new", "an installing program failed"),
+        ("ERROR: something new", "an installer failed"),
     ],
 )
 def test_failed_install_says_what_to_do(project: Project, said: str, told: str) -> None:
@@ -385,7 +385,7 @@ def test_broken_venv_is_made_anew_by_the_real_pip(tmp_path: Path, root: Path) ->
 
     result = project.run("demo", PIP_FIND_LINKS=str(wheels), PIP_USER="1")
 
-    assert "Making" in result.stdout
+    assert "Creating" in result.stdout
     assert report(result)["prefix"] == str(project.folder / ".venv")
     installed = [path.name for path in (project.folder / ".venv").rglob("*.dist-info")]
     assert {"setuptools-999.dist-info", "small-1.0.dist-info"} <= set(installed)

@@ -321,7 +321,7 @@ def test_a_click_shows_where_the_point_looks(page: Any, made: tuple[str, Read]) 
     settle(page)
     # Over the image in any mode, by the finest block.
     assert page.locator("#heat").is_visible()
-    assert "where it looks in OUT11" in page.locator("#look-text").inner_text()
+    assert "self-attention of this point in OUT11" in page.locator("#look-text").inner_text()
     shown = pixels(page, "#heat").astype(int).sum(-1)
     looks = summary(made[1], "self", "OUT11", 5, "6,2")
     assert np.unravel_index(shown.argmax(), shown.shape) == np.unravel_index(looks.argmax(), looks.shape)

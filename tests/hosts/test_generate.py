@@ -17,6 +17,7 @@ from lib_dumpunet.hosts.diffusers.job import Job, make_job
 from lib_dumpunet.ports import Picture
 from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, GenerateSettings, Settings
 from lib_dumpunet.sinks.reader import load_dump
+from tests.pipelines import sd1_folder
 from tests.unets import hook_count
 
 pytestmark = pytest.mark.slow
@@ -204,7 +205,7 @@ def test_parameters_are_written_as_the_webui_writes_them(tiny: Any) -> None:
     job: Job = make_job(tiny, ["a star"], replace(QUICK, negative="ring", sampler="Euler a"))
     assert job.parameters(0) == (
         "a star\nNegative prompt: ring\nSteps: 3, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 64x64, "
-        "Model: sd1"
+        f"Model: {sd1_folder().parent.name}/sd1"
     )
     own: Job = make_job(tiny, ["a star"], replace(QUICK, sampler=""))
     assert "Sampler: DDIM, " in own.parameters(0)

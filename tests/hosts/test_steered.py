@@ -805,8 +805,8 @@ def test_both_runs_of_a_difference_may_give_features_and_attention(tiny: Any, tm
     plain = run(tiny, ["a  circle", "a star"], alone, **options)
     assert marked == {f"{p.stem}-plain": p.image.tobytes() for p in plain.pictures}
     steered = {p.stem: p.image.tobytes() for p in both.pictures if not p.is_plain and p.tag.kind == "feature"}
-    assert steered["000-M00-001-unet"] != marked["000-M00-001-unet-plain"]
-    assert steered["001-M00-001-unet"] == marked["001-M00-001-unet-plain"]
+    assert steered["000-OUT11-001-unet"] != marked["000-OUT11-001-unet-plain"]
+    assert steered["001-OUT11-001-unet"] == marked["001-OUT11-001-unet-plain"]
     first, second = ({i.tag: i.tensor for i in load_dump(tmp_path / "d" / inner)} for inner in ("", "plain"))
     assert first.keys() == second.keys()
     assert (first[Tag(0, 1, "M00")] != second[Tag(0, 1, "M00")]).any()

@@ -258,7 +258,7 @@ def test_a_mistake_is_told_at_its_field_as_one_types(mistaken: Any, name: str, v
 def test_mistakes_that_only_a_run_can_find(tab: Any, tmp_path: Path) -> None:
     quick(tab, prompt="")
     generate(tab)
-    expect(tab.locator("#studio-prompt-message")).to_contain_text("Prompt: it is empty")
+    expect(tab.locator("#studio-prompt-message")).to_contain_text("Prompt: the prompt is empty")
     fill(tab, prompt=PER_BLOCK)
     generate(tab)
     expect(tab.locator("#studio-prompt-message")).to_contain_text("Enable Layer Prompt is off")
