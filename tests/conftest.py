@@ -78,13 +78,11 @@ def root() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """Undo what a command sets for warnings, which a later test may want to see."""
+def _own_log() -> None:
+    """Undo what commands of tests or fixtures before have set for warnings."""
     logger = logging.getLogger("dumpunet")
-    handlers, level = logger.handlers, logger.level
-    yield
-    logger.handlers = handlers
-    logger.setLevel(level)
+    logger.handlers = []
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

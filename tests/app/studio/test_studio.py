@@ -13,7 +13,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from lib_dumpunet.tiny import MODEL
-from tests.app.studio.conftest import load, settle
+from tests.app.studio.conftest import load
+from tests.waiting import rest
 
 Open = Callable[..., Any]
 PER_BLOCK = "a (~: OUT10: blue ; _: red :~) circle"
@@ -67,7 +68,7 @@ def quick(tab: Any, **more: Any) -> None:
 
 
 def generate(tab: Any) -> None:
-    settle(tab)
+    rest(tab, 500)  # the check of what was typed last would take the place of what Generate says
     tab.locator("#studio-generate").click()
 
 
