@@ -11,12 +11,13 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from .diffusion import Run, new_model
-from .relations import RelationsRun
+from .relations import DetailsRun, RelationsRun
 
 
 def export(work: Path, folder: Path) -> None:
     """Write the averaged weights as an fp16 pipeline; an existing model card is kept."""
-    latest = next(file for file in (work / RelationsRun.file, work / Run.file) if file.exists())
+    stages = (DetailsRun, RelationsRun, Run)
+    latest = next(work / stage.file for stage in stages if (work / stage.file).exists())
     saved = torch.load(latest, map_location="cpu")
     model = new_model(saved["widths"], work)
     model.load_state_dict(saved["average"])

@@ -2,12 +2,15 @@
 
 It takes two things. The captions get harder as it goes on (`placed`). And the networks compute in float32: in bfloat16
 the loss with the right caption stays that with the opposite one, as what tells them apart is, at first, less than
-bfloat16 rounds off.
+bfloat16 rounds off. Most steps go to high noise, so edges get rougher; a second training, mostly at low noise, makes
+them sharp again.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +20,25 @@ from .options import Options
 from .placed import RELATED, SAMPLERS, load_placed, opposite_captions, sample_placed
 from .tokenizer import encode_caption, read_vocabulary
 
-HIGH = 0.7  # of the schedule; above, it is settled where objects are
-EASY_UNTIL, HIGH_UNTIL = 0.187, 0.48  # fractions of the steps
 
-EASY, MIXED, ALL = (1.0, 0.0, 0.0, 0.0), (0.15, 0.45, 0.35, 0.05), (0.1, 0.3, 0.35, 0.25)
-"""How often each kind of scene comes at high noise: at first, then, and at the end."""
-AT_LOW_NOISE = (0.1, 0.2, 0.2, 0.5)
-MOSTLY_HIGH, HALF_HIGH = 0.92, 0.5  # fractions of a batch at high noise
+@dataclass(frozen=True)
+class Lesson:
+    """What a part of a training shows."""
+
+    until: float  # where it ends, as a fraction of the steps
+    at_high_noise: float  # fraction of each batch
+    kinds: tuple[float, float, float, float]
+    """How often each kind of scene comes at high noise."""
+
+
+PLACES = (
+    Lesson(0.187, 0.92, (1.0, 0.0, 0.0, 0.0)),
+    Lesson(0.48, 0.92, (0.15, 0.45, 0.35, 0.05)),
+    Lesson(1.0, 0.5, (0.1, 0.3, 0.35, 0.25)),
+)
+DETAILS = (Lesson(1.0, 0.3, (0.15, 0.25, 0.35, 0.25)),)
+HIGH = 0.7  # of the schedule; above, it is settled where objects are
+KINDS_AT_LOW_NOISE = (0.1, 0.2, 0.2, 0.5)
 CAPTION_DROPPED = 0.08
 HELD_OUT = 41  # one of so many scenes, to watch what was learnt
 WATCHED, WATCHED_TIME = 48, 850
@@ -51,16 +66,16 @@ class PlacedPictures:
         self.watched = ((scenes.kinds == RELATED) & is_held_out).nonzero().flatten()[:WATCHED]
         self.opposite = opposite_captions(scenes.ids[self.watched], vocabulary)
 
-    def batch(self, size: int, progress: float, chance: torch.Generator) -> Batch:
-        """Draw pictures at random as the part of the training that is over, 0 to 1, asks for."""
+    def batch(self, size: int, lesson: Lesson, chance: torch.Generator) -> Batch:
+        """Draw pictures at random."""
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=chance, device=chance.device)
 
-        easy = progress < EASY_UNTIL
-        at_high_noise = EASY if easy else MIXED if progress < HIGH_UNTIL else ALL
-        is_high = uniform(size) < (MOSTLY_HIGH if progress < HIGH_UNTIL else HALF_HIGH)
-        kinds = torch.where(is_high, _lots(at_high_noise, size, chance), _lots(AT_LOW_NOISE, size, chance))
+        is_high = uniform(size) < lesson.at_high_noise
+        kinds = torch.where(
+            is_high, _lots(lesson.kinds, size, chance), _lots(KINDS_AT_LOW_NOISE, size, chance)
+        )
         lots = zip(kinds.tolist(), uniform(size), strict=True)
         chosen = torch.stack([self.of_kind[kind][int(lot * len(self.of_kind[kind]))] for kind, lot in lots])
         spread = (torch.randperm(size, generator=chance, device=chance.device) + uniform(size)) / size
@@ -85,23 +100,37 @@ class RelationsRun(Run):
     """Goes on where the training of all else ended, with the text encoder of work/text.pt, which stays as it is."""
 
     file = "relations.pt"
-    fall = 1 - HIGH_UNTIL
+    lessons: tuple[Lesson, ...] = PLACES
+    fall = 1 - PLACES[-2].until
     average_decay = 0.995
 
-    def __init__(self, options: Options, pictures: PlacedPictures) -> None:
+    def __init__(self, options: Options) -> None:
         """Start with the networks of the stages before, or resume a saved training."""
-        self.pictures = pictures
+        self.pictures = PlacedPictures(options)
         super().__init__(options)
 
     def first_model(self) -> nn.ModuleDict:
         """Return the networks of the stages before."""
-        work = self.options.work
-        saved = torch.load(work / "unet.pt", map_location="cpu")
-        model = new_model(saved["widths"], work)
+        model = self._model_of(Run.file)
+        model["text_encoder"].load_state_dict(self._saved("text.pt"))
+        return model
+
+    def _model_of(self, file: str) -> nn.ModuleDict:
+        saved = self._saved(file)
+        model = new_model(saved["widths"], self.options.work)
         model.load_state_dict(saved["average"])
-        model["text_encoder"].load_state_dict(torch.load(work / "text.pt", map_location="cpu"))
         model["text_encoder"].requires_grad_(False)
         return model
+
+    def _saved(self, file: str) -> dict[str, Any]:
+        saved: dict[str, Any] = torch.load(self.options.work / file, map_location="cpu")
+        return saved
+
+    def draw(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        options = self.options
+        lesson = next(lesson for lesson in self.lessons if step < lesson.until * options.steps)
+        return self.pictures.batch(options.batch, lesson, options.generator(step))
 
     def precision(self) -> AbstractContextManager[None]:
         """Compute in float32."""
@@ -111,27 +140,33 @@ class RelationsRun(Run):
     def report(self) -> str:
         """Return how much more the opposite captions lose than the right ones: 0 as long as nothing is learnt."""
         batch = self.pictures.watch(self.options.generator(0))
-        right, opposite = (
-            (
-                self.model["unet"](
-                    batch.noisy, batch.times, self.model["text_encoder"](ids).last_hidden_state
-                ).sample
-                - batch.velocity
-            )
-            .square()
-            .mean()
-            .item()
-            for ids in (batch.ids, self.pictures.opposite)
-        )
-        return f", opposite relations lose {opposite - right:+.4f}"
+        losses = []
+        for ids in (batch.ids, self.pictures.opposite):
+            context = self.model["text_encoder"](ids).last_hidden_state
+            velocity = self.model["unet"](batch.noisy, batch.times, context).sample
+            losses.append((velocity - batch.velocity).square().mean().item())
+        return f", opposite relations lose {losses[1] - losses[0]:+.4f}"
+
+
+class DetailsRun(RelationsRun):
+    """Goes on where the training of relations ended."""
+
+    file = "details.pt"
+    lessons = DETAILS
+    fall = 1.0
+
+    def first_model(self) -> nn.ModuleDict:
+        """Return the networks that know where objects belong."""
+        return self._model_of(RelationsRun.file)
 
 
 def train_relations(options: Options) -> None:
     """Train the U-Net on scenes whose captions say where things are."""
-    pictures = PlacedPictures(options)
-    run = RelationsRun(options, pictures)
+    run = RelationsRun(options)
+    run.train(run.draw)
 
-    def draw(step: int) -> Batch:
-        return pictures.batch(options.batch, step / options.steps, options.generator(step))
 
-    run.train(draw)
+def train_details(options: Options) -> None:
+    """Train the U-Net on the same scenes, mostly at low noise."""
+    run = DetailsRun(options)
+    run.train(run.draw)

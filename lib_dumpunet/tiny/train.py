@@ -9,10 +9,11 @@
                and encode them                                     -> WORK/placed.pt, placed-latents.pt
     text       teach the text encoder which object is where        -> WORK/text.pt
     relations  teach it to the U-Net                               -> WORK/relations.pt
+    details    make what it draws sharp again                      -> WORK/details.pt
     export     write an fp16 pipeline folder                       -> --out
 
 The model card lists the commands for the bundled weights. A stage runs for a fixed number of steps, so the same options
-give the same weights on the same machine. `unet --resume` and `relations --resume` continue an interrupted run.
+give the same weights on the same machine. `--resume` continues an interrupted run of unet, relations or details.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .data import sample_scenes
 from .diffusion import cache_latents, train_unet
 from .export import export
 from .options import Options
-from .relations import place_scenes, train_relations
+from .relations import place_scenes, train_details, train_relations
 from .scenes import render, sample_scene
 from .text import train_text
 from .tokenizer import build_tokenizer
@@ -45,6 +46,7 @@ STAGES: dict[str, Callable[[Options], None]] = {
     "placed": place_scenes,
     "text": train_text,
     "relations": train_relations,
+    "details": train_details,
 }
 
 
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--widths", type=int, nargs=4, default=Options.widths, help="unet: channels by level")
     parser.add_argument(
-        "--resume", action="store_true", help="unet, relations: resume from the saved weights"
+        "--resume", action="store_true", help="unet, relations, details: resume from the saved weights"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default=Options.device)
     parser.add_argument("--compile", action="store_true", help="vae, unet: compile the networks first")

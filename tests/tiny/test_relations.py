@@ -29,7 +29,14 @@ from lib_dumpunet.tiny.placed import (
     opposite_captions,
     sample_placed,
 )
-from lib_dumpunet.tiny.relations import PlacedPictures, train_relations
+from lib_dumpunet.tiny.relations import (
+    PLACES,
+    DetailsRun,
+    PlacedPictures,
+    RelationsRun,
+    train_details,
+    train_relations,
+)
 from lib_dumpunet.tiny.scenes import FIGURE_COLORS, SHAPES, Figure, Scene
 from lib_dumpunet.tiny.text import train_text
 from lib_dumpunet.tiny.tokenizer import build_tokenizer, encode_caption, read_vocabulary
@@ -129,56 +136,80 @@ def chosen(pictures: PlacedPictures, batch: Batch) -> torch.Tensor:
     return clean.mean((1, 2, 3)).round().long()
 
 
-@pytest.mark.parametrize(("progress", "kinds"), [(0.0, {SINGLE}), (0.3, {SINGLE, LISTED, RELATED, FREE})])
-def test_captions_get_harder(options: Options, progress: float, kinds: set[int]) -> None:
-    pictures, scenes = PlacedPictures(options), load_placed(options)
-    batch = pictures.batch(400, progress, options.generator(0))
+def trained(options: Options, *, details: bool = False) -> dict[str, Any]:
+    (train_details if details else train_relations)(options)
+    return torch.load(options.work / (DetailsRun if details else RelationsRun).file)
+
+
+ALL_KINDS = {SINGLE, LISTED, RELATED, FREE}
+
+
+@pytest.mark.parametrize(
+    ("run", "step", "kinds", "at_high_noise"),
+    [
+        (RelationsRun, 0, {SINGLE}, 0.92),
+        (RelationsRun, 30, ALL_KINDS, 0.92),
+        (RelationsRun, 99, ALL_KINDS, 0.5),
+        (DetailsRun, 0, ALL_KINDS, 0.3),
+    ],
+)
+def test_captions_get_harder_and_noise_lower(
+    options: Options, run: type[RelationsRun], step: int, kinds: set[int], at_high_noise: float
+) -> None:
+    trained(options)
+    stage, scenes = run(replace(options, steps=100, batch=400)), load_placed(options)
+    batch = stage.draw(step)
     high = batch.times >= 1000 * relations.HIGH
-    assert set(scenes.kinds[chosen(pictures, batch)[high]].tolist()) == kinds
-    assert 0.85 < high.float().mean() < 0.98
+    assert set(scenes.kinds[chosen(stage.pictures, batch)[high]].tolist()) == kinds
+    assert high.float().mean().item() == pytest.approx(at_high_noise, abs=0.08)
 
 
 def test_what_is_watched_is_never_learnt(options: Options) -> None:
     pictures = PlacedPictures(options)
-    seen = set(chosen(pictures, pictures.batch(2000, 0.9, options.generator(0))).tolist())
+    seen = set(chosen(pictures, pictures.batch(2000, PLACES[-1], options.generator(0))).tolist())
     assert len(pictures.watched) > 2
     assert not seen & set(pictures.watched.tolist())
 
 
 def test_captions_belong_to_their_pictures(options: Options) -> None:
     pictures = PlacedPictures(options)
-    batch = pictures.batch(200, 0.9, options.generator(0))
+    batch = pictures.batch(200, PLACES[-1], options.generator(0))
     told = (batch.ids != pictures.blank).any(1)
     assert torch.equal(batch.ids[told], pictures.ids[chosen(pictures, batch)[told]])
     assert 0.8 < told.float().mean() < 1
 
 
-def trained(options: Options) -> dict[str, Any]:
-    train_relations(options)
-    return torch.load(options.work / relations.RelationsRun.file)
-
-
+@pytest.mark.parametrize("details", [False, True])
 def test_a_resumed_run_goes_on_as_an_unbroken_one(
-    options: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    options: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, details: bool
 ) -> None:
     caplog.set_level(logging.INFO, "dumpunet")
     monkeypatch.setattr(diffusion, "SAVE_EVERY", 1)
-    whole = trained(replace(options, every=2))
+    trained(options)
+    whole = trained(replace(options, every=2), details=details)
     assert re.search(r"opposite relations lose [+-]\d\.\d{4}$", caplog.messages[-1])
     text = torch.load(options.work / "text.pt")
     assert all(torch.equal(whole["model"][f"text_encoder.{name}"], tensor) for name, tensor in text.items())
 
-    draw = PlacedPictures.batch
+    draw = RelationsRun.draw
 
-    def interrupted(self: PlacedPictures, size: int, progress: float, chance: torch.Generator) -> Batch:
-        if progress == 0.5:
+    def interrupted(self: RelationsRun, step: int) -> Batch:
+        if step == 2:
             raise KeyboardInterrupt
-        return draw(self, size, progress, chance)
+        return draw(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PlacedPictures, "batch", interrupted)
+        patch.setattr(RelationsRun, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            trained(options)
-    resumed = trained(replace(options, resume=True))
+            trained(options, details=details)
+    resumed = trained(replace(options, resume=True), details=details)
     for part in ("model", "average"):
         assert all(torch.equal(whole[part][key], resumed[part][key]) for key in whole[part])
+
+
+def test_details_go_on_where_relations_ended(options: Options) -> None:
+    places = trained(options)
+    details = trained(replace(options, rate=0.0), details=True)
+    assert details["step"] == options.steps
+    for key, tensor in places["average"].items():
+        assert torch.allclose(details["model"][key], tensor)
