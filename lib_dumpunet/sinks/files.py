@@ -129,13 +129,36 @@ def prepare_folder(path: str | Path) -> Path:
         problem, remedy = explain(error)
         raise SettingsError(f"{text} cannot be used, {problem}", remedy=remedy, field=FIELD) from error
     except (ValueError, RuntimeError) as error:  # a null character; an unknown home directory
-        raise SettingsError(f"{text!r} is not a path", remedy=_ANOTHER, field=FIELD) from error
+        raise _not_a_path(text) from error
     return folder
 
 
 def absolute(path: str | Path) -> Path:
     """Read a path as ``as_written`` does, and make it absolute from the current directory."""
     return as_written(path).absolute()
+
+
+def joined(base: Path, path: str) -> Path:
+    """Read a path as ``as_written`` does, and make it absolute from ``base``.
+
+    Raises:
+        SettingsError: if it is not a path.
+    """
+    if "\0" in path:  # else refused only when the path is used
+        raise _not_a_path(path)
+    try:
+        return base / as_written(path)
+    except RuntimeError as error:
+        raise _not_a_path(path) from error
+
+
+def is_inside(path: Path, folder: str | Path) -> bool:
+    """Return whether a path is inside a folder, or is the folder, with links resolved."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _not_a_path(text: str) -> SettingsError:
+    return SettingsError(f"{text!r} is not a path", remedy=_ANOTHER, field=FIELD)
 
 
 def as_written(path: str | Path) -> Path:

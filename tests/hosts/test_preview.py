@@ -236,13 +236,16 @@ def out_of_memory(*_: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_a_preview_that_fails_costs_no_image(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_that_fails_costs_no_image_and_says_why(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     plain, seen = Seen(), Seen()
     plain.outlet = replace(plain.outlet, preview=None)
     run(tiny, plain)
     monkeypatch.setattr(preview, "decode", out_of_memory)
     outcome = run(tiny, seen)
     assert (outcome.images, outcome.problems, seen.previews) == (1, [], [])
+    assert caplog.text.count("live previews are not available (OutOfMemoryError: CUDA out of memory)") == 1
     assert seen.images[0].tobytes() == plain.images[0].tobytes()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lib_dumpunet.app.results import ResultFolder
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.settings import DumpSettings
-from lib_dumpunet.sinks.files import FIELD, as_written, explain, prepare_folder
+from lib_dumpunet.sinks.files import FIELD, explain, is_inside, joined, prepare_folder
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,9 @@ class Place:
         if not dump.path.strip():
             return replace(dump, path=str(run / "dump"))
         base = run if self.is_open else self.root
-        try:
-            path = base / as_written(dump.path)
-            # Checked before resolving: Windows would contact the other computer.
-            inside = not self.is_open or (not _is_remote(dump.path) and _is_inside(path, base))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SettingsError(
-                f"{dump.path!r} is not a path", remedy="Choose another folder.", field=FIELD
-            ) from error
-        if not inside:
+        path = joined(base, dump.path)
+        # The name is checked before links are resolved, for which Windows would contact the other computer.
+        if self.is_open and (_is_remote(dump.path) or not is_inside(path, base)):
             raise SettingsError(
                 f"the studio can be reached from other computers, so {dump.path} is not allowed",
                 remedy="Choose a folder inside the run's own, by a name such as my-dumps, or leave it empty.",
@@ -54,10 +48,6 @@ class Place:
 def _is_remote(path: str) -> bool:
     """Return whether a path names another computer (a UNC path of Windows)."""
     return path.strip().replace("\\", "/").startswith("//")
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def new_folder(root: Path, *, is_kept: bool) -> ResultFolder:

@@ -118,8 +118,11 @@ class Previews:
             clean = guess.clean()
             if clean is not None:
                 self._show(decode(self._pipe, clean[:1])[0])
-        except Exception:
-            log.warning("live previews are not available", exc_info=log.isEnabledFor(logging.DEBUG))
+        except Exception as error:  # an image without previews is better than none
+            reason = f"{type(error).__name__}: {error}"
+            log.warning(
+                "live previews are not available (%s)", reason, exc_info=log.isEnabledFor(logging.DEBUG)
+            )
             self._show = None
         took = time.monotonic() - begin
         self._spent, self._longest = self._spent + took, max(self._longest, took)

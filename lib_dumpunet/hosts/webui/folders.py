@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from modules import paths, shared
 
 from lib_dumpunet.errors import SettingsError
 from lib_dumpunet.settings import DumpSettings, Settings
-from lib_dumpunet.sinks.files import FIELD, as_written
+from lib_dumpunet.sinks.files import FIELD, is_inside, joined
 
 OUTDIRS = (
     "outdir_samples",
@@ -48,7 +47,9 @@ def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:
             field=FIELD,
         )
     path = _absolute(dump.path)
-    if getattr(shared.cmd_opts, "webui_is_non_local", False) and not _is_inside(path):
+    if getattr(shared.cmd_opts, "webui_is_non_local", False) and not any(
+        is_inside(path, root) for root in _roots()
+    ):
         raise SettingsError(
             f"the webui can be reached from other computers, so {path} is not allowed",
             remedy="Choose a folder inside the webui's output folders, or leave the field empty.",
@@ -59,21 +60,11 @@ def _resolved(dump: DumpSettings, p: Any) -> DumpSettings:
 
 def _absolute(path: str) -> Path:
     """Make a path absolute from the webui's data folder, as the webui does."""
-    try:
-        return Path(paths.data_path) / as_written(path)
-    except (ValueError, RuntimeError) as error:
-        raise SettingsError(
-            f"{path!r} is not a path", remedy="Choose another folder.", field=FIELD
-        ) from error
-
-
-def _is_inside(path: Path) -> bool:
-    """Return whether a folder is inside an output folder, with links resolved."""
-    real = os.path.realpath(path)
-    return any(Path(real).is_relative_to(os.path.realpath(root)) for root in _roots())
+    return joined(Path(paths.data_path), path)
 
 
 def _roots() -> Iterator[Path]:
+    """Yield the webui's output folders."""
     yield Path(paths.data_path) / "outputs"
     for name in OUTDIRS:
         folder = str(getattr(shared.opts, name, "") or "").strip()

@@ -33,6 +33,7 @@ from lib_dumpunet.settings import (
     OutputSettings,
     PanelSettings,
 )
+from lib_dumpunet.sinks.files import prepare_folder
 from tests.app.studio.conftest import ROOT, served
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,22 @@ def test_a_link_does_not_lead_outside(tmp_path: Path) -> None:
     (run / "link").symlink_to(tmp_path)
     with pytest.raises(SettingsError, match="not allowed"):
         Place(tmp_path / "studio", is_open=True).dumps(DumpSettings(True, "npy", "link/x"), run)
+
+
+def test_a_link_to_itself_stays_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "loop").symlink_to("loop")
+    dump = DumpSettings(True, "npy", "loop")
+    path = Place(tmp_path, is_open=True).dumps(dump, tmp_path / "run").path
+    assert path == str(tmp_path / "run" / "loop")
+    with pytest.raises(SettingsError, match=r"Output path: .* cannot be used"):
+        prepare_folder(path)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_what_is_no_path_is_told_before_anyone_waits(tmp_path: Path, is_open: bool) -> None:
+    with pytest.raises(SettingsError, match="is not a path"):
+        Place(tmp_path, is_open).dumps(DumpSettings(True, "npy", "nul\0l"), tmp_path / "run")
 
 
 def test_folders_inside_and_empty_ones_are_allowed(tmp_path: Path) -> None:

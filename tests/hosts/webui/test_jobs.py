@@ -332,6 +332,7 @@ MISTAKES = [
     ({"features": {"steps": "9"}}, "Image saving steps: no step is left"),
     ({"features": {"color": {"formula": ["v.x", "1", "1"]}}}, "Color space, H"),
     ({"features": {"dump": {"path": "/dev/null/x"}}}, "Output path: /dev/null/x cannot be used"),
+    ({"features": {"dump": {"path": "nul\0l"}}}, r"Output path: 'nul\x00l' is not a path"),
     ({"attention": {"words": "q"}}, "Words: 'q' is not in the prompt"),
     ({"attention": {}}, "Output features: nothing is selected"),
     ({"layer_prompt": {}}, "Prompt: this bracket is not closed"),
