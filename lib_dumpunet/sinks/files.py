@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock
 
 from lib_dumpunet.errors import DumpUNetError, HostError, SettingsError
 
@@ -214,37 +215,13 @@ def _is_alive(pid: int) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder's manifest against other runs, of this or another process.
 
-    The lock belongs to the open file, so it ends when its process is killed. If the file system has no locks, or
-    another run holds the lock for 10 s, continue without it: a run must not hang for its bookkeeping.
+    The lock ends when its process is killed. If the file system has no locks, or another run holds the lock for 10 s,
+    continue without it: a run must not hang for its bookkeeping.
     """
-    with open(folder / ".manifest.lock", "ab") as file:
-        deadline = time.monotonic() + _PATIENCE
-        while not _try_lock(file) and time.monotonic() < deadline:
-            time.sleep(0.02)
+    lock = FileLock(folder / ".manifest.lock", timeout=_PATIENCE)
+    with suppress(OSError, NotImplementedError):  # a timeout is an OSError; an old version raises the other
+        lock.acquire(poll_interval=0.02)
+    try:
         yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: BinaryIO) -> bool:
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        except OSError:
-            return True
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
+    finally:
+        lock.release()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,6 @@ from lib_dumpunet.settings import METHODS, TRANSFORMS, PanelSettings
 from lib_dumpunet.settings.fields import Entry, Path, entries
 from lib_dumpunet.ui.checks import formula_labels, key_of
 from lib_dumpunet.ui.events import (
-    Info,
-    block_table,
-    message,
     watch_attention,
     watch_blocks,
     watch_clamp,
@@ -27,6 +23,8 @@ from lib_dumpunet.ui.events import (
     watch_prompt,
 )
 from lib_dumpunet.ui.fields import Field, element_id, make_field, tooltip
+from lib_dumpunet.ui.markup import fill, message
+from lib_dumpunet.ui.tables import Info, block_table
 
 NOTATION = """
 In the prompt or the negative prompt, <code>(~: blocks : text ; blocks : text :~)</code> gives each block its own text
@@ -245,5 +243,4 @@ def _tooltips(builder: _Builder) -> None:
     texts = {
         element_id(builder.tab, entry): tooltip(entry) for entry in builder.entries.values() if tooltip(entry)
     }
-    data = html.escape(json.dumps(texts, ensure_ascii=False), quote=True)
-    gr.HTML(f'<div class="dumpunet-tooltips" data-tooltips="{data}" hidden></div>')
+    gr.HTML(fill("tooltips", texts=json.dumps(texts, ensure_ascii=False)))

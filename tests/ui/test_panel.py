@@ -18,8 +18,8 @@ from lib_dumpunet.resolve import Prompts, resolve
 from lib_dumpunet.settings import ColorSettings, DumpSettings, FeatureSettings, PanelSettings
 from lib_dumpunet.settings.fields import ENTRIES, unpack
 from lib_dumpunet.settings.json import from_dict
-from lib_dumpunet.ui.events import Info
 from lib_dumpunet.ui.panel import Panel, build
+from lib_dumpunet.ui.tables import Info
 
 pytestmark = pytest.mark.usefixtures("one_event_loop")
 

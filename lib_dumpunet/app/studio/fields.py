@@ -16,7 +16,9 @@ from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.settings import SAMPLERS, GenerateSettings
 from lib_dumpunet.settings.value import read_text, read_value
 from lib_dumpunet.ui.checks import problem
-from lib_dumpunet.ui.events import Info, message, on_change, order_of
+from lib_dumpunet.ui.events import on_change
+from lib_dumpunet.ui.markup import message
+from lib_dumpunet.ui.tables import Info, order_of
 
 PROMPT, NEGATIVE, MODEL = "Prompt", "Negative prompt", "Model"
 BUNDLED_NAME = "the bundled model"

@@ -22,7 +22,7 @@ from lib_dumpunet.settings import (
     PanelSettings,
 )
 from lib_dumpunet.settings.fields import unpack
-from lib_dumpunet.ui.events import message
+from lib_dumpunet.ui.markup import message
 from lib_dumpunet.ui.panel import Panel, build
 
 TITLE = "Dump U-Net studio"
@@ -141,7 +141,7 @@ def build_page(runs: Runs) -> gr.Blocks:
                 size = _sampling(own, models)
                 panel = build("studio", models.blocks, size, at_first(models))
             with gr.Column(scale=6, min_width=360, elem_id="studio-results"):
-                status = gr.HTML(render.IDLE, elem_id="studio-status")
+                status = gr.HTML(render.status(None, 0), elem_id="studio-status")
                 stage = gr.HTML("", elem_id="studio-stage")
                 gallery = gr.HTML("", elem_id="studio-gallery")
         page = Page(runs, own, panel)

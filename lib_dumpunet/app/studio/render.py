@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from lib_dumpunet.app.studio.results import ORDER, Item
 from lib_dumpunet.app.studio.run import Run
 from lib_dumpunet.kinds import KINDS
-from lib_dumpunet.ui.events import message
+from lib_dumpunet.ui.markup import message, templates
 
 ADDRESS = "studio-results"
 PREVIEW = "preview.jpg"
 MADE = ("image", "plain")
-IDLE = '<p class="studio-status" role="status">Ready.</p>'
+
+_fill = templates(Path(__file__).parent / "templates")
+
+
+class Shown(NamedTuple):
+    """What the page needs of a result: addresses, and texts."""
+
+    full: str
+    small: str
+    text: str
+    numbers: str
+    step: str
+    short: str
 
 
 def address(run: Run, path: str) -> str:
@@ -27,19 +42,14 @@ def address(run: Run, path: str) -> str:
 def status(run: Run | None, ahead: int) -> str:
     """Render the progress of a run, and errors."""
     if run is None:
-        return IDLE
-    bar = ""
-    if run.state == "sampling" and run.progress.total:
-        done, total = run.progress.done, run.progress.total
-        bar = f'<progress max="{total}" value="{done}" aria-label="Sampling steps"></progress>'
-    notes = "".join(f"<li>{html.escape(text)}</li>" for text in run.messages)
-    parts = [
-        f'<p class="studio-status" role="status">{html.escape(sentence(run, ahead))}</p>',
-        bar,
-        message(str(run.error)) if run.error else "",
-        f'<ul class="studio-notes">{notes}</ul>' if notes and run.is_over else "",
-    ]
-    return "".join(parts)
+        return _fill("status", sentence="Ready.", bar=None, error="", notes=())
+    return _fill(
+        "status",
+        sentence=sentence(run, ahead),
+        bar=run.progress if run.state == "sampling" and run.progress.total else None,
+        error=Markup(message(str(run.error))) if run.error else "",
+        notes=run.messages if run.is_over else (),
+    )
 
 
 def sentence(run: Run, ahead: int) -> str:
@@ -90,11 +100,9 @@ def stage(run: Run | None) -> str:
     if not images:
         if not run.preview_number:
             return ""
-        source = f"{address(run, PREVIEW)}?{run.preview_number}"
-        return f'<div class="studio-stage"><img src="{source}" alt="Preview of the image"></div>'
-    unfinished = ", unfinished" * (run.state == "stopped")
-    shown = "".join(_thumb(item, run, is_large=True) for item in images)
-    return f'<div class="studio-stage" data-note="{unfinished}">{shown}</div>'
+        return _fill("preview", source=f"{address(run, PREVIEW)}?{run.preview_number}")
+    note = ", unfinished" * (run.state == "stopped")
+    return _fill("stage", note=note, thumbs=[_large(item, run) for item in images])
 
 
 def gallery(run: Run | None) -> str:
@@ -105,68 +113,44 @@ def gallery(run: Run | None) -> str:
     if not items:
         return ""
     groups = groupby(items, key=lambda item: item.image)
-    sections = "".join(_of_image(image, list(of_image), run) for image, of_image in groups)
-    return f'<div class="studio-gallery">{_filters(items)}{sections}</div>'
+    images = [_of_image(image, list(of_image), run) for image, of_image in groups]
+    return _fill("gallery", filters=list(_filters(items)), images=images)
 
 
-def _filters(items: Sequence[Item]) -> str:
-    """Render menus that filter the pictures; a script hides the others."""
+def _filters(items: Sequence[Item]) -> Iterator[tuple[str, str, Iterable[str]]]:
+    """Yield menus that filter the pictures, a script hides the others: name, label and values."""
     blocks = dict.fromkeys(item.block for item in items if item.kind in ORDER)
     steps = dict.fromkeys(item.step for item in items if item.step)
     images = dict.fromkeys(str(item.image) for item in items)
     menus = (("image", "Image", images), ("block", "Block or word", blocks), ("step", "Step", steps))
-    return "".join(
-        [
-            '<div class="studio-filters">',
-            *(_menu(name, label, list(values)) for name, label, values in menus if len(values) > 1),
-            "</div>",
-        ]
-    )
+    return (menu for menu in menus if len(menu[2]) > 1)
 
 
-def _menu(name: str, label: str, values: Iterable[str]) -> str:
-    options = "".join(f"<option>{html.escape(value)}</option>" for value in values)
-    return (
-        f'<label>{label} <select data-filter="{name}"><option value="">all</option>{options}</select></label>'
-    )
+def _of_image(image: int, items: Sequence[Item], run: Run) -> tuple[object, ...]:
+    seed = run.seeds[image] if image < len(run.seeds) else None
+    pages = [_shown(item, run) for item in items if item.kind == "page"]
+    kinds = [
+        _of_kind(kind, list(of_kind), run)
+        for kind, of_kind in groupby((item for item in items if item.kind in ORDER), key=lambda i: i.kind)
+    ]
+    return image, seed, pages, kinds
 
 
-def _of_image(image: int, items: Sequence[Item], run: Run) -> str:
-    seed = f", seed {run.seeds[image]}" if image < len(run.seeds) else ""
-    links = "".join(
-        f'<a class="studio-page" href="{address(run, item.path)}" target="_blank" rel="noopener" '
-        f'title="{html.escape(item.text)}">Open the explorer page</a>'
-        for item in items
-        if item.kind == "page"
-    )
-    seen = [item for item in items if item.kind in ORDER]
-    kinds = "".join(
-        _of_kind(kind, list(of_kind), run) for kind, of_kind in groupby(seen, key=lambda i: i.kind)
-    )
-    return f'<section data-image="{image}"><h2>Image {image}{seed} {links}</h2>{kinds}</section>'
-
-
-def _of_kind(kind: str, items: Sequence[Item], run: Run) -> str:
-    blocks = "".join(
-        f'<div class="studio-block" data-block="{html.escape(block)}"><h3>{html.escape(block)}</h3>'
-        f'<div class="studio-thumbs">{"".join(_thumb(item, run) for item in of_block)}</div></div>'
+def _of_kind(kind: str, items: Sequence[Item], run: Run) -> tuple[str, list[tuple[str, list[Shown]]]]:
+    blocks = [
+        (block, [_shown(item, run) for item in of_block])
         for block, of_block in groupby(items, key=lambda item: item.block)
-    )
-    return f"<details open><summary>{KINDS[kind].heading} ({len(items)})</summary>{blocks}</details>"
+    ]
+    return f"{KINDS[kind].heading} ({len(items)})", blocks
 
 
-def _thumb(item: Item, run: Run, *, is_large: bool = False) -> str:
-    """Render a picture that a click enlarges."""
-    numbers = html.escape(json.dumps(item.numbers, ensure_ascii=False), quote=True)
-    small, whole = address(run, item.path if is_large else item.small), address(run, item.path)
-    text = html.escape(item.text, quote=True)
-    short = "" if is_large else f"<span>{html.escape(_short(item))}</span>"
-    return (
-        f'<button type="button" class="studio-thumb" data-full="{whole}" data-text="{text}" data-numbers="{numbers}" '
-        f'data-step="{html.escape(item.step)}"><img src="{small}" alt="{text}" loading="lazy">{short}</button>'
-    )
-
-
-def _short(item: Item) -> str:
+def _shown(item: Item, run: Run) -> Shown:
+    numbers = json.dumps(item.numbers, ensure_ascii=False)
     more = [f"step {item.step}"] if item.step else [item.block]  # the text of a word or point
-    return ", ".join(more if item.role == "whole" else [*more, item.role])
+    short = ", ".join(more if item.role == "whole" else [*more, item.role])
+    return Shown(address(run, item.path), address(run, item.small), item.text, numbers, item.step, short)
+
+
+def _large(item: Item, run: Run) -> Shown:
+    shown = _shown(item, run)
+    return shown._replace(small=shown.full, short="")

@@ -19,7 +19,7 @@ from lib_dumpunet.hosts.webui.host import refusal
 from lib_dumpunet.prompt.selection import parse_steps, select_blocks
 from lib_dumpunet.settings import PanelSettings
 from lib_dumpunet.settings.json import override
-from lib_dumpunet.ui.events import order_of
+from lib_dumpunet.ui.tables import order_of
 
 MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 PLACEHOLDER = "{block}"
