@@ -763,8 +763,8 @@ def test_a_pipeline_that_looks_ahead_for_single_images_is_steered_and_traced() -
             prompts,
             token_indices=[[2, 3], [2, 3]],
             generator=chance,
-            width=256,
-            height=256,
+            width=128,
+            height=128,
             output_type="np",
             **{**call, **more},
         ).images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,23 @@ def test_where_others_reach_it_the_page_has_no_say_in_how_a_model_is_loaded(open
     assert not ids & {"studio-config", "studio-device", "studio-dtype"}
 
 
-def test_a_proxy_in_the_environment_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_this_computer_reaches_it(address: str) -> None:
+    parts = urlsplit(address)
+    assert parts.hostname == "127.0.0.1"
+    with socket.socket() as other:
+        other.settimeout(2)
+        # Another address of this computer's loopback, which a server of all addresses would answer.
+        assert other.connect_ex(("127.0.0.2", parts.port)) != 0
+
+
+def test_a_second_one_takes_another_port_and_a_proxy_does_not_matter(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         for variable in (name, name.upper()):
             monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "intranet.example")
-    with served(tmp_path) as address:
-        assert ask(address, "GET", "/")[0] == 200
+    with served(tmp_path) as another:
+        assert another != address
+        assert ask(another, "GET", "/")[0] == 200
     assert os.environ["no_proxy"] == "intranet.example"

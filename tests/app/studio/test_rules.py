@@ -34,7 +34,7 @@ from lib_dumpunet.settings import (
     PanelSettings,
 )
 from lib_dumpunet.sinks.files import prepare_folder
-from tests.app.studio.conftest import ROOT, served
+from tests.app.studio.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -332,16 +332,3 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     assert "Interrupted." in rest
     assert "Traceback" not in rest
     server.stderr.close()
-
-
-def test_only_this_computer_reaches_it(tmp_path: Path) -> None:
-    with served(tmp_path) as address:
-        assert address.startswith("http://127.0.0.1:")
-        port = int(address.rpartition(":")[2].strip("/"))
-        with socket.socket() as other:
-            other.settimeout(2)
-            # Another address of this computer's loopback, which a server of all addresses would answer.
-            assert other.connect_ex(("127.0.0.2", port)) != 0
-        # A second one takes the next port.
-        with served(tmp_path) as another:
-            assert another != address
