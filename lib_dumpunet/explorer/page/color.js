@@ -84,7 +84,8 @@ globalThis.DumpUNetColor = (function () {
             try {
                 if (!known.has(text)) known.set(text, compileFormula(text));
                 return known.get(text);
-            } catch (error) {
+            } catch (caught) {
+                const error = /** @type {any} */ (caught);
                 error.field = `Color space, ${CHANNELS[color.method][i]}`;
                 throw error;
             }

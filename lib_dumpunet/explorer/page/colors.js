@@ -32,7 +32,7 @@ function showForms() {
 function readColors() {
     const method = field("method").value, defaults = data.menus.formulas[method];
     const typed = TEXTS.map((id) => field(id).value.trim());
-    const color = {method, transform: field("transform").value, formula: null};
+    const color = /** @type {any} */ ({method, transform: field("transform").value, formula: null});
     NUMBERS.forEach((name) => (color[name] = Number(field(name).value)));
     if (defaults && typed.some(Boolean)) color.formula = typed.map((text, i) => text || defaults[i]);
     const place = element("color-error");

@@ -14,9 +14,11 @@
         return bytes;
     }
 
+    /** The text of an element, which the page always has. @param {string} id */
+    const textOf = (id) => /** @type {HTMLElement} */ (document.getElementById(id)).textContent;
+
     async function unpack(number) {
-        const element = document.getElementById("blob-" + number);
-        const packed = new Blob([fromBase64(element.textContent)]);
+        const packed = new Blob([fromBase64(textOf("blob-" + number))]);
         const plain = packed.stream().pipeThrough(new DecompressionStream("deflate"));
         return new Uint8Array(await new Response(plain).arrayBuffer());
     }
@@ -33,18 +35,16 @@
             this.width = told.size[1];
             this.source = told.source || told.size;
             this._blob = told.blob;
-            this._bytes = null;
             this._loading = null;
         }
 
         get isLoaded() {
-            return this._bytes !== null;
+            return this._view !== undefined;
         }
 
         load() {
             if (!this._loading) {
                 this._loading = unpack(this._blob).then((bytes) => {
-                    this._bytes = bytes;
                     this._view = new DataView(bytes.buffer);
                 });
             }
@@ -62,13 +62,14 @@
 
         // One map: its levels, their range, and the range of the original map before downscaling.
         map(place, name) {
+            const view = /** @type {DataView} */ (this._view);
             const count = this.names.length, size = this.height * this.width;
             const start = place * count * (HEAD + size);
-            const range = (row) => this._view.getFloat32(start + 4 * (row * count + name), true);
+            const range = (row) => view.getFloat32(start + 4 * (row * count + name), true);
             const at = start + HEAD * count + name * size;
             const low = range(0);
             return {
-                levels: this._bytes.subarray(at, at + size),
+                levels: new Uint8Array(view.buffer, at, size),
                 low, high: range(1), fullLow: range(2), fullHigh: range(3),
                 width: this.width, height: this.height,
                 isThere: !Number.isNaN(low),
@@ -76,7 +77,7 @@
         }
     }
 
-    const data = JSON.parse(document.getElementById("data").textContent);
+    const data = JSON.parse(textOf("data"));
     data.layers.forEach((layer) => {
         if (layer.summary) layer.summary = new Maps(layer.summary);
         if (layer.details) layer.details = new Maps(layer.details);

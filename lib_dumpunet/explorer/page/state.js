@@ -2,8 +2,8 @@
 
 const data = globalThis.DumpUNetData, colorer = globalThis.DumpUNetColor;
 
-/** @param {string} id @returns {HTMLElement} */
-const element = (id) => document.getElementById(id);
+/** An element, which the page always has. @param {string} id @returns {HTMLElement} */
+const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 /** A form control. @param {string} id @returns {HTMLInputElement} */
 const field = (id) => /** @type {HTMLInputElement} */ (element(id));
 /** @param {string} id @returns {HTMLDialogElement} */
@@ -25,6 +25,11 @@ const isSamePass = (a, b) => data.frames[a].hires === data.frames[b].hires;
 const has = (mode) => data.layers.some((layer) => layer.mode === mode);
 const modes = Object.keys(MODES).filter(has);
 
+/** @typedef {{x: number, y: number}} Point in fractions of the image */
+/**
+ * @type {{mode: string, frame: number, average: string, token: number | null, site: number, block: string | null,
+ *     word: number | null, pinned: number | null, point: Point | null, look: Point | null, colors: Object<string, any>}}
+ */
 const state = {
     mode: modes[0] || "feature",
     frame: Math.max(0, data.frames.length - 1),
@@ -34,7 +39,7 @@ const state = {
     block: null, // whose single maps are shown
     word: null, // index into data.words, shown over the image
     pinned: null, // the word that stays when the pointer leaves
-    point: null, // under the pointer, {x, y} in fractions of the image
+    point: null, // under the pointer
     look: null, // the clicked point, for self-attention
     colors: structuredClone(data.colors),
 };

@@ -33,6 +33,11 @@ globalThis.DumpUNetSyntax = (function () {
         "(?<space>[ \\t\\r\\n]+)|(?<number>(?:[0-9]+\\.?[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?)" +
             "|(?<name>[A-Za-z_][A-Za-z_0-9]*)|(?<operator>\\*\\*|//|[<>=!]=|[-+*/%<>(),])", "y"
     );
+    /** The name of the group that matched. @param {RegExpExecArray} match */
+    function nameOfGroup({groups = {}}) {
+        return Object.keys(groups).find((name) => groups[name] !== undefined);
+    }
+
     function tokensOf(text) {
         const tokens = [];
         let at = 0;
@@ -44,7 +49,7 @@ globalThis.DumpUNetSyntax = (function () {
                 const remedy = grammar.characterRemedies[character] || EXAMPLE;
                 throw new FormulaError(text, at, `${shown(character)} has no meaning in a formula`, remedy);
             }
-            const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined);
+            const kind = nameOfGroup(match);
             if (KEYWORDS.has(match[0])) {
                 const remedy = grammar.wordRemedies[match[0]] || EXAMPLE;
                 throw new FormulaError(text, at, `${match[0]} has no meaning in a formula`, remedy);
@@ -125,12 +130,12 @@ globalThis.DumpUNetSyntax = (function () {
             throw new FormulaError(text.slice(0, MOST_CHARACTERS), MOST_CHARACTERS, problem, `Use at most ${MOST_CHARACTERS}.`);
         }
         if (!text.trim()) throw new FormulaError(text, 0, "the formula is empty", EXAMPLE);
-        let failure = null, tokens;
+        let failure = /** @type {any} */ (null), tokens;
         try {
             tokens = tokensOf(text);
         } catch (error) {
             failure = error;
-            tokens = tokensOf(text.slice(0, error.position));
+            tokens = tokensOf(text.slice(0, failure.position));
         }
         const nesting = new Nesting(text);
         let before = "";

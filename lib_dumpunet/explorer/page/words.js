@@ -6,10 +6,11 @@ function valueAt(map, {x, y}) {
     return colorer.dequantise(map.levels[row * map.width + column], map.low, map.high);
 }
 
-function ranked() {
+/** The words that get most attention at a point, compared with their own mean. @param {Point} point */
+function ranked(point) {
     const there = data.words.filter((word) => word.kind === "word" && word.maps.isLoaded);
     // Some words get more attention than others everywhere, so each is compared with its own mean.
-    const all = there.map((word) => ({word, times: valueAt(word.maps.map(0, 0), state.point) / meanOf(word)}));
+    const all = there.map((word) => ({word, times: valueAt(word.maps.map(0, 0), point) / meanOf(word)}));
     return all.sort((a, b) => b.times - a.times).slice(0, RANKED);
 }
 
@@ -33,7 +34,7 @@ function showRanking() {
         text.textContent = "";
         return;
     }
-    const order = ranked();
+    const order = ranked(state.point);
     const most = order.length ? order[0].times : 1;
     list.replaceChildren(...order.map(({word, times}) => {
         const bar = make("span", {className: "share"});
