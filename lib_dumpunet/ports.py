@@ -27,12 +27,14 @@ class ModelCall(NamedTuple):
     """One call of the U-Net: the sampling step, from 1, and its batch rows in order.
 
     ``step`` 0 marks a call that belongs to no sampling step; nothing is captured from it. ``hires`` marks the second
-    pass of a hires fix, which counts its steps from 1 again.
+    pass of a hires fix, which counts its steps from 1 again. ``is_extra`` marks a call that does not evaluate the image
+    itself, but for example a reference beside it: it reads the blocks' texts, and is not captured.
     """
 
     step: int
     rows: tuple[BatchRow, ...]
     hires: bool = False
+    is_extra: bool = False
 
 
 class Clock(Protocol):

@@ -78,7 +78,10 @@ class Session:
         plan, changes = self._plan, self._generation.interventions(hires=hires)
         if plan.attention is not None:
             texts = self._generation.texts_of(hires=hires)
-            plan = replace(plan, attention=replace(plan.attention, text_of=texts.text))
+            attention = replace(plan.attention, text_of=texts.text)
+            if texts.length_of is not None:
+                attention = replace(attention, length_of=texts.length_of)
+            plan = replace(plan, attention=attention)
         with watching(
             unet or self._unet, plan, self._clock, self._queue.put, self.report, self._sums, changes
         ):

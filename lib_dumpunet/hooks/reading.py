@@ -36,9 +36,9 @@ class Picker:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the current call belongs to a wanted step."""
-        step = self._clock.now().step
-        return step >= 1 and step in self._steps
+        """Whether the current call evaluates the images in a wanted step."""
+        model_call = self._clock.now()
+        return model_call.step >= 1 and model_call.step in self._steps and not model_call.is_extra
 
     def pick(self, count: int) -> tuple[ModelCall, dict[int, BatchRow]]:
         """Return the current U-Net call, and the rows to take from a batch of ``count`` rows, by index.
@@ -52,14 +52,28 @@ class Picker:
         if (model_call.hires, model_call.step) != self._step:
             self._step = model_call.hires, model_call.step
             self._seen.clear()
-        if len(model_call.rows) != count:
-            raise HostError(f"the U-Net's batch has {count} rows, but {len(model_call.rows)} were expected")
+        require_rows(model_call, count)
         picked: dict[int, BatchRow] = {}
         for index, row in enumerate(model_call.rows):
             if row.branch in self._branches and not row.part and row not in self._seen:
                 picked[index] = row
                 self._seen.add(row)
         return model_call, picked
+
+
+def require_rows(model_call: ModelCall, count: int) -> None:
+    """Check that a batch of ``count`` rows is the one that the clock expects.
+
+    Raises:
+        HostError: if not.
+    """
+    if not model_call.rows:
+        raise HostError(
+            f"it is not known which images the {count} rows of the U-Net's batch belong to",
+            remedy="Another extension adds rows, or changes the prompts' embeddings; turn it off.",
+        )
+    if len(model_call.rows) != count:
+        raise HostError(f"the U-Net's batch has {count} rows, but {len(model_call.rows)} were expected")
 
 
 class Tap(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib_dumpunet.errors import HostError
 from lib_dumpunet.hooks.hookset import HookSet
-from lib_dumpunet.hooks.reading import FirstCall, Report
+from lib_dumpunet.hooks.reading import FirstCall, Report, require_rows
 from lib_dumpunet.models.model import Model
 from lib_dumpunet.models.ports import Argument, Arguments
 from lib_dumpunet.ports import BatchRow, Clock, ModelCall
@@ -23,6 +23,9 @@ from lib_dumpunet.prompt.template import Share
 UNREACHED = "the text of {blocks} was not read in the first U-Net call, so the image was generated without it"
 
 _Shares = tuple[tuple[Share, ...] | None, ...]
+Join = Callable[[str, ModelCall, Sequence[Tensor | None], Tensor], Sequence[Tensor]]
+"""Brings the rows of a block's text to one length, as the host does: takes the block's name, the U-Net call, the own
+embedding "token dim" of each row, None if it has none, and the embeddings "row token dim" that the host passes."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Steering:
         at: returns the embedding "token dim" of a text in a sampling step, for a batch row, which may use only one part
             of the text.
         fill: pads an embedding "token dim" to a number of tokens, as the host does to match longer ones.
+        join: brings the rows of a call to one length; None pads all to the longest.
     """
 
     plan: PromptPlan
     at: Callable[[str, int, BatchRow], Tensor]
     fill: Callable[[Tensor, int], Tensor]
+    join: Join | None = None
 
 
 @contextmanager
@@ -113,28 +118,30 @@ class _Call:
         """Return the embeddings "row token dim" that replace ``passed`` in a block; None to keep ``passed``."""
         if model_call != self._model_call or passed is not self._passed:
             self._model_call, self._passed, self._made = model_call, passed, {}
-        if len(model_call.rows) != len(passed):
-            raise HostError(
-                f"the U-Net's batch has {len(passed)} rows, but {len(model_call.rows)} were expected"
-            )
+        require_rows(model_call, len(passed))
         shares = tuple(self._steering.plan.own(row, block, model_call.step) for row in model_call.rows)
         if not any(shares):
             return None
         if shares not in self._made:
-            self._made[shares] = self._stack(shares, model_call, passed)
+            self._made[shares] = self._stack(block, shares, model_call, passed)
         return self._made[shares]
 
     def forget(self, _: Tensor) -> None:
         """Release the embeddings: memory is short when the image is decoded."""
         self._model_call, self._passed, self._made = None, None, {}
 
-    def _stack(self, shares: _Shares, model_call: ModelCall, passed: Tensor) -> Tensor:
-        contexts = [
-            context if own is None else self._mix(own, model_call.step, row)
-            for own, row, context in zip(shares, model_call.rows, passed, strict=True)
+    def _stack(self, block: str, shares: _Shares, model_call: ModelCall, passed: Tensor) -> Tensor:
+        own = [
+            None if share is None else self._mix(share, model_call.step, row)
+            for share, row in zip(shares, model_call.rows, strict=True)
         ]
+        join = self._steering.join or self._pad
+        return torch.stack([context.to(passed) for context in join(block, model_call, own, passed)])
+
+    def _pad(self, _: str, __: ModelCall, own: Sequence[Tensor | None], passed: Tensor) -> list[Tensor]:
+        contexts = [given if one is None else one for one, given in zip(own, passed, strict=True)]
         tokens = max(map(len, contexts))
-        return torch.stack([self._steering.fill(context, tokens).to(passed) for context in contexts])
+        return [self._steering.fill(context, tokens) for context in contexts]
 
     def _mix(self, shares: Sequence[Share], step: int, row: BatchRow) -> Tensor:
         """Return the weighted sum of texts' embeddings, in float32: "token dim"."""

@@ -110,11 +110,21 @@ class PairTap:
         scale = float(getattr(self.attention, "scale", query.shape[-1] ** -0.5))
         what = (self._layer, model_call, row)
         if not self._layer.joined:
-            return Seen(*what, query, key, scale, self._shape)
+            return Seen(*what, query, self._once(key, model_call, row), scale, self._shape)
         streams = self._out.streams.now
         assert streams is not None
         image, text = streams.image_tokens, streams.text_tokens
         return Seen(*what, query[:, image], key, scale, self._shape, text, image)
+
+    def _once(self, key: Tensor, model_call: ModelCall, row: BatchRow) -> Tensor:
+        """Return the key "head token dim" of a text that the host repeated, without the copies.
+
+        Attention to a token is the sum over its copies, which is what it would be with one copy.
+        """
+        if self.attention is not self._layer.cross_attention:
+            return key
+        tokens = self._out.want.length_of(row, self.block, model_call.step)
+        return key if tokens is None or key.shape[1] % tokens else key[:, :tokens]
 
 
 class OutputTap:

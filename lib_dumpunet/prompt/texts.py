@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib_dumpunet.captures import Branch
@@ -28,12 +28,15 @@ class Texts:
         tokens: by text; texts whose tokens are unknown are missing.
         filler: tokens of the empty chunk that pads texts to the length of longer ones.
         schedules: by text, how the host's prompt editing (``[a:b:0.5]``) changes its first part during sampling.
+        length_of: returns how many tokens a row reads in a block and step before the host repeats them to match longer
+            texts; None if the host does not repeat.
     """
 
     plan: PromptPlan | None = None
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
     filler: Tokens = ()
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    length_of: Callable[[BatchRow, str, int], int] | None = None
 
     def of(self, branch: Branch) -> list[Tokens]:
         """List the tokens of all distinct texts of the prompts or negative prompts, main texts first."""

@@ -11,6 +11,7 @@ from lib_dumpunet.blocks import SD1
 from lib_dumpunet.errors import DumpUNetError
 from lib_dumpunet.hooks.shapes import BlockInfo
 from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.family import live_unet
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Block, Model
 from lib_dumpunet.models.unet import is_transformer
@@ -53,7 +54,7 @@ def blocks_of_model(width: int, height: int) -> list[BlockInfo]:
     model = compat.loaded_model()
     try:
         if model is not None:
-            return block_table(describe(compat.live_unet(model)), width, height)
+            return block_table(describe(live_unet(model)), width, height)
     except (DumpUNetError, AttributeError):
         pass
     return sd1_table(width, height)

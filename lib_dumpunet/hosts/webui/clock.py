@@ -3,7 +3,7 @@
 Before it calls the model, the denoiser tells which rows it is going to evaluate, prompts first. It splits them into
 passes, depending on text lengths and settings, so a cursor advances along the rows by the size of each pass. An
 extension that builds images from tiles calls the U-Net several times in a pass, each time with all rows of the pass for
-one or more tiles.
+one or more tiles. Forge and its successors have no passes: they say what each call consists of (`chunks`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_dumpunet.errors import HostError
+from lib_dumpunet.hosts.webui.chunks import Chunks
 from lib_dumpunet.ports import BatchRow, ModelCall
 
 NEVER = ModelCall(0, ())
@@ -42,6 +42,8 @@ class DenoiserClock:
         self._sees_whole = False
         self.has_regions = False
         """Whether regions of an image had their own prompts."""
+        self.chunks: Chunks | None = None
+        """The evaluation, on a webui that says what calls consist of."""
         self.evaluation = 0
         self.reached = {False: 0, True: 0}
         """The last sampled step of the first pass (False) and the hires pass (True)."""
@@ -57,9 +59,11 @@ class DenoiserClock:
 
     def pause(self) -> None:
         """Belong to no step until the denoiser's next callback: U-Net calls until then are not the job's."""
-        self._step, self._pass, self._model_call = 0, (), NEVER
+        self._step, self._pass, self._model_call, self.chunks = 0, (), NEVER, None
 
-    def see_denoiser(self, evaluation: int, parts: Sequence[int], uncond: int, total: int) -> None:
+    def see_denoiser(
+        self, evaluation: int, parts: Sequence[int], uncond: int, total: int, chunks: Chunks | None = None
+    ) -> None:
         """Note the rows that are going to be evaluated.
 
         Args:
@@ -68,6 +72,7 @@ class DenoiserClock:
             uncond: number of rows of negative prompts, one for each image.
             total: number of rows of latents; InstructPix2Pix has an additional row for each image at the end, without
                 text.
+            chunks: identifies rows if calls consist of chunks.
         """
         self.evaluation = evaluation
         self._step = self._step_of(evaluation)
@@ -80,7 +85,7 @@ class DenoiserClock:
         negative = [BatchRow(self._first + image, "uncond") for image in range(uncond)]
         while len(rows) < total and negative:
             rows += negative
-        self._rows, self._cursor = tuple(rows), 0
+        self._rows, self._cursor, self.chunks = tuple(rows), 0, chunks
         self._model_call = NEVER
 
     def see_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -100,9 +105,13 @@ class DenoiserClock:
         A tile's text is compared with the pass's: a region with its own text is not captured.
         """
         self._model_call = NEVER
+        latents = args[0] if args else next(iter(kwargs.values()))
+        kinds = (kwargs.get("transformer_options") or {}).get("cond_or_uncond")
+        if self._step and self.chunks is not None and kinds is not None:
+            self._model_call = self._of_chunks(self.chunks, latents, kwargs.get("context"), kinds)
+            return
         if not self._step or not self._pass:
             return
-        latents = args[0] if args else next(iter(kwargs.values()))
         height, width = latents.shape[2:]
         rows = self._pass
         if len(latents) != len(rows) or (height, width) != self._size:
@@ -120,6 +129,18 @@ class DenoiserClock:
             self._sees_whole = True  # DemoFusion begins with the whole image, before it uses tiles
         self._model_call = ModelCall(self._step, rows, self._hires)
 
+    def _of_chunks(self, chunks: Chunks, latents: Tensor, context: object, kinds: Sequence[int]) -> ModelCall:
+        owners = chunks.owners(latents, context, kinds)
+        if owners is None:
+            self.has_regions = True
+            # After all of the image's own texts, another text is one beside them; before, it is in place of them.
+            return NEVER if chunks.is_complete else ModelCall(self._step, (), self._hires)
+        if not owners.is_tile:
+            self._sees_whole = True
+        elif not self._sees_whole:
+            self.tile = self.tile or (latents.shape[2], latents.shape[3])
+        return ModelCall(self._step, owners.rows, self._hires, owners.is_other)
+
 
 def _texts(cond: Any) -> Tensor | None:
     """Find the text embeddings "row token dim" in what the denoiser passes: a tensor, a list or a dictionary."""
@@ -135,11 +156,3 @@ def _repeats(texts: object, passed: Tensor | None, count: int) -> bool:
     if not isinstance(texts, Tensor) or passed is None:
         return False
     return torch.equal(texts, passed.repeat(count, 1, 1))
-
-
-def not_followed() -> HostError:
-    """Return the error for webuis that batch rows in their own way."""
-    return HostError(
-        "Forge and its successors (reForge, Classic, Neo) are not supported yet, because they batch rows differently",
-        remedy="Use AUTOMATIC1111's webui, or the studio.",
-    )

@@ -1,4 +1,4 @@
-"""All differences between webui versions: AUTOMATIC1111's 1.6 to 1.10, and hooks for successors such as Forge."""
+"""What differs between versions of the webui, from 1.6 on."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from typing import Any
 
 from gradio.context import Context
 from modules import extra_networks, prompt_parser, sd_models, sd_samplers, sd_samplers_common, shared
-from torch import nn
+from torch import Tensor
 
 TIMESTEPS = {"DDIM": -1, "DDIM CFG++": -1, "PLMS": -1, "UniPC": 0}
 """Samplers with a list of timesteps, and the difference between their steps and the entries of the list."""
-
-
-def live_unet(sd_model: Any) -> nn.Module:
-    """Return the U-Net that samples; Forge's models have it in another attribute."""
-    model = sd_model.forge_objects.unet.model if is_forge(sd_model) else sd_model.model
-    unet: nn.Module = model.diffusion_model
-    return unet
-
-
-def is_forge(sd_model: Any) -> bool:
-    """Return whether a model belongs to Forge or a successor."""
-    return hasattr(sd_model, "forge_objects")
 
 
 def loaded_model() -> Any:
@@ -55,9 +43,15 @@ def part_counts(denoiser: Any, cond_rows: int, images: int) -> list[int]:
     return [cond_rows // images] * images
 
 
-def rows_of(text: Any) -> int:
-    """Count the rows of a conditioning; SDXL's is a dictionary."""
-    return int(text.shape[0])
+def context(cond: Any) -> Tensor:
+    """Return the text embeddings of a conditioning, "token dim" or "row token dim"; SDXL's is a dictionary."""
+    found: Tensor = cond["crossattn"] if isinstance(cond, dict) else cond
+    return found
+
+
+def rows_of(cond: Any) -> int:
+    """Count the rows of a conditioning; without guidance, there may be none of the negative prompt."""
+    return 0 if cond is None else len(context(cond))
 
 
 def sampler_name(p: Any, *, hires: bool) -> str:

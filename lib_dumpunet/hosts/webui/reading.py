@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
 from modules import shared
+from torch import Tensor
 
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.hooks.steer import Steering
 from lib_dumpunet.hosts.webui import compat
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
+from lib_dumpunet.hosts.webui.family import family_of
 from lib_dumpunet.hosts.webui.text import Encodings, fill, schedules, timing_of, tokenize
 from lib_dumpunet.models.model import Model
-from lib_dumpunet.ports import BatchRow
+from lib_dumpunet.ports import BatchRow, ModelCall
 from lib_dumpunet.prompt.layer_prompt import parse_prompt
 from lib_dumpunet.prompt.plan import PromptPlan, plan_prompts
 from lib_dumpunet.prompt.template import Template
@@ -68,13 +72,14 @@ class Reading:
         self._tokens: dict[str, Tokens] = {}
         self._order = unet.order
         self._clock = clock
+        self._repeats = family_of(shared.sd_model).repeats_texts
 
     @property
     def steering(self) -> Steering | None:
         """What the steering hooks need; None if no prompt has brackets."""
         if not self.plan.has_brackets:
             return None
-        return Steering(self.plan, self._at, fill)
+        return Steering(self.plan, self._at, fill, self._join if self._repeats else None)
 
     def texts(self, *, tokens: bool) -> Texts:
         """Return what blocks read, with tokens if ``tokens``."""
@@ -85,14 +90,15 @@ class Reading:
         return self._texts_of(self.plan.plain, tokens=tokens)
 
     def _texts_of(self, plan: PromptPlan, *, tokens: bool) -> Texts:
+        length_of = partial(self._length, plan) if self._repeats else None
         if not tokens:
-            return Texts(plan)
+            return Texts(plan, length_of=length_of)
         timed: dict[str, Schedule] = {}
         for branch in BRANCHES:
             timed |= schedules(plan.texts(branch), branch, self._timing)
         self._schedules |= timed
         self._tokens |= tokenize(dict.fromkeys(text for schedule in timed.values() for _, text in schedule))
-        return Texts(plan, self._tokens, schedules=self._schedules)
+        return Texts(plan, self._tokens, schedules=self._schedules, length_of=length_of)
 
     def hear(self, images: range, branch: Branch, said: Sequence[str]) -> None:
         """Note the texts that the webui actually encoded for the main texts: NegPiP removes words before encoding."""
@@ -130,6 +136,36 @@ class Reading:
     def _at(self, text: str, _: int, row: BatchRow) -> Any:
         # The clock's count, because a sampler may evaluate the model twice in a step.
         return self._encodings.at(text, row.branch, row.part, self._clock.evaluation)
+
+    def _join(
+        self, block: str, model_call: ModelCall, own: Sequence[Tensor | None], passed: Tensor
+    ) -> list[Tensor]:
+        """Repeat the texts of a call to one length, after padding those of the prompts, or negative prompts, to one."""
+        assert self._clock.chunks is not None
+        passed_lengths = self._clock.chunks.lengths
+        contexts = []
+        for row, one, given in zip(model_call.rows, own, passed, strict=True):
+            context = given[: passed_lengths[row.branch]] if one is None else one
+            contexts.append(fill(context, self._length(self.plan, row, block, model_call.step)))
+        tokens = math.lcm(*map(len, contexts))
+        return [context.repeat(tokens // len(context), 1) for context in contexts]
+
+    def _length(self, plan: PromptPlan, row: BatchRow, block: str, step: int) -> int:
+        """Return the length to which the webui pads the texts of all prompts, or of all negative prompts, in a block.
+
+        Only the texts that the block reads count. The webui has padded main texts already.
+        """
+        chunks = self._clock.chunks
+        assert chunks is not None
+        parts = chunks.parts if row.branch == "cond" else 1
+        rows = [BatchRow(image, row.branch, part) for image in chunks.images for part in range(parts)]
+        lengths = set()
+        for one in rows:
+            own = plan.own(one, block, step)
+            lengths |= {len(self._at(share.text, step, one)) for share in own or ()}
+            if own is None:
+                lengths.add(chunks.lengths[row.branch])
+        return max(lengths)
 
 
 def encoder_state(p: Any, *, hires: bool) -> object:

@@ -16,8 +16,9 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.common.log_capture import TITLE, capture_log
 from lib_dumpunet.hosts.common.runs import Runs, open_runs
-from lib_dumpunet.hosts.webui import compat, pages
-from lib_dumpunet.hosts.webui.clock import DenoiserClock, not_followed
+from lib_dumpunet.hosts.webui import pages
+from lib_dumpunet.hosts.webui.clock import DenoiserClock
+from lib_dumpunet.hosts.webui.family import live_unet
 from lib_dumpunet.hosts.webui.folders import with_folders
 from lib_dumpunet.hosts.webui.gallery import Gallery
 from lib_dumpunet.hosts.webui.host import WebuiHost, refuse, tell
@@ -112,9 +113,7 @@ class Request:
             self._plain.note_or_repeat(p, batch)
         if self._opened is not None:
             return
-        if compat.is_forge(shared.sd_model):
-            raise not_followed()
-        model = describe(compat.live_unet(shared.sd_model))
+        model = describe(live_unet(shared.sd_model))
         passes = Passes(p, model, self._host.clock, brackets=self._panel.layer_prompt.enabled)
         self._gallery.rank = partial(_rank, settings.attention, p)
         generation = passes.generation(p, tokens=tokens, table=needs_table(settings))

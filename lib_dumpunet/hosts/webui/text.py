@@ -13,6 +13,7 @@ from torch import Tensor
 from lib_dumpunet.captures import Branch
 from lib_dumpunet.hosts.common.clip_vocab import piece
 from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.family import family_of
 from lib_dumpunet.prompt.texts import Schedule, Tokens
 from lib_dumpunet.prompt.words import Token
 
@@ -89,13 +90,16 @@ class Encodings:
             [text], width=width, height=height, is_negative_prompt=branch == "uncond"
         )
         how = (self._timing.evaluations, self._timing.hires, compat.use_old_scheduling())
+        family_of(shared.sd_model).prepare_encoding(shared.sd_model)
         with torch.no_grad(), devices.autocast():
             if branch == "uncond":
                 encoded = prompt_parser.get_learned_conditioning(shared.sd_model, prompts, *how)
             else:
                 joined = prompt_parser.get_multicond_learned_conditioning(shared.sd_model, prompts, *how)
                 encoded = [part.schedules for part in joined.batch[0]]
-        return tuple(tuple(Scheduled(e.end_at_step, _context(e.cond)) for e in part) for part in encoded)
+        return tuple(
+            tuple(Scheduled(e.end_at_step, compat.context(e.cond)) for e in part) for part in encoded
+        )
 
 
 def fill(context: Tensor, tokens: int) -> Tensor:
@@ -123,16 +127,10 @@ def tokenize(texts: Iterable[str]) -> dict[str, Tokens]:
     return {text: tuple(_columns(engine, text)) for text in texts}
 
 
-def _context(cond: Any) -> Tensor:
-    context: Tensor = cond["crossattn"] if isinstance(cond, dict) else cond
-    return context
-
-
 def _engine(sd_model: Any) -> Any:
     """Return the first text encoder that tokenizes prompts."""
-    encoder = getattr(sd_model, "cond_stage_model", None)
-    candidates = [encoder, *getattr(encoder, "embedders", ())]
-    return next((c for c in candidates if hasattr(c, "tokenize_line") and hasattr(c, "id_end")), None)
+    encoders = family_of(sd_model).encoders(sd_model)
+    return next((one for one in encoders if hasattr(one, "tokenize_line") and hasattr(one, "id_end")), None)
 
 
 def _columns(engine: Any, text: str) -> Iterator[Token]:

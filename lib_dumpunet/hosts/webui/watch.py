@@ -14,7 +14,9 @@ from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hooks.hookset import HookSet
 from lib_dumpunet.hooks.reading import Report
 from lib_dumpunet.hosts.webui import compat
+from lib_dumpunet.hosts.webui.chunks import Chunks
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
+from lib_dumpunet.hosts.webui.family import live_unet
 from lib_dumpunet.hosts.webui.passes import NAMES, PREFIXES
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state
 from lib_dumpunet.models.describe import describe
@@ -92,11 +94,12 @@ class Watch:
             return
         try:
             state = batch.state
-            if self._hooked != (id(compat.live_unet(shared.sd_model)), state):
+            if self._hooked != (id(live_unet(shared.sd_model)), state):
                 self._hook(batch, state, denoiser)
             uncond = compat.rows_of(params.text_uncond)
             parts = compat.part_counts(denoiser, compat.rows_of(params.text_cond), len(batch.images))
-            self._clock.see_denoiser(denoiser.step, parts, uncond, len(params.x))
+            chunks = Chunks(batch.images.start, parts, params)
+            self._clock.see_denoiser(denoiser.step, parts, uncond, len(params.x), chunks)
         except Exception as error:  # the webui would swallow it, and sample without steering
             log.debug("following the sampler failed", exc_info=True)
             self.give_up(error)
@@ -107,7 +110,7 @@ class Watch:
         assert batch is not None
         self._unhook()
         problem = error if isinstance(error, DumpUNetError) else HostError(f"{type(error).__name__}: {error}")
-        module = compat.live_unet(shared.sd_model)
+        module = live_unet(shared.sd_model)
         self._hooked = id(module), batch.state
         if not batch.must_steer:
             self._report(problem)
@@ -125,7 +128,7 @@ class Watch:
 
     def _hook(self, batch: Batch, state: object, denoiser: Any) -> None:
         """Install the hooks on the current model, which changes within a pass if a refiner takes over."""
-        module = compat.live_unet(shared.sd_model)
+        module = live_unet(shared.sd_model)
         changed = self._hooked is not None
         self._unhook()
         if changed:
