@@ -225,8 +225,9 @@ class Webui:
 
     @property
     def module(self) -> nn.Module:
-        module: nn.Module = sys.modules["modules.shared"].sd_model.model.diffusion_model
-        return module
+        from lib_dumpunet.hosts.webui.family import live_unet
+
+        return live_unet(sys.modules["modules.shared"].sd_model)
 
     def encode(self, text: str) -> Tensor:
         return standin.encode(text, 16)

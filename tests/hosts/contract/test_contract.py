@@ -18,11 +18,11 @@ from lib_dumpunet.sinks.dump import DumpSink
 from lib_dumpunet.sinks.reader import load_dump
 from tests.explorer.pages import read_page
 from tests.hosts.contract.drivers import STEPS, Asked, Diffusers, Driver, FakeHost, Made, Webui
-from tests.hosts.webui.conftest import lab, unet, webui  # noqa: F401 - fixtures
+from tests.hosts.webui.conftest import family, lab, unet, webui  # noqa: F401 - fixtures
 from tests.unets import hook_count
 
 
-@pytest.fixture(params=["fake", "diffusers", "webui"])
+@pytest.fixture(params=["fake", "diffusers", "webui", "forge"])
 def host(request: pytest.FixtureRequest) -> Iterator[Driver]:
     if request.param == "fake":
         driver: Driver = FakeHost()

@@ -57,11 +57,21 @@ class Lab:
 
 
 @pytest.fixture
-def lab(unet: Any, tmp_path: Path) -> Iterator[Lab]:
+def family(request: pytest.FixtureRequest) -> str:
+    """The family of webuis: that of AUTOMATIC1111's, or Forge's."""
+    return getattr(request, "param", "automatic1111")
+
+
+both_families = pytest.mark.parametrize("family", ["automatic1111", "forge"], indirect=True)
+
+
+@pytest.fixture
+def lab(unet: Any, tmp_path: Path, family: str) -> Iterator[Lab]:
     from lib_dumpunet.hosts.webui import script
 
     shared = sys.modules["modules.shared"]
-    shared.sd_model = standin.model_of(unet, CONTEXT)
+    make = standin.forge_model if family == "forge" else standin.model_of
+    shared.sd_model = make(unet, CONTEXT)
     sys.modules["modules.sd_models"].model_data.sd_model = shared.sd_model
     shared.callbacks = [script.on_denoiser]
     shared.state.interrupted = shared.state.skipped = False

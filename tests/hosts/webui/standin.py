@@ -2,11 +2,12 @@
 
 Around ldm's real U-Net. A text encoder that turns letters into numbers, samplers of one and of two evaluations a step,
 hires fix, img2img, AND, ``[a:b:2]``, batches whose prompts and negative prompts go through the U-Net together or apart.
-What the extension does not touch is left out.
+What the extension does not touch is left out. With a model of ``forge_model``, it samples as Forge does.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -179,6 +180,18 @@ def stack(contexts: list[Tensor]) -> Tensor:
 # --- sampling ---
 
 
+def is_forge() -> bool:
+    """Return whether the loaded model is Forge's."""
+    return hasattr(sys.modules["modules.shared"].sd_model, "forge_objects")
+
+
+def _parts(cond: Multicond, contexts: Tensor) -> list[Tensor]:
+    """Return the texts of all images for each AND part; the image with the fewest parts decides for all."""
+    counts = [len(parts) for parts in cond.batch]
+    starts = [sum(counts[:image]) for image in range(len(counts))]
+    return [contexts[[start + part for start in starts]] for part in range(min(counts))]
+
+
 class InnerModel(torch.nn.Module):
     """Converts the U-Net's output to a denoised image; extensions replace its ``forward``."""
 
@@ -210,19 +223,49 @@ class Denoiser:
         owners = [image for image, parts in enumerate(cond.batch) for _ in parts]
         text_cond = stack(contexts)
         text_uncond = stack([_pick(schedule, self.step) for schedule in self.uncond])
-        rows = torch.cat([x[owners], x])
-        params = SimpleNamespace(x=rows, text_cond=text_cond, text_uncond=text_uncond, denoiser=self)
+        skips = shared.opts.skip_uncond_from is not None and self.step >= shared.opts.skip_uncond_from
+        rows = x if is_forge() else torch.cat([x[owners], x])
+        given = None if skips and is_forge() else text_uncond
+        params = SimpleNamespace(x=rows, text_cond=text_cond, text_uncond=given, denoiser=self)
         for callback in shared.callbacks:
             callback(params)
-        skips = shared.opts.skip_uncond_from is not None and self.step >= shared.opts.skip_uncond_from
-        out = self.evaluate(rows, text_cond, text_uncond, skips)
+        if is_forge():
+            out = self.guided(x / math.sqrt(sigma**2 + 1), _parts(cond, text_cond), given)
+        else:
+            out = self.evaluate(rows, text_cond, text_uncond, skips)
         self.step += 1
         images = len(x)
+        if is_forge():
+            return x - sigma * out
         negative = out[len(owners) :] if not skips else out[[owners.index(i) for i in range(images)]]
         mean = torch.stack(
             [out[[r for r, owner in enumerate(owners) if owner == i]].mean(0) for i in range(images)]
         )
         return x - sigma * (negative + 1.5 * (mean - negative))
+
+    def guided(self, x: Tensor, cond: list[Tensor], uncond: Tensor | None) -> Tensor:
+        """Run the U-Net as Forge does: in chunks with a row for each image, the negative prompt's first.
+
+        Chunks go through the U-Net together, with the shorter texts repeated, unless the setting forbids it or a text
+        would be repeated more than four times.
+        """
+        shared = sys.modules["modules.shared"]
+        negative = [] if uncond is None else [(1, uncond)]
+        chunks = [*negative, *((0, context) for context in reversed(cond))]
+        lengths = {context.shape[1] for _, context in chunks}
+        tokens = math.lcm(*lengths)
+        together = shared.opts.batch_cond_uncond and tokens <= 4 * min(lengths)
+        calls = [chunks] if together else [[chunk] for chunk in chunks]
+        outputs: list[Tensor] = []
+        for call in calls:
+            length = math.lcm(*(context.shape[1] for _, context in call))
+            texts = [context.repeat(1, length // context.shape[1], 1) for _, context in call]
+            out = shared.sd_model.forge_objects.unet.model.apply_model(
+                x.repeat(len(call), 1, 1, 1), torch.cat(texts), [kind for kind, _ in call]
+            )
+            outputs += out.chunk(len(call))
+        prompt = torch.stack(outputs[len(negative) :]).mean(0)
+        return prompt if uncond is None else outputs[0] + 1.5 * (prompt - outputs[0])
 
     def evaluate(self, rows: Tensor, cond: Tensor, uncond: Tensor, skips: bool) -> Tensor:
         """Run the U-Net on all rows at once, or in parts if lengths differ or the setting says so."""
@@ -491,6 +534,32 @@ def model_of(unet: nn.Module, width: int) -> Any:
         width=width,
         condition=lambda context: context,
         cond_stage_model=Letters(),
+    )
+
+
+class KModel:
+    """Forge's model: its U-Net, which is told what each chunk of a call is."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.diffusion_model = unet
+
+    def apply_model(self, x: Tensor, context: Tensor, kinds: list[int]) -> Tensor:
+        """Call the U-Net; extensions that build images from tiles replace this."""
+        options = {"cond_or_uncond": kinds}
+        out: Tensor = self.diffusion_model(
+            x, torch.full((len(x),), 500), context=context, transformer_options=options
+        )
+        return out
+
+
+def forge_model(unet: nn.Module, width: int) -> Any:
+    """Make a model of Forge around a U-Net."""
+    return SimpleNamespace(
+        forge_objects=SimpleNamespace(unet=SimpleNamespace(model=KModel(unet))),
+        width=width,
+        condition=lambda context: context,
+        text_processing_engine=Letters(),
+        skipped=[],
     )
 
 

@@ -22,7 +22,7 @@ from lib_dumpunet.errors import HostError
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.sinks.reader import load_dump
 from tests.hosts.webui import standin
-from tests.hosts.webui.conftest import Lab
+from tests.hosts.webui.conftest import Lab, both_families
 from tests.unets import CONTEXT, ldm_unet
 
 PER_BLOCK = {"layer_prompt": {}}
@@ -71,6 +71,7 @@ def test_nothing_is_done_for_a_job_that_asks_for_nothing(lab: Lab) -> None:
     assert standin.ENCODED == ["", "a"]
 
 
+@both_families
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("negative", ["b", "a long negative prompt"])
 @pytest.mark.parametrize("prompt", ["a cat", "a cat AND a dog", "x"])
@@ -99,12 +100,14 @@ def test_steps_are_the_samplers_own(lab: Lab, sampler: str, steps: list[str]) ->
     assert captions(lab.run(features("M00"), sampler_name=sampler)) == [f"M00, {step}" for step in steps]
 
 
+@both_families
 def test_img2img_counts_the_steps_that_are_run(lab: Lab) -> None:
     p = lab.job(features("M00"), steps=6)
     p.init_images = [Image.new("RGB", (64, 64))]  # type: ignore[attr-defined]
     assert captions(standin.process_images(p)) == ["M00, 1", "M00, 2", "M00, 3"]
 
 
+@both_families
 def test_a_hires_pass_is_marked(lab: Lab, tmp_path: Path) -> None:
     job = {"enable_hr": True, "hr_second_pass_steps": 2}
     plain = lab.run(**job)
@@ -123,6 +126,7 @@ TEXTS = [
 ]
 
 
+@both_families
 @pytest.mark.parametrize(("prompt", "equal"), TEXTS)
 @pytest.mark.parametrize(
     "job", [{}, {"batch_size": 2, "n_iter": 2}, {"sampler_name": "Heun"}, {"enable_hr": True}]
@@ -195,6 +199,7 @@ def test_texts_are_encoded_once_for_all_steps_and_batches(lab: Lab) -> None:
     assert sorted(standin.ENCODED) == sorted(["", "", "a", "a", "a b ", "a c "])
 
 
+@both_families
 def test_words_are_found_in_what_blocks_read(lab: Lab) -> None:
     settings = {"attention": {"words": "r, b", "layers": "M00"}, "layer_prompt": {}}
     processed = lab.run(settings, prompt="a(~: M00: [r:b:1] :~)", steps=3)
@@ -208,6 +213,7 @@ def test_attention_has_a_column_for_each_token(lab: Lab) -> None:
     assert captions(processed) == ["M00, 1, Attention: qk"]
 
 
+@both_families
 def test_words_are_those_of_the_text_that_is_encoded(lab: Lab) -> None:
     """NegPiP removes words with a negative weight from the prompts, after all other extensions."""
     words = {"attention": {"words": "a", "layers": "M00", "steps": "1"}}
@@ -269,6 +275,7 @@ def test_a_difference_is_of_two_runs_of_one_seed(lab: Lab, tmp_path: Path, seed:
         np.testing.assert_array_equal(difference, with_text - without)
 
 
+@both_families
 @pytest.mark.parametrize("hires", [False, True])
 def test_both_runs_may_give_features_and_words(lab: Lab, tmp_path: Path, hires: bool) -> None:
     job = {"prompt": "a(~: M00: b :~)", "enable_hr": hires}
@@ -370,16 +377,6 @@ def test_the_dropdown_ends_without_an_error_of_its_own(lab: Lab) -> None:
     assert len(processed.images) == 1
 
 
-@pytest.mark.parametrize("settings", [features(), PER_BLOCK, {"attention": {"words": "a"}}])
-def test_forge_is_refused_in_one_sentence(lab: Lab, settings: dict[str, Any]) -> None:
-    unet = SimpleNamespace(model=lab.shared.sd_model.model)
-    lab.shared.sd_model.forge_objects = SimpleNamespace(unet=unet)
-    processed = lab.choose(settings, prompt="a")
-    assert processed.images == []
-    assert processed.comments.count("Dump U-Net:") == 1
-    assert "Forge and its successors" in processed.comments
-
-
 def test_a_prompt_that_only_another_extension_breaks_ends_the_job(lab: Lab) -> None:
     with standin.other_script(lambda p: p.all_prompts.__setitem__(0, "a (~: M00")) as extension:
         lab.scripts.alwayson_scripts.append(extension)
@@ -399,6 +396,7 @@ def job_comments(lab: Lab, settings: Any) -> list[str]:
     return list(p.comments)
 
 
+@both_families
 def test_a_fault_while_sampling_is_told_and_leaves_the_image(lab: Lab, unet: Any) -> None:
     plain = lab.run()
     original = unet.output_blocks[5]
@@ -428,6 +426,7 @@ class Skipped(torch.nn.Module):
 # --- interrupts, and other jobs ---
 
 
+@both_families
 def test_an_interrupt_keeps_what_there_is(lab: Lab) -> None:
     def stop(params: Any) -> None:
         lab.shared.state.interrupted = params.denoiser.step == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.hosts.webui import standin
-from tests.hosts.webui.conftest import Lab
+from tests.hosts.webui.conftest import Lab, both_families
 from tests.hosts.webui.test_jobs import captions, features, pixels
 
 SIDE = 8  # cells of a tile
@@ -26,27 +26,47 @@ def tiles(at_once: int, monkeypatch: pytest.MonkeyPatch, *, region: bool = False
         whole = standin.InnerModel.forward
 
         def forward(self: Any, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
-            places = [
-                (..., slice(y, y + SIDE), slice(x0, x0 + SIDE))
-                for y in range(0, x.shape[2], SIDE)
-                for x0 in range(0, x.shape[3], SIDE)
-            ]
-            out = torch.zeros_like(x)
-            for first in range(0, len(places), at_once):
-                chosen = places[first : first + at_once]
-                n = len(chosen)
-                texts = cond.repeat(n, 1, 1)
-                if region and first:
-                    texts = texts + 1
-                done = whole(self, torch.cat([x[place] for place in chosen]), time.repeat(n), texts)
-                for place, tile in zip(chosen, done.chunk(n), strict=True):
-                    out[place] = tile
-            return out
+            def call(tiles: Tensor, texts: Tensor) -> Tensor:
+                return whole(self, tiles, time.repeat(len(tiles) // len(time)), texts)
+
+            return in_tiles(x, cond, at_once, call, region=region)
 
         patch.setattr(standin.InnerModel, "forward", forward)
+        patch.setattr(standin.KModel, "apply_model", on_forge(at_once, region=region))
         yield
 
 
+def in_tiles(
+    x: Tensor, cond: Tensor, at_once: int, call: Callable[[Tensor, Tensor], Tensor], *, region: bool
+) -> Tensor:
+    places = [
+        (..., slice(y, y + SIDE), slice(x0, x0 + SIDE))
+        for y in range(0, x.shape[2], SIDE)
+        for x0 in range(0, x.shape[3], SIDE)
+    ]
+    out = torch.zeros_like(x)
+    for first in range(0, len(places), at_once):
+        chosen = places[first : first + at_once]
+        n = len(chosen)
+        texts = cond.repeat(n, 1, 1)
+        if region and first:
+            texts = texts + 1
+        done = call(torch.cat([x[place] for place in chosen]), texts)
+        for place, tile in zip(chosen, done.chunk(n), strict=True):
+            out[place] = tile
+    return out
+
+
+def on_forge(at_once: int, *, region: bool) -> Any:
+    whole = standin.KModel.apply_model
+
+    def apply_model(self: Any, x: Tensor, context: Tensor, kinds: list[int]) -> Tensor:
+        return in_tiles(x, context, at_once, lambda *given: whole(self, *given, kinds), region=region)
+
+    return apply_model
+
+
+@both_families
 @pytest.mark.parametrize("at_once", [1, 3, 4])
 def test_tiles_are_seen_and_steered(lab: Lab, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     size = {"width": 128, "height": 128, "batch_size": 2, "prompt": "a cat", "negative_prompt": "bad"}
@@ -68,6 +88,7 @@ def test_tiles_are_seen_and_steered(lab: Lab, monkeypatch: pytest.MonkeyPatch, a
     assert "tiles" not in same.comments
 
 
+@both_families
 def test_regions_with_prompts_of_their_own_are_left_as_they_are(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
