@@ -1,4 +1,4 @@
-"""The extension in a real webui, through its API; skipped unless an environment variable names the webui's folder.
+"""The extension in a real webui or successor, through its API; skipped unless a variable names the webui's folder.
 
     DUMPUNET_WEBUI=/path/to/webui python run.py test tests/hosts/webui/test_real.py
 
@@ -136,6 +136,14 @@ def test_steps_are_the_samplers_own(webui: Webui, sampler: str) -> None:
 
 
 LONG = ", ".join(f"a long prompt {n}" for n in range(30))
+HIRES = {
+    "enable_hr": True,
+    "hr_scale": 1.5,
+    "hr_upscaler": "Latent",
+    "denoising_strength": 0.7,
+    "hr_additional_modules": [],  # without it, Forge's API fails
+    "hr_cfg": 7,  # its default is none
+}
 
 
 @pytest.mark.parametrize(
@@ -149,11 +157,7 @@ LONG = ", ".join(f"a long prompt {n}" for n in range(30))
 )
 @pytest.mark.parametrize(
     "job",
-    [
-        {},
-        {"sampler_name": "Heun"},
-        {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7},
-    ],
+    [{}, {"sampler_name": "Heun"}, HIRES],
 )
 def test_the_same_text_in_every_block_is_the_plain_prompt(
     webui: Webui, prompt: str, equal: str, job: dict[str, Any]
