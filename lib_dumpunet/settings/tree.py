@@ -121,7 +121,7 @@ class FeatureSettings:
     average: str = option(
         "disable",
         "Show averaged map",
-        "one more picture, over all C channels: sum v / C (sum), sum |v| / C (1-norm), or sqrt(sum v*v / C) (2-norm)",
+        "one more picture, over all C channels: sum v / C (sum), sum |v| / C (1-norm), or sqrt(sum v² / C) (2-norm)",
         choices=AVERAGES,
     )
     color: ColorSettings = field(default_factory=ColorSettings)

@@ -59,7 +59,7 @@ def tooltip(entry: Entry) -> str:
     return NOTATIONS.get(name, "") if entry.control == "text" else ""
 
 
-READS_MARKDOWN = int(gr.__version__.partition(".")[0]) > 3
+READS_MARKDOWN = int(gr.__version__.partition(".")[0]) > 4
 """Whether Gradio reads the text below a label as Markdown, in which * must be escaped."""
 
 
