@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gradio.context import Context
@@ -64,14 +64,6 @@ def evaluations_per_step(sampler: str) -> int:
     """Return how many times a sampler evaluates the model per step, as the webui's prompt schedules count them."""
     config = sd_samplers.find_sampler_config(sampler)
     return int(config.total_steps(1)) if config is not None else 1
-
-
-def step_counter(sampler: str) -> Callable[[int], int]:
-    """Return a function from the number of an evaluation, from 0, to the sampling step, from 1."""
-    if sampler == "PLMS":  # its first step takes a second evaluation
-        return lambda evaluation: max(1, evaluation)
-    per_step = evaluations_per_step(sampler)
-    return lambda evaluation: evaluation // per_step + 1
 
 
 def asked_steps(p: Any, *, hires: bool) -> int:

@@ -36,6 +36,10 @@ from lib_dumpunet.sinks.files import told_once
 
 log = logging.getLogger("dumpunet")
 
+INTERRUPTED = (
+    "the job was interrupted while the image without per-block prompts was generated, so there is no other image and no "
+    "difference."
+)
 LEFT_OUT = "Enable Layer Prompt is off, so per-block brackets in prompts are left out."
 
 
@@ -100,6 +104,8 @@ class Request:
             self._watch.rest()
             if self._refusal is not None:
                 refuse(p, self._refusal)
+            elif shared.state.interrupted or getattr(shared.state, "stopping_generation", False):
+                self._warnings.append(INTERRUPTED)
 
     def prepare(self, p: Any, batch: int) -> None:
         """Check everything, now that the model and the prompts are known.

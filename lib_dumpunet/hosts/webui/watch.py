@@ -19,6 +19,7 @@ from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.family import live_unet
 from lib_dumpunet.hosts.webui.passes import NAMES, PREFIXES
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state
+from lib_dumpunet.hosts.webui.steps import step_counter
 from lib_dumpunet.models.describe import describe
 from lib_dumpunet.models.model import Model
 
@@ -81,7 +82,7 @@ class Watch:
         """Begin a pass, and encode the texts of its blocks."""
         self.rest()
         self._batch = batch
-        counter = compat.step_counter(compat.sampler_name(batch.p, hires=batch.hires))
+        counter = step_counter(batch.p, hires=batch.hires)
         self._clock.begin(batch.images.start, counter, hires=batch.hires)
         batch.encode(batch.state)
 

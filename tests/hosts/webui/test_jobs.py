@@ -95,9 +95,16 @@ def test_dumped_features_are_those_of_the_image_by_itself(
         np.testing.assert_allclose(feature, alone[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("Euler", ["1", "2", "3"]), ("Heun", ["1", "2", "3"])])
-def test_steps_are_the_samplers_own(lab: Lab, sampler: str, steps: list[str]) -> None:
-    assert captions(lab.run(features("M00"), sampler_name=sampler)) == [f"M00, {step}" for step in steps]
+@pytest.mark.parametrize(
+    ("sampler", "each"), [("Euler", (1, 1, 1)), ("Heun", (2, 2, 1)), ("Thrice", (3, 3, 3))]
+)
+def test_steps_are_the_samplers_own(lab: Lab, unet: Any, sampler: str, each: tuple[int, ...]) -> None:
+    job = {"sampler_name": sampler, "prompt": "a (~: M00@2: b :~)"}
+    with Contexts(unet) as contexts:
+        seen = lab.run({**features("M00"), **PER_BLOCK}, **job)
+    assert captions(seen) == ["M00, 1", "M00, 2", "M00, 3"]
+    steered = [not torch.equal(call["M00"], call["OUT09"]) for call in contexts.seen]
+    assert steered == [step == 1 for step, count in enumerate(each) for _ in range(count)]
 
 
 @both_families
@@ -445,6 +452,10 @@ def test_an_interrupt_of_the_first_of_two_runs_shows_its_image(lab: Lab) -> None
     processed = lab.run({"difference": {"layers": "M00"}}, prompt="a(~: M00: b :~)")
     assert len(pixels(processed)) == 1
     assert processed.infotexts[0].startswith("a\n")
+    assert (
+        "the job was interrupted while the image without per-block prompts was generated"
+        in processed.comments
+    )
 
 
 def test_an_exception_leaves_nothing_behind(lab: Lab, unet: Any) -> None:
