@@ -37,8 +37,8 @@ from lib_dumpunet.sinks.files import told_once
 log = logging.getLogger("dumpunet")
 
 INTERRUPTED = (
-    "the job was interrupted while the image without per-block prompts was generated, so there is no other image and no "
-    "difference."
+    "the job was interrupted while the image without per-block prompts was generated, so there is no other image, and "
+    "no difference."
 )
 LEFT_OUT = "Enable Layer Prompt is off, so per-block brackets in prompts are left out."
 
