@@ -72,10 +72,18 @@ def test_nothing_is_done_for_a_job_that_asks_for_nothing(lab: Lab) -> None:
 
 
 @both_families
-@pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("negative", ["b", "a long negative prompt"])
-@pytest.mark.parametrize("prompt", ["a cat", "a cat AND a dog", "x"])
-@pytest.mark.parametrize("skip_from", [None, 1])
+@pytest.mark.parametrize(
+    ("together", "negative", "prompt", "skip_from"),
+    [  # each pair of values
+        (True, "b", "a cat", None),
+        (True, "a long negative prompt", "a cat AND a dog", 1),
+        (False, "b", "a cat AND a dog", None),
+        (False, "a long negative prompt", "x", None),
+        (True, "b", "x", 1),
+        (False, "b", "a cat", 1),
+        (True, "a long negative prompt", "a cat", None),
+    ],
+)
 def test_dumped_features_are_those_of_the_image_by_itself(
     lab: Lab, tmp_path: Path, together: bool, negative: str, prompt: str, skip_from: int | None
 ) -> None:
