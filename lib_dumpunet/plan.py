@@ -26,10 +26,6 @@ def _same_text(row: BatchRow, block: str, step: int) -> str:
     return ""
 
 
-def _as_read(row: BatchRow, block: str, step: int) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class AttentionRequest:
     """What to capture from attention layers and transformers, in which blocks and sampling steps.
@@ -39,7 +35,7 @@ class AttentionRequest:
         points: query points "x y" of ``point``, as fractions of the image's width and height.
         branches: whose words to sum: the prompt's ("cond"), the negative prompt's ("uncond"), or both.
         text_of: returns the text that a batch row reads in a block and step; different texts are summed separately.
-        length_of: returns the number of tokens of that text, on hosts that repeat it to match longer ones; else None.
+        length_of: returns the number of tokens of that text; None if the host does not repeat it to match longer ones.
     """
 
     blocks: tuple[str, ...]
@@ -49,7 +45,7 @@ class AttentionRequest:
     points: tuple[tuple[float, float], ...] = ()
     branches: tuple[Branch, ...] = ("cond",)
     text_of: Callable[[BatchRow, str, int], str] = _same_text
-    length_of: Callable[[BatchRow, str, int], int | None] = _as_read
+    length_of: Callable[[BatchRow, str, int], int] | None = None
 
 
 @dataclass(frozen=True)

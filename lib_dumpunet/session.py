@@ -78,9 +78,7 @@ class Session:
         plan, changes = self._plan, self._generation.interventions(hires=hires)
         if plan.attention is not None:
             texts = self._generation.texts_of(hires=hires)
-            attention = replace(plan.attention, text_of=texts.text)
-            if texts.length_of is not None:
-                attention = replace(attention, length_of=texts.length_of)
+            attention = replace(plan.attention, text_of=texts.text, length_of=texts.length_of)
             plan = replace(plan, attention=attention)
         with watching(
             unet or self._unet, plan, self._clock, self._queue.put, self.report, self._sums, changes

@@ -121,10 +121,11 @@ class PairTap:
 
         Attention to a token is the sum over its copies, which is what it would be with one copy.
         """
-        if self.attention is not self._layer.cross_attention:
+        length_of = self._out.want.length_of
+        if length_of is None or self.attention is not self._layer.cross_attention:
             return key
-        tokens = self._out.want.length_of(row, self.block, model_call.step)
-        return key if tokens is None or key.shape[1] % tokens else key[:, :tokens]
+        tokens = length_of(row, self.block, model_call.step)
+        return key if key.shape[1] % tokens else key[:, :tokens]
 
 
 class OutputTap:

@@ -106,8 +106,8 @@ class DenoiserClock:
         """
         self._model_call = NEVER
         latents = args[0] if args else next(iter(kwargs.values()))
-        kinds = (kwargs.get("transformer_options") or {}).get("cond_or_uncond")
-        if self._step and self.chunks is not None and kinds is not None:
+        if self._step and self.chunks is not None:
+            kinds = (kwargs.get("transformer_options") or {}).get("cond_or_uncond", ())
             self._model_call = self._of_chunks(self.chunks, latents, kwargs.get("context"), kinds)
             return
         if not self._step or not self._pass:

@@ -54,6 +54,11 @@ def rows_of(cond: Any) -> int:
     return 0 if cond is None else len(context(cond))
 
 
+def is_stopped() -> bool:
+    """Return whether the user has ended the job; since 1.10 also after the image under way."""
+    return bool(shared.state.interrupted or getattr(shared.state, "stopping_generation", False))
+
+
 def sampler_name(p: Any, *, hires: bool) -> str:
     """Return the name of a pass's sampler."""
     name = getattr(p, "hr_sampler_name", None) if hires else None

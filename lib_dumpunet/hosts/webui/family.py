@@ -21,13 +21,14 @@ class Family:
         unet: returns the U-Net that samples.
         encoders: yields what may split prompts into tokens.
         prepare_encoding: sets up the text encoder as the webui does before it encodes a job's prompts.
-        repeats_texts: whether texts shorter than others of the same U-Net call are repeated whole.
+        has_chunks: whether U-Net calls consist of chunks (`chunks`), in which texts shorter than others are repeated
+            whole.
     """
 
     unet: Callable[[Any], nn.Module]
     encoders: Callable[[Any], Iterator[Any]]
     prepare_encoding: Callable[[Any], None]
-    repeats_texts: bool
+    has_chunks: bool
 
 
 def family_of(sd_model: Any) -> Family:
@@ -71,5 +72,5 @@ def _set_clip_skip(sd_model: Any) -> None:
         sd_model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
 
 
-AUTOMATIC1111 = Family(_unet, _encoders, _nothing, repeats_texts=False)
-FORGE = Family(_forge_unet, _forge_encoders, _set_clip_skip, repeats_texts=True)
+AUTOMATIC1111 = Family(_unet, _encoders, _nothing, has_chunks=False)
+FORGE = Family(_forge_unet, _forge_encoders, _set_clip_skip, has_chunks=True)

@@ -72,7 +72,7 @@ class Reading:
         self._tokens: dict[str, Tokens] = {}
         self._order = unet.order
         self._clock = clock
-        self._repeats = family_of(shared.sd_model).repeats_texts
+        self._repeats = family_of(shared.sd_model).has_chunks
 
     @property
     def steering(self) -> Steering | None:

@@ -16,7 +16,7 @@ from lib_dumpunet.captures import Tag
 from lib_dumpunet.errors import DumpUNetError, HostError
 from lib_dumpunet.hosts.common.log_capture import TITLE, capture_log
 from lib_dumpunet.hosts.common.runs import Runs, open_runs
-from lib_dumpunet.hosts.webui import pages
+from lib_dumpunet.hosts.webui import compat, pages
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
 from lib_dumpunet.hosts.webui.family import live_unet
 from lib_dumpunet.hosts.webui.folders import with_folders
@@ -104,7 +104,7 @@ class Request:
             self._watch.rest()
             if self._refusal is not None:
                 refuse(p, self._refusal)
-            elif shared.state.interrupted or getattr(shared.state, "stopping_generation", False):
+            elif compat.is_stopped():
                 self._warnings.append(INTERRUPTED)
 
     def prepare(self, p: Any, batch: int) -> None:

@@ -16,7 +16,7 @@ from lib_dumpunet.hooks.reading import Report
 from lib_dumpunet.hosts.webui import compat
 from lib_dumpunet.hosts.webui.chunks import Chunks
 from lib_dumpunet.hosts.webui.clock import DenoiserClock
-from lib_dumpunet.hosts.webui.family import live_unet
+from lib_dumpunet.hosts.webui.family import family_of, live_unet
 from lib_dumpunet.hosts.webui.passes import NAMES, PREFIXES
 from lib_dumpunet.hosts.webui.reading import Reading, encoder_state
 from lib_dumpunet.hosts.webui.steps import step_counter
@@ -99,7 +99,8 @@ class Watch:
                 self._hook(batch, state, denoiser)
             uncond = compat.rows_of(params.text_uncond)
             parts = compat.part_counts(denoiser, compat.rows_of(params.text_cond), len(batch.images))
-            chunks = Chunks(batch.images.start, parts, params)
+            has_chunks = family_of(shared.sd_model).has_chunks
+            chunks = Chunks(batch.images.start, parts, params) if has_chunks else None
             self._clock.see_denoiser(denoiser.step, parts, uncond, len(params.x), chunks)
         except Exception as error:  # the webui would swallow it, and sample without steering
             log.debug("following the sampler failed", exc_info=True)

@@ -570,7 +570,6 @@ def forge_model(unet: nn.Module, width: int) -> Any:
         width=width,
         condition=lambda context: context,
         text_processing_engine=Letters(),
-        skipped=[],
     )
 
 

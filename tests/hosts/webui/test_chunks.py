@@ -89,16 +89,14 @@ def test_parts_are_told_apart_by_their_texts(lab: Lab, unet: Any) -> None:
     assert torch.equal(call["M00"], torch.stack([text(said) for said in ("", " ac ", " d ", " ab ")]))
 
 
-class Beside:
-    """Calls the U-Net beside the sampler, as guidance methods do."""
+def call_by(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Tensor]) -> None:
+    """Let an extension call the model, as guidance methods do."""
+    whole = standin.KModel.apply_model
 
-    def __init__(self, unet: nn.Module, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]) -> None:
-        whole = standin.KModel.apply_model
+    def apply_model(model: Any, x: Tensor, context: Tensor, kinds: list[int]) -> Tensor:
+        return call(lambda *given: whole(model, *given), x, context, kinds)
 
-        def apply_model(model: Any, x: Tensor, context: Tensor, kinds: list[int]) -> Tensor:
-            return call(lambda *given: whole(model, *given), x, context, kinds)
-
-        monkeypatch.setattr(standin.KModel, "apply_model", apply_model)
+    monkeypatch.setattr(standin.KModel, "apply_model", apply_model)
 
 
 def before(run: Callable[..., Tensor], x: Tensor, context: Tensor, kinds: list[int]) -> Tensor:
@@ -123,7 +121,7 @@ def test_calls_beside_the_image_are_steered_and_not_captured(
         return tensors(tmp_path / folder)
 
     expected = run("alone")
-    Beside(unet, monkeypatch, call)
+    call_by(monkeypatch, call)
     found = run("beside")
     assert len(expected) == 3
     assert all(np.array_equal(found[name], tensor) for name, tensor in expected.items())
@@ -139,10 +137,16 @@ def changed(run: Callable[..., Tensor], x: Tensor, context: Tensor, kinds: list[
     return run(x, context + 1, kinds)
 
 
-def test_a_text_that_nobody_told_of_ends_a_job_that_needs_it(
-    lab: Lab, unet: Any, monkeypatch: pytest.MonkeyPatch
+def unnamed(run: Callable[..., Tensor], x: Tensor, context: Tensor, kinds: list[int]) -> Tensor:
+    """Do not say what the chunks are."""
+    return run(x, context, [])
+
+
+@pytest.mark.parametrize("call", [changed, unnamed])
+def test_rows_that_cannot_be_known_end_a_job_that_needs_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Tensor]
 ) -> None:
-    Beside(unet, monkeypatch, changed)
+    call_by(monkeypatch, call)
     seen = lab.run(features("M00"), prompt="cat")
     assert captions(seen) == []
     assert "it is not known which images the 2 rows of the U-Net's batch belong to" in seen.comments
